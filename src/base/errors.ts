@@ -1,0 +1,128 @@
+// Every error that Deltavee reports to a person: a stable code, what was attempted, and where the VM is.
+// Assertions (assert.ts) are for our own bugs; these are for bad input, dead peers and refused commands.
+// docs/errors.md lists every code with what it means and what to do; a test holds the two together.
+
+/** Where the guest is, as far as this side can tell: the first question an operator asks after a failure. */
+export type VmWhere =
+  | "running on source"
+  | "paused on source"
+  | "running on destination"
+  | "paused on destination"
+  | "unknown";
+
+export type ErrorCode =
+  | "USAGE"
+  | "LINK_FAILED"
+  | "LINK_CLOSED"
+  | "LINK_TIMEOUT"
+  | "PROTOCOL_INVALID_FRAME"
+  | "PROTOCOL_VERSION"
+  | "PROTOCOL_REFUSED"
+  | "STREAM_CORRUPT"
+  | "XBZRLE_CORRUPT"
+  | "QMP_COMMAND_REFUSED"
+  | "QMP_INTERRUPTED"
+  | "QMP_UNAVAILABLE"
+  | "HYPERVISOR_FAILED"
+  | "HYPERVISOR_INCOMPATIBLE"
+  | "MIGRATION_FAILED"
+  | "RECORD_INVALID"
+  | "CANCELLED"
+  | "INTERNAL";
+
+export interface ErrorDetails {
+  cause?: unknown;
+  /** Phase of the migration in which it happened, where one had begun. */
+  phase?: string;
+  vm?: VmWhere;
+}
+
+/** Base of all of them. `message` says what was attempted, with values; it never repeats `cause`. */
+export class DeltaveeError extends Error {
+  readonly code: ErrorCode;
+  readonly phase: string | undefined;
+  /** Filled in by whoever knows; an error from a parser does not. */
+  vm: VmWhere | undefined;
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = new.target.name;
+    this.code = code;
+    this.phase = details.phase;
+    this.vm = details.vm;
+  }
+}
+
+/** A flag, size or address that makes no sense. Exit code 2. */
+export class UsageError extends DeltaveeError {
+  constructor(message: string, details?: ErrorDetails) {
+    super("USAGE", message, details);
+  }
+}
+
+/** A connection could not be made, broke, or fell silent. */
+export class LinkError extends DeltaveeError {
+  constructor(code: "LINK_FAILED" | "LINK_CLOSED" | "LINK_TIMEOUT", message: string, details?: ErrorDetails) {
+    super(code, message, details);
+  }
+}
+
+/** The peer at the other end of the tunnel broke PROTOCOL.md or refused us. */
+export class ProtocolError extends DeltaveeError {
+  constructor(
+    code: "PROTOCOL_INVALID_FRAME" | "PROTOCOL_VERSION" | "PROTOCOL_REFUSED",
+    message: string,
+    details?: ErrorDetails,
+  ) {
+    super(code, message, details);
+  }
+}
+
+/** The migration stream of the hypervisor is not what stream/FORMAT.md describes. */
+export class QemuStreamError extends DeltaveeError {
+  /** Offset in the stream of the record that could not be understood. */
+  readonly offsetBytes: number;
+  /** Part of the stream: "header", "configuration", "ram", ... */
+  readonly section: string;
+
+  constructor(message: string, offsetBytes: number, section: string, details?: ErrorDetails) {
+    super("STREAM_CORRUPT", `${message} (section ${section}, offset ${offsetBytes})`, details);
+    this.offsetBytes = offsetBytes;
+    this.section = section;
+  }
+}
+
+/** QEMU received the command and refused it: the outcome is known. */
+export class QmpCommandError extends DeltaveeError {
+  readonly command: string;
+  /** QMP error class, e.g. "GenericError", "CommandNotFound". */
+  readonly errorClass: string;
+
+  constructor(command: string, errorClass: string, description: string, details?: ErrorDetails) {
+    super("QMP_COMMAND_REFUSED", `QEMU refused ${command}: ${description} (${errorClass})`, details);
+    this.command = command;
+    this.errorClass = errorClass;
+  }
+}
+
+/** The connection ended or timed out while a command was under way: whether QEMU ran it is unknown. */
+export class QmpInterruptedError extends DeltaveeError {
+  readonly command: string;
+
+  constructor(command: string, reason: string, details?: ErrorDetails) {
+    super("QMP_INTERRUPTED", `Outcome of ${command} is unknown: ${reason}`, details);
+    this.command = command;
+  }
+}
+
+/** The operator asked to stop. */
+export class CancelledError extends DeltaveeError {
+  constructor(message: string, details?: ErrorDetails) {
+    super("CANCELLED", message, details);
+  }
+}
+
+/** Any thrown value as an Error: what catch blocks pass on. */
+export function toError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
+}

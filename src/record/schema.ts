@@ -1,0 +1,146 @@
+// The run record: everything worth seeing in a migration, one JSON object per line (NDJSON), in order.
+// Terminal progress, reports, benchmark tables and (later) the planner are drawn from it and from nothing
+// else, for real and simulated runs alike. A reader refuses a version it does not know.
+//
+// `atMs` is time since the record was opened (monotonic). Names end in their unit. Counters are cumulative.
+
+import { z } from "zod";
+
+export const RECORD_VERSION = 1;
+
+const count = z.number().nonnegative();
+
+/** How outgoing pages were classified, cumulative. */
+export const pageClassesSchema = z.object({
+  /** All bytes zero: sent as a few bytes. */
+  zeroPages: count,
+  /** Dirty, but equal to what the destination holds: sent as nothing. */
+  unchangedPages: count,
+  /** Sent as a delta against what the destination holds. */
+  deltaPages: count,
+  /** The delta would not have been smaller than the page: sent whole. */
+  overflowPages: count,
+  /** Not in the page cache (never sent, or evicted): sent whole. */
+  rawPages: count,
+  /** Bytes of all deltas (without record headers). */
+  deltaBytes: count,
+});
+
+export const cacheStatsSchema = z.object({
+  hits: count,
+  misses: count,
+  evictions: count,
+  usedBytes: count,
+  limitBytes: count,
+});
+
+export const phaseSchema = z.enum([
+  "setup",
+  "iterating",
+  "switchover",
+  "committed",
+  "completed",
+  "failed",
+  "cancelled",
+]);
+
+export const vmWhereSchema = z.enum([
+  "running on source",
+  "paused on source",
+  "running on destination",
+  "paused on destination",
+  "unknown",
+]);
+
+const event = <Type extends string, Shape extends z.ZodRawShape>(type: Type, shape: Shape) =>
+  z.object({ type: z.literal(type), atMs: z.number(), ...shape });
+
+export const recordEventSchema = z.discriminatedUnion("type", [
+  /** First line of every record. */
+  event("run", {
+    version: z.literal(RECORD_VERSION),
+    startedAt: z.string(),
+    deltavee: z.string(),
+    side: z.enum(["source", "destination"]),
+    /** direct: stock destination decodes XBZRLE. tunnel: a Deltavee destination engine. */
+    mode: z.enum(["direct", "tunnel"]),
+    /** standard: whole pages, as in Clark et al. 2005; delta: against the page cache. */
+    method: z.enum(["standard", "delta"]),
+    hypervisor: z.string(),
+    destination: z.string().optional(),
+    guestRamBytes: count.optional(),
+    downtimeMsMax: count.optional(),
+    linkBytesPerSecondMax: count.optional(),
+    cacheBytesMax: count.optional(),
+    /** Free text for people: what this run is, e.g. "demo: standard". */
+    label: z.string().optional(),
+  }),
+  event("phase", { phase: phaseSchema, reason: z.string().optional() }),
+  /** A new pre-copy iteration has begun (0 = full pass). */
+  event("iteration", {
+    iteration: count,
+    /** Bytes of guest pages that were dirty when it began. */
+    remainingBytes: count.optional(),
+    dirtyPagesPerSecond: count.optional(),
+    wireBytes: count,
+    pages: pageClassesSchema,
+  }),
+  /** State of everything that moves, a few times per second. */
+  event("sample", {
+    /** Bytes that the hypervisor has handed over. */
+    handedOverBytes: count,
+    /** Bytes sent on the link, all headers of ours included. */
+    wireBytes: count,
+    /** Sent, but not acknowledged by the destination. */
+    inFlightBytes: count,
+    windowBytes: count,
+    linkBytesPerSecond: count,
+    roundTripMs: count.optional(),
+    iteration: count.optional(),
+    remainingBytes: count.optional(),
+    dirtyPagesPerSecond: count.optional(),
+    pages: pageClassesSchema,
+    cache: cacheStatsSchema.optional(),
+    cpuMs: count.optional(),
+  }),
+  /** A choice that Deltavee made, with the reason and the figures it was made from. */
+  event("decision", { subject: z.string(), choice: z.string(), reason: z.string() }),
+  /** Something a person should know; the migration goes on. */
+  event("notice", { message: z.string() }),
+  /** The stream has reached something Deltavee does not interpret: from here on it is carried untouched. */
+  event("opaque", { offsetBytes: count, reason: z.string() }),
+  /** A heartbeat of the guest, where one is watched; `gapMs` since the one before, on either side. */
+  event("heartbeat", { counter: count, gapMs: count, side: z.enum(["source", "destination"]) }),
+  event("error", { code: z.string(), message: z.string(), vm: vmWhereSchema.optional() }),
+  /** Last line. */
+  event("summary", {
+    outcome: z.enum(["completed", "failed", "cancelled"]),
+    vm: vmWhereSchema,
+    totalMs: count,
+    /** From the vCPUs' stop at the source to the guest's resumption, as far as this side can see it. */
+    downtimeMs: count.optional(),
+    /** What the hypervisor itself says. */
+    downtimeMsReported: count.optional(),
+    /** Longest gap between two heartbeats of the guest around the switchover, where one was watched. */
+    heartbeatGapMs: count.optional(),
+    handedOverBytes: count,
+    wireBytes: count,
+    iterations: count.optional(),
+    pages: pageClassesSchema,
+    cache: cacheStatsSchema.optional(),
+    cpuMs: count.optional(),
+    /** Result of a check of guest memory on arrival, where one was made. */
+    memoryVerified: z.boolean().optional(),
+  }),
+]);
+
+export type RecordEvent = z.infer<typeof recordEventSchema>;
+export type PageClasses = z.infer<typeof pageClassesSchema>;
+export type CacheStats = z.infer<typeof cacheStatsSchema>;
+export type Phase = z.infer<typeof phaseSchema>;
+/** An event as its author writes it: the record adds the time. */
+export type RecordEntry = RecordEvent extends infer E
+  ? E extends RecordEvent
+    ? Omit<E, "atMs">
+    : never
+  : never;

@@ -1,0 +1,26 @@
+import { defineConfig } from "vitest/config";
+
+// Three projects: "unit" (also property and short fuzz tests, beside the code), and "e2e" (real VMs in real
+// processes). E2e files run one after another: each starts two emulators, and machines may have two cores.
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: "unit",
+          include: ["src/**/*.test.ts"],
+          testTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: "e2e",
+          include: ["test/e2e/**/*.test.ts"],
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+          fileParallelism: false,
+        },
+      },
+    ],
+  },
+});
