@@ -1,0 +1,52 @@
+#!/usr/bin/env node
+// The command line: one file per command, this one only gathers them and turns errors into words and exit
+// codes (docs/exit-codes in README): 0 done, 1 failed, 2 usage, 130 cancelled by the operator.
+
+import { Command, CommanderError } from "commander";
+import { CancelledError, DeltaveeError, toError, UsageError } from "../base/errors.ts";
+import { version } from "../base/version.ts";
+import { migrateCommand } from "./migrate.ts";
+import { receiveCommand } from "./receive.ts";
+import { relayCommand } from "./relay.ts";
+import { reportCommand } from "./report.ts";
+
+const EXIT_FAILED = 1;
+const EXIT_USAGE = 2;
+const EXIT_CANCELLED = 130;
+
+const program = new Command("deltavee")
+  .description("Live migration of running virtual machines over slow links, by delta compression.")
+  .version(version)
+  .showHelpAfterError("(deltavee --help shows what there is)")
+  .addCommand(migrateCommand())
+  .addCommand(receiveCommand())
+  .addCommand(relayCommand())
+  .addCommand(reportCommand());
+
+for (const command of [program, ...program.commands]) {
+  command.exitOverride().configureOutput({ outputError: (text, write) => write(text) });
+}
+
+try {
+  await program.parseAsync();
+} catch (thrown) {
+  process.exitCode = report(toError(thrown));
+}
+
+/** Says what went wrong, why, and where the VM is. */
+function report(error: Error): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
+  const lines = [`deltavee: ${error instanceof DeltaveeError ? `${error.code}: ` : ""}${error.message}`];
+  for (
+    let cause = error.cause;
+    cause !== undefined;
+    cause = cause instanceof Error ? cause.cause : undefined
+  ) {
+    lines.push(`  because: ${toError(cause).message}`);
+  }
+  if (error instanceof DeltaveeError && error.vm !== undefined) lines.push(`  the VM is: ${error.vm}`);
+  if (!(error instanceof DeltaveeError) && error.stack !== undefined) lines.push(error.stack);
+  process.stderr.write(`${lines.join("\n")}\n`);
+  if (error instanceof UsageError) return EXIT_USAGE;
+  return error instanceof CancelledError ? EXIT_CANCELLED : EXIT_FAILED;
+}

@@ -1,0 +1,176 @@
+// `deltavee migrate`: moves a VM that runs under a QEMU on this machine. Sets up the parts and lets the source
+// engine do the work.
+
+import { randomBytes } from "node:crypto";
+import { totalmem } from "node:os";
+import { Command } from "commander";
+import { systemClock } from "../base/clock.ts";
+import { UsageError } from "../base/errors.ts";
+import { formatBytes, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
+import { version } from "../base/version.ts";
+import { availableEntropyCodecs } from "../codec/entropy.ts";
+import type { Channel } from "../engine/ports.ts";
+import { SourceEngine } from "../engine/source.ts";
+import { QemuOutgoing } from "../hypervisor/qemu/outgoing.ts";
+import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
+import { type Address, connect, formatAddress, parseAddress } from "../link/address.ts";
+import { PacedChannel } from "../link/paced-channel.ts";
+import { SocketChannel } from "../link/socket-channel.ts";
+import { PageCache } from "../memory/page-cache.ts";
+import { type DisplayOptions, onInterrupt, openShownRun, parseQmpAddress } from "./common.ts";
+
+interface Options extends DisplayOptions {
+  qmp: QmpAddress;
+  to: Address;
+  maxDowntime: number;
+  maxBandwidth?: number;
+  cacheSize?: number;
+  standard?: true;
+}
+
+const CONNECT_TIMEOUT_MS = 10_000;
+/** QEMU's own default. */
+const DOWNTIME_MS_DEFAULT = 300;
+/** The page cache never takes more than this share of the machine unless it is told to. */
+const CACHE_SHARE_MAX = 0.25;
+
+const HELP = `
+--to tcp:HOST:PORT or unix:PATH is direct mode: a stock QEMU started with -incoming waits there, nothing of
+Deltavee's runs at the destination. --to deltavee://HOST:PORT is tunnel mode: "deltavee receive" waits there.
+
+The guest runs here until everything has arrived. Ctrl-C, or a peer that dies, cancels the migration and the
+guest goes on here. Exit codes: 0 moved, 1 failed, 2 wrong usage, 130 cancelled; the message says where the VM is.
+
+Examples:
+  To a QEMU started with -incoming tcp:0.0.0.0:4444:
+    deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --max-downtime 100ms
+  To a host where "deltavee receive --listen 0.0.0.0:4445 --qmp /run/vm.qmp" waits, with a record of the run:
+    deltavee migrate --qmp /run/vm.qmp --to deltavee://host2:4445 --record run.ndjson
+`;
+
+export function migrateCommand(): Command {
+  return new Command("migrate")
+    .description("move a running VM to another host")
+    .requiredOption(
+      "--qmp <socket>",
+      "QMP monitor of the VM's QEMU: a path, or tcp:HOST:PORT",
+      parseQmpAddress,
+    )
+    .requiredOption(
+      "--to <address>",
+      "tcp:HOST:PORT, unix:PATH (direct) or deltavee://HOST:PORT (tunnel)",
+      parseAddress,
+    )
+    .option(
+      "--max-downtime <duration>",
+      "longest time the guest may stand still",
+      parseMs,
+      DOWNTIME_MS_DEFAULT,
+    )
+    .option(
+      "--max-bandwidth <rate>",
+      "send no faster than this, e.g. 100mbit (default: as the link takes it)",
+      parseBytesPerSecond,
+    )
+    .option(
+      "--cache-size <size>",
+      "memory for the page cache (default: the guest's RAM, at most a quarter of the host's)",
+      parseBytes,
+    )
+    .option("--standard", "send every page whole, as standard pre-copy does: for comparison")
+    .option("--record <file>", "write the run record (NDJSON)")
+    .option("--json", "print the events of the run as JSON, one a line")
+    .option("--quiet", "print nothing but errors")
+    .addHelpText("after", HELP)
+    .action(migrate);
+}
+
+async function migrate(options: Options): Promise<void> {
+  const tunnel = options.to.kind === "deltavee";
+  const run = await openShownRun(options);
+  const { record } = run;
+  const notice = (message: string) => record.add({ type: "notice", message });
+  let vm: QemuOutgoing | undefined;
+  try {
+    vm = await QemuOutgoing.open(options.qmp, { downtimeMsMax: options.maxDowntime, notice });
+    const cacheBytesMax = cacheLimit(options.cacheSize, vm.guestRamBytes, notice);
+    record.add({
+      type: "run",
+      version: 1,
+      startedAt: new Date().toISOString(),
+      deltavee: version,
+      side: "source",
+      mode: tunnel ? "tunnel" : "direct",
+      method: options.standard ? "standard" : "delta",
+      hypervisor: vm.description,
+      destination: formatAddress(options.to),
+      guestRamBytes: vm.guestRamBytes,
+      downtimeMsMax: options.maxDowntime,
+      ...(options.maxBandwidth === undefined ? {} : { linkBytesPerSecondMax: options.maxBandwidth }),
+      ...(options.standard ? {} : { cacheBytesMax }),
+    });
+    let channel: Channel = new SocketChannel(await connect(options.to, CONNECT_TIMEOUT_MS));
+    if (options.maxBandwidth !== undefined) {
+      channel = new PacedChannel(channel, systemClock, options.maxBandwidth);
+    }
+    const engine = new SourceEngine({
+      vm,
+      channel,
+      ...(tunnel
+        ? {
+            tunnel: {
+              deltavee: version,
+              session: randomBytes(16).toString("hex"),
+              hypervisor: { kind: "qemu", version: vm.version },
+              entropyCodecs: availableEntropyCodecs(),
+              guestRamBytes: vm.guestRamBytes,
+            },
+          }
+        : {}),
+      cacheFactory: options.standard
+        ? undefined
+        : (pageBytes) => new PageCache({ pageBytes, limitBytes: cacheBytesMax }),
+      clock: systemClock,
+      record,
+      defer: setImmediate,
+      cpuMs,
+    });
+    const release = onInterrupt(() => {
+      if (engine.cancel()) notice("Interrupted: giving the migration up, the guest goes on here");
+      else notice("Too late to cancel: the guest belongs to the destination already");
+    });
+    const { error } = await engine.run();
+    release();
+    await vm.close();
+    vm = undefined;
+    await run.finish();
+    if (error !== undefined) throw error;
+  } finally {
+    await vm?.close();
+    await run.close();
+  }
+}
+
+function cacheLimit(
+  asked: number | undefined,
+  guestRamBytes: number,
+  notice: (message: string) => void,
+): number {
+  if (asked !== undefined) return asked;
+  // The index takes 0.1 % on top of the pages themselves, video memory and firmware a little more.
+  const whole = Math.ceil(guestRamBytes * 1.05) + 64 * 1024 * 1024;
+  const share = Math.floor(totalmem() * CACHE_SHARE_MAX);
+  if (whole > share)
+    notice(`The page cache is ${formatBytes(share)}, smaller than the guest (see --cache-size)`);
+  return Math.min(whole, share);
+}
+
+function cpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
+/** What --to must not be is said before anything is touched. */
+export function assertMigratable(address: Address): void {
+  if (address.kind !== "unix" && address.port === 0) throw new UsageError("Port 0 is not a destination");
+}

@@ -1,0 +1,72 @@
+// What the engine asks of the world: byte channels, and the two hypervisors. Sockets, QMP and the embedded
+// hypervisor implement these at the rim; tests and the simulator implement them in memory.
+
+export interface ChannelListener {
+  /** The next bytes; valid only during the call. */
+  data(bytes: Uint8Array): void;
+  /** The channel takes bytes again after `write` had returned false. */
+  drained(): void;
+  /** The peer will send no more; everything it sent has been delivered. */
+  ended(): void;
+  /** It broke. Neither `data` nor `ended` follow. */
+  failed(error: Error): void;
+}
+
+/** An ordered, reliable, two-way connection of bytes. */
+export interface Channel {
+  /** Must be called once, before anything arrives. */
+  listen(listener: ChannelListener): void;
+  /**
+   * Takes over `bytes` (not to be changed afterwards). False: the peer is behind, wait for `drained`.
+   * `written` is called once the operating system has them. Failure is reported by `failed`, never thrown.
+   */
+  write(bytes: Uint8Array, written?: () => void): boolean;
+  /** Asks for no more `data` for now; a piece that is already on its way may still come. */
+  pause(): void;
+  resume(): void;
+  /** Sends what is written, then says that no more will come. */
+  end(): void;
+  /** Drops the connection; nothing is called afterwards. */
+  destroy(): void;
+}
+
+export interface OutgoingStatus {
+  /** 0 = first pass over all RAM. */
+  iteration?: number;
+  remainingBytes?: number;
+  dirtyPagesPerSecond?: number;
+  /** The hypervisor's own figure, once it has one. */
+  downtimeMs?: number;
+}
+
+/** How the hypervisor's side of an outgoing migration ended. Only after "completed" is the guest gone. */
+export type OutgoingEnd = { outcome: "completed" } | { outcome: "failed" | "cancelled"; reason: string };
+
+/** The hypervisor that gives a VM away. It keeps the guest until it has reported "completed". */
+export interface OutgoingVm {
+  /** For people: "QEMU 10.0.2". */
+  readonly description: string;
+  /** Starts the migration. The stream comes out of the channel; the return path goes into it. */
+  begin(): Promise<Channel>;
+  /** Resolves when the hypervisor calls the migration completed, failed or cancelled. Never rejects. */
+  readonly ended: Promise<OutgoingEnd>;
+  /** Whether the guest was running when the migration began; it stays paused at the destination if not. */
+  readonly wasRunning: boolean;
+  status(): Promise<OutgoingStatus>;
+  /** Gives up: the guest goes on here. Harmless when the migration is over. */
+  cancel(): Promise<void>;
+  /** Whether the guest runs here now, asked of the hypervisor; undefined when it does not answer. */
+  isRunning(): Promise<boolean | undefined>;
+}
+
+/** The hypervisor that takes a VM in. It never lets the guest run before `resume`. */
+export interface IncomingVm {
+  readonly description: string;
+  /** Prepares for a migration. The stream goes into the channel; the return path comes out of it. */
+  begin(): Promise<Channel>;
+  /** Resolves when everything is loaded and the guest is paused. Rejects when loading fails. */
+  loaded(): Promise<void>;
+  resume(): Promise<void>;
+  /** The migration failed before it was committed: this copy of the guest must never run. */
+  discard(): Promise<void>;
+}

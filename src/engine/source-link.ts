@@ -1,0 +1,36 @@
+// What the source engine needs of a link to the destination, whichever mode it works in.
+
+import type { StreamWriter } from "../stream/writer.ts";
+
+export interface SourceLinkListener {
+  /** Bytes of the hypervisor's return path. */
+  returnPath(bytes: Uint8Array): void;
+  /** `hasRoom` may have become true. */
+  room(): void;
+  /** The peer closed the connection in good order. */
+  ended(): void;
+  failed(error: Error): void;
+}
+
+export interface LinkFigures {
+  /** Bytes sent, our own headers included. */
+  wireBytes: number;
+  inFlightBytes: number;
+  windowBytes: number;
+  linkBytesPerSecond: number;
+  roundTripMs: number | undefined;
+}
+
+export interface SourceLink {
+  /** May the engine take more from the hypervisor? */
+  readonly hasRoom: boolean;
+  readonly figures: LinkFigures;
+  /**
+   * Sends what the writer has produced, or keeps it for a fuller batch. `idle`: the hypervisor has nothing
+   * more to say at the moment, so nothing may be kept back.
+   */
+  flush(writer: StreamWriter, idle: boolean): void;
+  /** The vCPUs have stopped: all that is left must cross anyway, and waiting would only add downtime. */
+  liftWindow(): void;
+  destroy(): void;
+}

@@ -1,0 +1,168 @@
+// One end of the tunnel: frames over a channel, held to the protocol's rules, kept alive. Both engines use
+// it; which frames mean what is theirs to know. Protocol: wire/PROTOCOL.md.
+
+import type { Clock } from "../base/clock.ts";
+import { LinkError, toError } from "../base/errors.ts";
+import { encodeFrame, type Frame, KEEPALIVE_MS, PEER_SILENT_MS } from "../wire/frame.ts";
+import { FrameReader } from "../wire/frame-reader.ts";
+import { ProtocolState, type Side, type Stage } from "../wire/protocol-state.ts";
+import type { Channel } from "./ports.ts";
+
+export interface TunnelPeerListener {
+  /** Arrays in the frame are valid during the call; when the call stalls the peer, until `unstall`. */
+  frame(frame: Frame): void;
+  drained(): void;
+  /** Broken, silent, closed early, or against the protocol. Once; nothing follows. */
+  failed(error: Error): void;
+}
+
+export class TunnelPeer {
+  readonly #channel: Channel;
+  readonly #clock: Clock;
+  readonly #listener: TunnelPeerListener;
+  readonly #reader = new FrameReader();
+  readonly #state: ProtocolState;
+  #wireBytes = 0;
+  #lastSentMs: number;
+  #lastReceivedMs: number;
+  #cancelTimer: () => void = () => {};
+  #stalled = false;
+  #over = false;
+
+  constructor(side: Side, channel: Channel, clock: Clock, listener: TunnelPeerListener) {
+    this.#channel = channel;
+    this.#clock = clock;
+    this.#listener = listener;
+    this.#state = new ProtocolState(side);
+    this.#lastSentMs = this.#lastReceivedMs = clock.nowMs();
+    channel.listen({
+      data: (bytes) => this.#received(bytes),
+      drained: () => listener.drained(),
+      ended: () => {
+        // Both sides end the connection only after the last frame of the protocol.
+        if (this.#stage === "finished") return;
+        this.#fail(new LinkError("LINK_CLOSED", `Peer closed the connection while ${this.#stage}`));
+      },
+      failed: (error) => {
+        this.#fail(new LinkError("LINK_FAILED", `Connection broke while ${this.#stage}`, { cause: error }));
+      },
+    });
+    this.#watch();
+  }
+
+  /** All bytes sent, headers included. */
+  get wireBytes(): number {
+    return this.#wireBytes;
+  }
+
+  get committed(): boolean {
+    return this.#state.committed;
+  }
+
+  get dataSequence(): number {
+    return this.#state.dataSequence;
+  }
+
+  get ackSequence(): number {
+    return this.#state.ackSequence;
+  }
+
+  get #stage(): Stage {
+    return this.#state.stage;
+  }
+
+  /** False when the peer is behind: wait for `drained`. A frame after the connection's end is dropped. */
+  send(frame: Frame): boolean {
+    if (this.#over) return false;
+    this.#state.sending(frame);
+    let flowing = true;
+    for (const piece of encodeFrame(frame)) {
+      flowing = this.#channel.write(piece);
+      this.#wireBytes += piece.length;
+    }
+    this.#lastSentMs = this.#clock.nowMs();
+    return flowing;
+  }
+
+  /** Takes no more frames until `unstall`: the one being handled is the last one for now. */
+  stall(): void {
+    if (this.#stalled) return;
+    this.#stalled = true;
+    this.#channel.pause();
+  }
+
+  unstall(): void {
+    if (!this.#stalled) return;
+    this.#stalled = false;
+    this.#lastReceivedMs = this.#clock.nowMs();
+    this.#handleFrames();
+    if (!this.#stalled && !this.#over) this.#channel.resume();
+  }
+
+  /** Ends in good order: all that was sent is delivered. */
+  end(): void {
+    if (this.#over) return;
+    this.#stop();
+    this.#channel.end();
+  }
+
+  destroy(): void {
+    this.#stop();
+    this.#channel.destroy();
+  }
+
+  #received(bytes: Uint8Array): void {
+    if (this.#over) return;
+    this.#lastReceivedMs = this.#clock.nowMs();
+    try {
+      this.#reader.push(bytes);
+    } catch (thrown) {
+      this.#fail(toError(thrown));
+      return;
+    }
+    this.#handleFrames();
+  }
+
+  #handleFrames(): void {
+    while (!this.#stalled && !this.#over) {
+      let frame: Frame | undefined;
+      try {
+        frame = this.#reader.next();
+        if (frame === undefined) return;
+        if (!this.#state.received(frame)) continue;
+      } catch (thrown) {
+        this.#fail(toError(thrown));
+        return;
+      }
+      if (frame.type !== "keepalive") this.#listener.frame(frame);
+    }
+  }
+
+  #watch(): void {
+    this.#cancelTimer = this.#clock.after(KEEPALIVE_MS / 2, () => {
+      const nowMs = this.#clock.nowMs();
+      // A stalled peer is one that we do not listen to.
+      if (!this.#stalled && nowMs - this.#lastReceivedMs > PEER_SILENT_MS) {
+        const text = `Nothing heard from the peer for ${PEER_SILENT_MS / 1000} s while ${this.#stage}`;
+        this.#fail(new LinkError("LINK_TIMEOUT", text));
+        return;
+      }
+      const silentMs = nowMs - this.#lastSentMs;
+      const greeted = this.#stage !== "opening" && this.#stage !== "finished" && this.#stage !== "aborted";
+      if (greeted && this.#stage !== "refused" && silentMs >= KEEPALIVE_MS / 2)
+        this.send({ type: "keepalive" });
+      this.#watch();
+    });
+  }
+
+  #fail(error: Error): void {
+    if (this.#over) return;
+    this.#stop();
+    this.#listener.failed(error);
+  }
+
+  #stop(): void {
+    this.#over = true;
+    this.#cancelTimer();
+  }
+}

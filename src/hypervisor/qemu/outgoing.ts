@@ -1,0 +1,311 @@
+// A QEMU that gives its VM away: sets the migration up over QMP, takes its stream from a unix socket of ours,
+// and reports how it ended. QEMU keeps the guest until it says "completed"; every other end leaves the guest
+// running (or paused, if it was) here. Facts: QEMU's qapi/migration.json, 7.2 to 10.x.
+
+import type { Socket } from "node:net";
+import { DeltaveeError, QmpCommandError, toError } from "../../base/errors.ts";
+import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "../../engine/ports.ts";
+import { type Listener, listen } from "../../link/address.ts";
+import { SocketChannel } from "../../link/socket-channel.ts";
+import { MigrationSocket } from "./migration-socket.ts";
+import { type QmpAddress, QmpClient } from "./qmp.ts";
+import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
+
+/** Far above any link: pacing is ours, QEMU must never hold back by itself. */
+const UNLIMITED_BYTES_PER_SECOND = 1e12;
+const CONNECT_TIMEOUT_MS = 10_000;
+/** While no MIGRATION event comes QEMU is asked; events may be lost with the capability `events` refused. */
+const POLL_EVERY_MS = 500;
+const CANCEL_TIMEOUT_MS = 20_000;
+const RETURN_TIMEOUT_MS = 2000;
+
+/** What a migration through us needs; others that would take RAM out of the main stream are switched off. */
+const CAPABILITIES: Readonly<Partial<Record<MigrationCapability, boolean>>> = {
+  events: true,
+  "return-path": true,
+  xbzrle: false,
+  multifd: false,
+  "postcopy-ram": false,
+  "pause-before-switchover": false,
+  "switchover-ack": false,
+};
+
+const END_STATES: ReadonlySet<MigrationStatus> = new Set(["completed", "failed", "cancelled"]);
+
+export interface QemuOutgoingOptions {
+  /** Longest downtime that QEMU may plan for. */
+  downtimeMsMax: number;
+  /** Called with what a person should know. */
+  notice: (message: string) => void;
+}
+
+interface Settings {
+  capabilities: { capability: MigrationCapability; state: boolean }[];
+  parameters: MigrationParameters;
+}
+
+export class QemuOutgoing implements OutgoingVm {
+  readonly description: string;
+  readonly version: string;
+  readonly wasRunning: boolean;
+  readonly guestRamBytes: number;
+  readonly ended: Promise<OutgoingEnd>;
+  readonly #qmp: QmpClient;
+  readonly #options: QemuOutgoingOptions;
+  readonly #restore: Settings;
+  #resolveEnded!: (end: OutgoingEnd) => void;
+  #over = false;
+  #begun = false;
+  #socket: MigrationSocket | undefined;
+  #listener: Listener | undefined;
+  #pollTimer: NodeJS.Timeout | undefined;
+  #status: OutgoingStatus = {};
+
+  /**
+   * Connects and looks whether the VM can be migrated at all; changes nothing yet.
+   * @throws DeltaveeError QMP_UNAVAILABLE, or HYPERVISOR_FAILED when another migration is under way
+   */
+  static async open(address: QmpAddress, options: QemuOutgoingOptions): Promise<QemuOutgoing> {
+    const qmp = await QmpClient.connect(address);
+    try {
+      const status = await qmp.execute("query-status");
+      const migration = await qmp.execute("query-migrate");
+      const active =
+        migration.status !== undefined && migration.status !== "none" && !END_STATES.has(migration.status);
+      if (active) {
+        throw new DeltaveeError(
+          "HYPERVISOR_FAILED",
+          `QEMU is migrating this VM already (${migration.status})`,
+        );
+      }
+      if (status.status === "inmigrate" || status.status === "postmigrate") {
+        throw new DeltaveeError(
+          "HYPERVISOR_FAILED",
+          `QEMU has no guest to give away (it is in state ${status.status})`,
+        );
+      }
+      const blocked = migration["blocked-reasons"];
+      if (blocked !== undefined && blocked.length > 0) {
+        throw new DeltaveeError("HYPERVISOR_FAILED", `QEMU cannot migrate this VM: ${blocked.join("; ")}`);
+      }
+      const capabilities = await qmp.execute("query-migrate-capabilities");
+      const parameters = await qmp.execute("query-migrate-parameters");
+      const memory = await qmp.execute("query-memory-size-summary");
+      const known = capabilities.filter(({ capability }) => capability in CAPABILITIES);
+      return new QemuOutgoing(qmp, options, {
+        wasRunning: status.running,
+        guestRamBytes: memory["base-memory"] + (memory["plugged-memory"] ?? 0),
+        restore: {
+          capabilities: known.map(({ capability, state }) => ({
+            capability: capability as MigrationCapability,
+            state,
+          })),
+          parameters: pick(parameters, ["max-bandwidth", "downtime-limit"]),
+        },
+      });
+    } catch (thrown) {
+      qmp.close();
+      throw thrown;
+    }
+  }
+
+  private constructor(
+    qmp: QmpClient,
+    options: QemuOutgoingOptions,
+    found: { wasRunning: boolean; guestRamBytes: number; restore: Settings },
+  ) {
+    this.#qmp = qmp;
+    this.#options = options;
+    this.wasRunning = found.wasRunning;
+    this.guestRamBytes = found.guestRamBytes;
+    this.#restore = found.restore;
+    const { major, minor, micro } = qmp.version;
+    this.version = `${major}.${minor}.${micro}`;
+    this.description = `QEMU ${this.version}`;
+    this.ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
+  }
+
+  async begin(): Promise<Channel> {
+    const qmp = this.#qmp;
+    await this.#setUp();
+    this.#socket = await MigrationSocket.create(qmp.address);
+    const connected = this.#acceptOne(this.#socket.path);
+    // A failure of the commands below is the one to report.
+    connected.catch(() => {});
+    const socket = await Promise.resolve(connected.listening).then(async () => {
+      await this.#socket?.giveToQemu();
+      qmp.on("MIGRATION", ({ data }) => void this.#entered(data.status));
+      void qmp.lost.then((reason) => this.#end({ outcome: "failed", reason: reason.message }));
+      this.#begun = true;
+      await qmp.execute("migrate", { uri: `unix:${this.#socket?.path}` });
+      return connected;
+    });
+    this.#poll();
+    return new SocketChannel(socket);
+  }
+
+  async status(): Promise<OutgoingStatus> {
+    if (!this.#over) await this.#query();
+    return this.#status;
+  }
+
+  async cancel(): Promise<void> {
+    if (!this.#begun || this.#over) return;
+    await this.#qmp.execute("migrate_cancel", {}, { timeoutMs: CANCEL_TIMEOUT_MS });
+  }
+
+  async isRunning(): Promise<boolean | undefined> {
+    try {
+      // After a cancel QEMU resumes the guest in its own time.
+      const deadlineMs = performance.now() + RETURN_TIMEOUT_MS;
+      for (;;) {
+        const { running } = await this.#qmp.execute("query-status");
+        if (running || !this.wasRunning || performance.now() > deadlineMs) return running;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    } catch (thrown) {
+      this.#options.notice(`QEMU does not say whether the guest runs: ${toError(thrown).message}`);
+      return undefined;
+    }
+  }
+
+  /** Puts back what was changed in QEMU's settings and lets go of it. The guest is not touched. */
+  async close(): Promise<void> {
+    clearTimeout(this.#pollTimer);
+    this.#listener?.close();
+    const failure = await this.#socket?.remove();
+    if (failure !== undefined)
+      this.#options.notice(`Could not remove a temporary folder: ${failure.message}`);
+    try {
+      if (this.#begun) {
+        await this.#setCapabilities(this.#restore.capabilities);
+        await this.#qmp.execute("migrate-set-parameters", this.#restore.parameters);
+      }
+    } catch (thrown) {
+      this.#options.notice(`QEMU's migration settings were not put back: ${toError(thrown).message}`);
+    }
+    this.#qmp.close();
+  }
+
+  async #setUp(): Promise<void> {
+    const wanted = this.#restore.capabilities.map(({ capability, state }) => ({
+      capability,
+      state: CAPABILITIES[capability] ?? state,
+    }));
+    this.#begun = true;
+    for (const { capability, state } of this.#restore.capabilities) {
+      if (state && CAPABILITIES[capability] === false) {
+        this.#options.notice(`QEMU's capability ${capability} is off during this migration`);
+      }
+    }
+    await this.#setCapabilities(wanted);
+    await this.#qmp.execute("migrate-set-parameters", {
+      "max-bandwidth": UNLIMITED_BYTES_PER_SECOND,
+      // 0 would make QEMU stop the guest at the end of the first pass (measured).
+      "downtime-limit": Math.max(1, Math.round(this.#options.downtimeMsMax)),
+    });
+  }
+
+  async #setCapabilities(capabilities: { capability: MigrationCapability; state: boolean }[]): Promise<void> {
+    await this.#qmp.execute("migrate-set-capabilities", { capabilities });
+  }
+
+  /** Takes the one connection that the stream comes through. */
+  #acceptOne(path: string): Promise<Socket> & { listening: Promise<void> } {
+    let onListening: () => void = () => {};
+    let onFailure: (error: unknown) => void = () => {};
+    const listening = new Promise<void>((resolve, reject) => {
+      onListening = resolve;
+      onFailure = reject;
+    });
+    const connected = new Promise<Socket>((resolve, reject) => {
+      const timer = setTimeout(
+        () => reject(new DeltaveeError("HYPERVISOR_FAILED", "QEMU did not connect to hand over its stream")),
+        CONNECT_TIMEOUT_MS,
+      );
+      void this.ended.then((end) => {
+        if (end.outcome !== "completed") reject(new DeltaveeError("HYPERVISOR_FAILED", end.reason));
+      });
+      listen(
+        { kind: "unix", path },
+        {
+          onConnection: (socket) => {
+            clearTimeout(timer);
+            this.#listener?.close();
+            resolve(socket);
+          },
+          onError: (error) => this.#options.notice(error.message),
+        },
+        { connectionsMax: 1 },
+      ).then(
+        (listener) => {
+          this.#listener = listener;
+          onListening();
+        },
+        (error: unknown) => {
+          clearTimeout(timer);
+          onFailure(error);
+        },
+      );
+    });
+    return Object.assign(connected, { listening });
+  }
+
+  #poll(): void {
+    if (this.#over) return;
+    this.#pollTimer = setTimeout(() => {
+      this.#query().then(
+        () => this.#poll(),
+        (error: unknown) => {
+          // A refused query changes nothing; a lost connection ends by `lost`.
+          if (error instanceof QmpCommandError) this.#poll();
+        },
+      );
+    }, POLL_EVERY_MS);
+  }
+
+  async #query(): Promise<void> {
+    const info = await this.#qmp.execute("query-migrate");
+    const { ram, downtime, status } = info;
+    this.#status = {
+      // QEMU counts bitmap syncs, and syncs once before the first pass.
+      ...(ram === undefined ? {} : { iteration: Math.max(0, ram["dirty-sync-count"] - 1) }),
+      ...(ram === undefined ? {} : { remainingBytes: ram.remaining }),
+      ...(ram === undefined ? {} : { dirtyPagesPerSecond: ram["dirty-pages-rate"] }),
+      ...(downtime === undefined ? {} : { downtimeMs: downtime }),
+    };
+    if (status !== undefined) await this.#entered(status, info["error-desc"]);
+  }
+
+  async #entered(status: MigrationStatus, description?: string): Promise<void> {
+    if (this.#over || !END_STATES.has(status)) return;
+    if (status === "completed") {
+      this.#end({ outcome: "completed" });
+      return;
+    }
+    let reason = description;
+    if (reason === undefined) {
+      try {
+        reason = (await this.#qmp.execute("query-migrate"))["error-desc"];
+      } catch (thrown) {
+        reason = `no reason could be had (${toError(thrown).message})`;
+      }
+    }
+    this.#end({ outcome: status === "cancelled" ? "cancelled" : "failed", reason: reason ?? status });
+  }
+
+  #end(end: OutgoingEnd): void {
+    if (this.#over) return;
+    this.#over = true;
+    clearTimeout(this.#pollTimer);
+    this.#resolveEnded(end);
+  }
+}
+
+function pick<T extends object, K extends keyof T>(from: T, keys: readonly K[]): Pick<T, K> {
+  return Object.fromEntries(
+    keys.filter((key) => from[key] !== undefined).map((key) => [key, from[key]]),
+  ) as Pick<T, K>;
+}
