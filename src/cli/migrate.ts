@@ -130,6 +130,7 @@ async function migrate(options: Options): Promise<void> {
       cacheFactory: options.standard
         ? undefined
         : (pageBytes) => new PageCache({ pageBytes, limitBytes: cacheBytesMax }),
+      downtimeMsMax: options.maxDowntime,
       clock: systemClock,
       record,
       defer: setImmediate,

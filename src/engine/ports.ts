@@ -46,6 +46,15 @@ export type OutgoingEnd = { outcome: "completed" } | { outcome: "failed" | "canc
 export interface OutgoingVm {
   /** For people: "QEMU 10.0.2". */
   readonly description: string;
+  /**
+   * How the moment of switchover is chosen. "ack": the hypervisor iterates until SWITCHOVER_ACK comes on the
+   * return path. "limit": it decides by itself, and `limitSwitchover` is all that can be done.
+   */
+  readonly switchoverControl: "ack" | "limit";
+  /** The destination's own SWITCHOVER_ACK is to be waited for as well: it was asked for by the operator. */
+  readonly awaitsDestinationAck: boolean;
+  /** Asks it to stop the guest only when at most so many bytes of dirty pages are left. */
+  limitSwitchover(remainingBytesMax: number): Promise<void>;
   /** Starts the migration. The stream comes out of the channel; the return path goes into it. */
   begin(): Promise<Channel>;
   /** Resolves when the hypervisor calls the migration completed, failed or cancelled. Never rejects. */

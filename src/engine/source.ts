@@ -21,6 +21,8 @@ import { Handover } from "./handover.ts";
 import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "./ports.ts";
 import { type CacheFactory, StreamRewriter } from "./rewriter.ts";
 import type { SourceLink } from "./source-link.ts";
+import { remainingBytesFor, type SwitchoverFigures, SwitchoverJudge } from "./switchover.ts";
+import { TransferRates } from "./transfer-rates.ts";
 import { TunnelLink } from "./tunnel-link.ts";
 
 export interface SourceOptions {
@@ -29,6 +31,8 @@ export interface SourceOptions {
   channel: Channel;
   /** Tunnel mode if given: how this side introduces itself. */
   tunnel?: Hello;
+  /** Longest time the guest may stand still. */
+  downtimeMsMax: number;
   /** Undefined = method `standard`: every page whole. */
   cacheFactory: CacheFactory | undefined;
   clock: Clock;
@@ -47,7 +51,12 @@ export interface SourceOutcome {
 
 /** Input is taken in pieces of at most this, so that the window is looked at often enough on a slow link. */
 const TURN_BYTES = 16 * 1024;
-const STATUS_EVERY_MS = 250;
+const SAMPLE_EVERY_MS = 250;
+/** After the first pass the hypervisor is asked this often, since each answer may be the moment to stop. */
+const STATUS_EVERY_MS = 50;
+/** Device state and its description, as seen of PC machines (facts: 114 kB), and what compression leaves of it. */
+const DEVICE_STATE_BYTES = 128 * 1024;
+const DEVICE_STATE_RATIO_TUNNEL = 0.15;
 /** How long the hypervisor may take to say how the migration ended, once both sides have what they need. */
 const END_TIMEOUT_MS = 30_000;
 /** How long the destination may take from COMMIT to RUNNING. */
@@ -79,15 +88,25 @@ export class SourceEngine {
   #destinationLoaded = false;
   #status: OutgoingStatus = {};
   #iteration = -1;
+  #sampledMs = Number.NEGATIVE_INFINITY;
+  readonly #rates: TransferRates;
+  readonly #judge: SwitchoverJudge;
+  /** Where the moment of switchover stands; see OutgoingVm.switchoverControl. */
+  #switchover: "held" | "released" = "held";
+  #destinationAcked = false;
+  #lastDecision = "";
   #stoppedMs: number | undefined;
   #downtimeMs: number | undefined;
   #cancelStatusTimer: () => void = () => {};
+  #cancelRunningTimer: () => void = () => {};
   #ending = false;
 
   constructor(options: SourceOptions) {
     this.#options = options;
     this.#startMs = options.clock.nowMs();
     this.#handover = new Handover(options.record);
+    this.#rates = new TransferRates(options.clock);
+    this.#judge = new SwitchoverJudge(options.downtimeMsMax);
     this.#result = new Promise((resolve) => {
       this.#resolve = resolve;
     });
@@ -263,7 +282,63 @@ export class SourceEngine {
       if (this.#stoppedMs !== undefined) this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
       this.#destinationLoaded = true;
     }
+    if (message.type === ReturnPathType.SWITCHOVER_ACK && this.#switchover === "held") {
+      this.#destinationAcked = true;
+      return;
+    }
     this.#vmChannel?.write(Buffer.from(message.bytes));
+  }
+
+  // ---- the moment of switchover ----
+
+  #considerSwitchover(): void {
+    const { vm, record } = this.#options;
+    const { iteration, remainingBytes } = this.#status;
+    if (this.#switchover !== "held" || this.#handover.phase !== "iterating") return;
+    // During the first pass most of what is left has never been sent: there is nothing to judge by.
+    if (iteration === undefined || iteration < 1 || remainingBytes === undefined) return;
+    const figures = this.#switchoverFigures(remainingBytes);
+    const affordableBytes = remainingBytesFor(this.#options.downtimeMsMax, figures);
+    if (vm.switchoverControl === "limit") {
+      this.#limitSwitchover(affordableBytes);
+      return;
+    }
+    if (vm.awaitsDestinationAck && !this.#destinationAcked) return;
+    const { switchOver, reason } = this.#judge.judge(figures);
+    // The estimate moves all the time; a record full of it would say less.
+    const kind = reason.slice(0, reason.indexOf(":"));
+    if (kind !== this.#lastDecision) {
+      this.#lastDecision = kind;
+      record.add({ type: "decision", subject: "switchover", choice: switchOver ? "now" : "wait", reason });
+    }
+    if (!switchOver) return;
+    this.#switchover = "released";
+    // The hypervisor's own limit knows only whole pages: it must not stand in the way of what was decided.
+    this.#limitSwitchover(Math.max(affordableBytes, 2 * remainingBytes));
+    this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK));
+  }
+
+  #limitSwitchover(remainingBytesMax: number): void {
+    this.#options.vm.limitSwitchover(remainingBytesMax).catch((error: unknown) => {
+      const message = `Switchover could not be steered: ${toError(error).message}`;
+      this.#options.record.add({ type: "notice", message });
+    });
+  }
+
+  #switchoverFigures(remainingBytes: number): SwitchoverFigures {
+    const { inFlightBytes, linkBytesPerSecond, roundTripMs } = this.#link.figures;
+    const isTunnel = this.#tunnel !== undefined;
+    return {
+      remainingBytes,
+      wireBytesPerGuestByte: this.#rates.wireBytesPerGuestByte,
+      handoverBytesPerSecond: this.#rates.handoverBytesPerSecond,
+      queuedBytes: inFlightBytes + this.#output.length,
+      linkBytesPerSecond,
+      roundTripMs: roundTripMs ?? 0,
+      // Direct: the stream must get there. Tunnel: LOADED comes back and COMMIT goes out besides.
+      roundTrips: isTunnel ? 1.5 : 0.5,
+      deviceStateBytes: DEVICE_STATE_BYTES * (isTunnel ? DEVICE_STATE_RATIO_TUNNEL : 1),
+    };
   }
 
   // ---- how it ends ----
@@ -417,21 +492,28 @@ export class SourceEngine {
 
   #pollStatus(): void {
     const { clock, vm } = this.#options;
+    const again = () => {
+      if (this.#ending) return;
+      if (clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
+      const iterated = (this.#status.iteration ?? 0) >= 1;
+      const delayMs = iterated ? STATUS_EVERY_MS : SAMPLE_EVERY_MS;
+      this.#cancelStatusTimer = clock.after(delayMs, () => this.#pollStatus());
+    };
     vm.status().then(
       (status) => {
         this.#status = status;
+        this.#rates.sample(this.#handedOverBytes, this.#link.figures.wireBytes);
+        if (!this.#ending) this.#considerSwitchover();
+        again();
       },
-      // The hypervisor may be gone or busy: the sample goes out without its figures.
-      () => {},
+      // The hypervisor may be gone or busy: the sample goes out without new figures of its own.
+      again,
     );
-    if (!this.#ending) {
-      this.#sample();
-      this.#cancelStatusTimer = clock.after(STATUS_EVERY_MS, () => this.#pollStatus());
-    }
   }
 
   #sample(): void {
-    const { record, cpuMs } = this.#options;
+    const { record, cpuMs, clock } = this.#options;
+    this.#sampledMs = clock.nowMs();
     const { iteration, remainingBytes, dirtyPagesPerSecond } = this.#status;
     const figures = this.#link.figures;
     const known = {
@@ -463,6 +545,7 @@ export class SourceEngine {
   async #finish(outcome: SourceOutcome["outcome"], vm: VmWhere, error?: DeltaveeError): Promise<void> {
     const { record, clock, cpuMs } = this.#options;
     this.#cancelStatusTimer();
+    this.#cancelRunningTimer();
     const totalMs = clock.nowMs() - this.#startMs;
     try {
       this.#status = await this.#options.vm.status();

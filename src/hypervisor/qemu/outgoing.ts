@@ -16,6 +16,10 @@ const UNLIMITED_BYTES_PER_SECOND = 1e12;
 const CONNECT_TIMEOUT_MS = 10_000;
 /** While no MIGRATION event comes QEMU is asked; events may be lost with the capability `events` refused. */
 const POLL_EVERY_MS = 500;
+/** 0 would make QEMU stop the guest at the end of the first pass, whatever is left (measured). */
+const DOWNTIME_LIMIT_MS_MIN = 1;
+/** QEMU takes no more. */
+const DOWNTIME_LIMIT_MS_MAX = 2_000_000;
 const CANCEL_TIMEOUT_MS = 20_000;
 const RETURN_TIMEOUT_MS = 2000;
 
@@ -27,7 +31,7 @@ const CAPABILITIES: Readonly<Partial<Record<MigrationCapability, boolean>>> = {
   multifd: false,
   "postcopy-ram": false,
   "pause-before-switchover": false,
-  "switchover-ack": false,
+  "switchover-ack": true,
 };
 
 const END_STATES: ReadonlySet<MigrationStatus> = new Set(["completed", "failed", "cancelled"]);
@@ -49,6 +53,8 @@ export class QemuOutgoing implements OutgoingVm {
   readonly version: string;
   readonly wasRunning: boolean;
   readonly guestRamBytes: number;
+  readonly switchoverControl: "ack" | "limit";
+  readonly awaitsDestinationAck: boolean;
   readonly ended: Promise<OutgoingEnd>;
   readonly #qmp: QmpClient;
   readonly #options: QemuOutgoingOptions;
@@ -60,6 +66,9 @@ export class QemuOutgoing implements OutgoingVm {
   #listener: Listener | undefined;
   #pollTimer: NodeJS.Timeout | undefined;
   #status: OutgoingStatus = {};
+  #downtimeLimitMs = DOWNTIME_LIMIT_MS_MIN;
+  /** QEMU's own view of the rate at which we take pages, from the last time it was asked. */
+  #handoverBytesPerSecond = 0;
 
   /**
    * Connects and looks whether the VM can be migrated at all; changes nothing yet.
@@ -119,6 +128,9 @@ export class QemuOutgoing implements OutgoingVm {
     this.wasRunning = found.wasRunning;
     this.guestRamBytes = found.guestRamBytes;
     this.#restore = found.restore;
+    const ack = found.restore.capabilities.find(({ capability }) => capability === "switchover-ack");
+    this.switchoverControl = ack === undefined ? "limit" : "ack";
+    this.awaitsDestinationAck = ack?.state === true;
     const { major, minor, micro } = qmp.version;
     this.version = `${major}.${minor}.${micro}`;
     this.description = `QEMU ${this.version}`;
@@ -144,6 +156,16 @@ export class QemuOutgoing implements OutgoingVm {
     });
     this.#poll();
     return new SocketChannel(socket);
+  }
+
+  async limitSwitchover(remainingBytesMax: number): Promise<void> {
+    if (this.#over || this.#handoverBytesPerSecond === 0) return;
+    // QEMU stops the guest when what is left takes less than downtime-limit at the rate of its last 100 ms.
+    const limitMs = Math.round((remainingBytesMax / this.#handoverBytesPerSecond) * 1000);
+    const boundedMs = Math.min(DOWNTIME_LIMIT_MS_MAX, Math.max(DOWNTIME_LIMIT_MS_MIN, limitMs));
+    if (boundedMs === this.#downtimeLimitMs) return;
+    this.#downtimeLimitMs = boundedMs;
+    await this.#qmp.execute("migrate-set-parameters", { "downtime-limit": boundedMs });
   }
 
   async status(): Promise<OutgoingStatus> {
@@ -201,10 +223,13 @@ export class QemuOutgoing implements OutgoingVm {
       }
     }
     await this.#setCapabilities(wanted);
+    // Held by the acknowledgement, QEMU may use its own limit; else it must not stop the guest before anybody
+    // has looked at what is left.
+    const goalMs = Math.max(DOWNTIME_LIMIT_MS_MIN, Math.round(this.#options.downtimeMsMax));
+    this.#downtimeLimitMs = this.switchoverControl === "ack" ? goalMs : DOWNTIME_LIMIT_MS_MIN;
     await this.#qmp.execute("migrate-set-parameters", {
       "max-bandwidth": UNLIMITED_BYTES_PER_SECOND,
-      // 0 would make QEMU stop the guest at the end of the first pass (measured).
-      "downtime-limit": Math.max(1, Math.round(this.#options.downtimeMsMax)),
+      "downtime-limit": this.#downtimeLimitMs,
     });
   }
 
@@ -276,6 +301,7 @@ export class QemuOutgoing implements OutgoingVm {
       ...(ram === undefined ? {} : { dirtyPagesPerSecond: ram["dirty-pages-rate"] }),
       ...(downtime === undefined ? {} : { downtimeMs: downtime }),
     };
+    if (ram !== undefined) this.#handoverBytesPerSecond = (ram.mbps * 1e6) / 8;
     if (status !== undefined) await this.#entered(status, info["error-desc"]);
   }
 

@@ -1,0 +1,121 @@
+#!/usr/bin/env node
+// What the npm scripts of this project run: sets the checkout up when it is not (dependencies, build), then
+// does the task. Plain Node without dependencies, since in a fresh clone there are none yet.
+
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const NODE_MIN = [20, 19];
+
+const [task, ...rest] = process.argv.slice(2);
+
+const tasks = {
+  /** The demonstration: a running VM moves, standard against delta. */
+  start: () => run(process.execPath, ["dist/cli/main.js", "demo", ...rest]),
+  /** Everything that must hold: format, lint, types, unit, property and short fuzz tests, then real VMs. */
+  test: () => {
+    check();
+    vitest([...rest]);
+  },
+  /** The part of `test` that takes under a minute. */
+  check: () => {
+    check();
+    vitest(["--project", "unit", ...rest]);
+  },
+  e2e: () => vitest(["--project", "e2e", ...rest]),
+  /** Fuzz tests only, for as long as DELTAVEE_FUZZ_SECONDS says (default 60 s each). */
+  fuzz: () => {
+    process.env.DELTAVEE_FUZZ_SECONDS ??= "60";
+    vitest(["--project", "unit", "fuzz", "--testTimeout=0", ...rest]);
+  },
+  /** The migration path against QEMU's own methods, over one link in one run (needs root: test hosts). */
+  "bench:peers": () => bench("peers"),
+  setup: () => console.log("deltavee: ready"),
+};
+
+if (task === undefined || !Object.hasOwn(tasks, task)) {
+  console.error(`usage: node scripts/run.mjs ${Object.keys(tasks).join("|")} [arguments]`);
+  process.exit(2);
+}
+setUp();
+tasks[task]();
+
+function setUp() {
+  const [major, minor] = process.versions.node.split(".").map(Number);
+  if (major < NODE_MIN[0] || (major === NODE_MIN[0] && minor < NODE_MIN[1])) {
+    console.error(`deltavee needs Node ${NODE_MIN.join(".")} or newer; this is ${process.versions.node}`);
+    process.exit(1);
+  }
+  // npm writes this file last: without it, or with an older one, an installation is missing or cut short.
+  const installed = join(root, "node_modules/.package-lock.json");
+  if (!existsSync(installed) || newestMs([join(root, "package-lock.json")]) > statSync(installed).mtimeMs) {
+    console.error("deltavee: installing dependencies (npm ci)");
+    run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
+  }
+  const stamp = join(root, "dist/.built");
+  const sources = [join(root, "src"), join(root, "tsconfig.json"), join(root, "tsconfig.build.json"), join(root, "package-lock.json")];
+  if (!existsSync(stamp) || newestMs(sources) > statSync(stamp).mtimeMs) {
+    console.error("deltavee: building (tsc)");
+    rmSync(join(root, "dist"), { recursive: true, force: true });
+    run(process.execPath, [bin("typescript", "tsc"), "-p", "tsconfig.build.json"]);
+    writeFileSync(stamp, "");
+  }
+}
+
+function check() {
+  run(process.execPath, [bin("@biomejs/biome", "biome"), "check", "--error-on-warnings"]);
+  run(process.execPath, [bin("typescript", "tsc"), "-p", "tsconfig.json"]);
+}
+
+/** Benchmarks use the sources and the test harness: both are compiled into build/. */
+function bench(name) {
+  run(process.execPath, [bin("typescript", "tsc"), "-p", "tsconfig.tools.json"]);
+  run(process.execPath, [`build/bench/${name}.js`, ...rest]);
+}
+
+/** Runs the tests and closes with their count, alone on a line. */
+function vitest(args) {
+  const folder = mkdtempSync(join(tmpdir(), "deltavee-test-"));
+  const report = join(folder, "report.json");
+  const status = run(
+    process.execPath,
+    [bin("vitest", "vitest"), "run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...args],
+    { mayFail: true },
+  );
+  if (existsSync(report)) {
+    const { numPassedTests, numFailedTests, numPendingTests } = JSON.parse(readFileSync(report, "utf8"));
+    const skipped = numPendingTests > 0 ? `, ${numPendingTests} skipped` : "";
+    console.log(`${numPassedTests} passed, ${numFailedTests} failed${skipped}`);
+  }
+  rmSync(folder, { recursive: true, force: true });
+  if (status !== 0) process.exit(status);
+}
+
+/** Ends this process with the command's own exit code when it fails. */
+function run(command, args, { mayFail = false } = {}) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: "inherit" });
+  if (error !== undefined) console.error(`deltavee: ${command} could not be started: ${error.message}`);
+  const code = status ?? 1;
+  if (code !== 0 && !mayFail) process.exit(code);
+  return code;
+}
+
+/** Path of a dependency's executable: started by its file, so that no shell or PATH is involved. */
+function bin(packageName, name) {
+  const folder = join(root, "node_modules", packageName);
+  const { bin } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+  return join(folder, typeof bin === "string" ? bin : bin[name]);
+}
+
+function newestMs(paths) {
+  let newest = 0;
+  for (const path of paths) {
+    const stats = statSync(path);
+    newest = Math.max(newest, stats.isDirectory() ? newestMs(readdirSync(path).map((name) => join(path, name))) : stats.mtimeMs);
+  }
+  return newest;
+}
