@@ -16,7 +16,7 @@ const [task, ...rest] = process.argv.slice(2);
 const tasks = {
   /** The demonstration: a running VM moves, standard against delta. */
   start: () => run(process.execPath, ["dist/cli/main.js", "demo", ...rest]),
-  /** Everything that must hold: format, lint, types, unit, property and short fuzz tests, then real VMs. */
+  /** Everything that must hold: format, lint, layers, dead code, types, unit, property and short fuzz tests, then real VMs. */
   test: () => {
     check();
     vitest([...rest]);
@@ -57,7 +57,12 @@ function setUp() {
     run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
   }
   const stamp = join(root, "dist/.built");
-  const sources = [join(root, "src"), join(root, "tsconfig.json"), join(root, "tsconfig.build.json"), join(root, "package-lock.json")];
+  const sources = [
+    join(root, "src"),
+    join(root, "tsconfig.json"),
+    join(root, "tsconfig.build.json"),
+    join(root, "package-lock.json"),
+  ];
   if (!existsSync(stamp) || newestMs(sources) > statSync(stamp).mtimeMs) {
     console.error("deltavee: building (tsc)");
     rmSync(join(root, "dist"), { recursive: true, force: true });
@@ -69,6 +74,7 @@ function setUp() {
 function check() {
   run(process.execPath, [bin("@biomejs/biome", "biome"), "check", "--error-on-warnings"]);
   run(process.execPath, [bin("typescript", "tsc"), "-p", "tsconfig.json"]);
+  run(process.execPath, [bin("knip", "knip")]);
 }
 
 /** Benchmarks use the sources and the test harness: both are compiled into build/. */
@@ -83,7 +89,14 @@ function vitest(args) {
   const report = join(folder, "report.json");
   const status = run(
     process.execPath,
-    [bin("vitest", "vitest"), "run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...args],
+    [
+      bin("vitest", "vitest"),
+      "run",
+      "--reporter=default",
+      "--reporter=json",
+      `--outputFile.json=${report}`,
+      ...args,
+    ],
     { mayFail: true },
   );
   if (existsSync(report)) {
@@ -115,7 +128,10 @@ function newestMs(paths) {
   let newest = 0;
   for (const path of paths) {
     const stats = statSync(path);
-    newest = Math.max(newest, stats.isDirectory() ? newestMs(readdirSync(path).map((name) => join(path, name))) : stats.mtimeMs);
+    newest = Math.max(
+      newest,
+      stats.isDirectory() ? newestMs(readdirSync(path).map((name) => join(path, name))) : stats.mtimeMs,
+    );
   }
   return newest;
 }

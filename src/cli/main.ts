@@ -3,8 +3,9 @@
 // codes (docs/exit-codes in README): 0 done, 1 failed, 2 usage, 130 cancelled by the operator.
 
 import { Command, CommanderError } from "commander";
-import { CancelledError, DeltaveeError, toError, UsageError } from "../base/errors.ts";
+import { DeltaveeError, toError, UsageError } from "../base/errors.ts";
 import { version } from "../base/version.ts";
+import { demoCommand } from "./demo.ts";
 import { migrateCommand } from "./migrate.ts";
 import { receiveCommand } from "./receive.ts";
 import { relayCommand } from "./relay.ts";
@@ -21,7 +22,8 @@ const program = new Command("deltavee")
   .addCommand(migrateCommand())
   .addCommand(receiveCommand())
   .addCommand(relayCommand())
-  .addCommand(reportCommand());
+  .addCommand(reportCommand())
+  .addCommand(demoCommand());
 
 for (const command of [program, ...program.commands]) {
   command.exitOverride().configureOutput({ outputError: (text, write) => write(text) });
@@ -48,5 +50,5 @@ function report(error: Error): number {
   if (!(error instanceof DeltaveeError) && error.stack !== undefined) lines.push(error.stack);
   process.stderr.write(`${lines.join("\n")}\n`);
   if (error instanceof UsageError) return EXIT_USAGE;
-  return error instanceof CancelledError ? EXIT_CANCELLED : EXIT_FAILED;
+  return error instanceof DeltaveeError && error.code === "CANCELLED" ? EXIT_CANCELLED : EXIT_FAILED;
 }

@@ -59,7 +59,7 @@ export function migrateCommand(): Command {
     .requiredOption(
       "--to <address>",
       "tcp:HOST:PORT, unix:PATH (direct) or deltavee://HOST:PORT (tunnel)",
-      parseAddress,
+      parseDestination,
     )
     .option(
       "--max-downtime <duration>",
@@ -171,7 +171,10 @@ function cpuMs(): number {
   return (user + system) / 1000;
 }
 
-/** What --to must not be is said before anything is touched. */
-export function assertMigratable(address: Address): void {
-  if (address.kind !== "unix" && address.port === 0) throw new UsageError("Port 0 is not a destination");
+/** @throws UsageError also for a port that nobody can listen on */
+function parseDestination(text: string): Address {
+  const address = parseAddress(text);
+  if (address.kind !== "unix" && address.port === 0)
+    throw new UsageError(`Port 0 is not a destination: "${text}"`);
+  return address;
 }

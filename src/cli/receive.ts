@@ -4,19 +4,23 @@
 import type { Socket } from "node:net";
 import { Command } from "commander";
 import { systemClock } from "../base/clock.ts";
-import { DeltaveeError } from "../base/errors.ts";
+import { CancelledError } from "../base/errors.ts";
 import { version } from "../base/version.ts";
 import { availableEntropyCodecs } from "../codec/entropy.ts";
-import { DestinationEngine } from "../engine/destination.ts";
+import { DestinationEngine, type DestinationOutcome } from "../engine/destination.ts";
 import { QemuIncoming } from "../hypervisor/qemu/incoming.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
-import { type Address, formatAddress, listen, parseAddress } from "../link/address.ts";
+import { type Address, formatAddress, type Listener, listen, parseAddress } from "../link/address.ts";
 import { SocketChannel } from "../link/socket-channel.ts";
+import type { Welcome } from "../wire/bodies.ts";
+import { encodeFrame } from "../wire/frame.ts";
+import { refuseFrame } from "../wire/handshake.ts";
 import { type DisplayOptions, onInterrupt, openShownRun, parseQmpAddress } from "./common.ts";
 
 interface Options extends DisplayOptions {
   qmp: QmpAddress;
   listen: Address;
+  paused?: true;
 }
 
 const HELP = `
@@ -33,6 +37,7 @@ export function receiveCommand(): Command {
     .description("take in a VM from deltavee migrate (tunnel mode)")
     .requiredOption("--listen <address>", "where the source connects to, e.g. 0.0.0.0:4445", parseAddress)
     .requiredOption("--qmp <socket>", "QMP monitor of a QEMU started with -incoming defer", parseQmpAddress)
+    .option("--paused", "leave the guest paused on arrival, also when it was running at the source")
     .option("--record <file>", "write the run record of this side (NDJSON)")
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors")
@@ -57,64 +62,97 @@ async function receive(options: Options): Promise<void> {
       method: "delta",
       hypervisor: vm.description,
     });
-    const socket = await acceptSource(options.listen, notice, options);
-    const engine = new DestinationEngine({
-      channel: new SocketChannel(socket),
-      vm,
-      own: {
-        deltavee: version,
-        entropyCodecs: availableEntropyCodecs(),
-        hypervisor: { kind: "qemu", version: vm.version },
-      },
-      clock: systemClock,
-      record,
-    });
-    const release = onInterrupt(() => engine.cancel());
-    const { error } = await engine.run();
-    release();
+    const sources = await Sources.listen(options.listen, notice);
+    sayListening(sources.address, options);
+    const own: Welcome = {
+      deltavee: version,
+      entropyCodecs: availableEntropyCodecs(),
+      hypervisor: { kind: "qemu", version: vm.version },
+    };
+    let outcome: DestinationOutcome;
+    try {
+      do {
+        const { channel, from } = await sources.next();
+        const paused = options.paused ?? false;
+        const engine = new DestinationEngine({ channel, vm, own, paused, clock: systemClock, record });
+        const release = onInterrupt(() => engine.cancel());
+        outcome = await engine.run();
+        release();
+        if (!outcome.welcomed) notice(`${from} was no source for this VM: ${outcome.error?.message}`);
+      } while (!outcome.welcomed && outcome.error?.code !== "CANCELLED");
+    } finally {
+      sources.close();
+    }
     await vm.close();
     vm = undefined;
     await run.finish();
-    if (error !== undefined) throw error;
+    if (outcome.error !== undefined) throw outcome.error;
   } finally {
     await vm?.close();
     await run.close();
   }
 }
 
-/** The first connection; what comes after it is refused while this one lasts, since there is one VM to give. */
-async function acceptSource(
-  address: Address,
-  notice: (text: string) => void,
-  options: Options,
-): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const release = onInterrupt(() =>
-      reject(new DeltaveeError("CANCELLED", "Cancelled before a source came")),
-    );
-    listen(address, {
-      onConnection: (socket) => {
-        release();
-        resolve(socket);
-        listening?.close();
-      },
+function sayListening(address: Address, options: Options): void {
+  const text = formatAddress(address);
+  if (options.json) process.stdout.write(`${JSON.stringify({ type: "listening", address: text })}\n`);
+  else if (!options.quiet) process.stderr.write(`receive: waiting for a source on ${text}\n`);
+}
+
+/** Connections of would-be sources, one at a time: there is one VM to take in. */
+class Sources {
+  readonly #notice: (text: string) => void;
+  readonly #listener: Listener;
+  #waiting: ((socket: Socket) => void) | undefined;
+
+  static async listen(address: Address, notice: (text: string) => void): Promise<Sources> {
+    let sources: Sources | undefined;
+    const listener = await listen(address, {
+      onConnection: (socket) => sources?.connected(socket),
       onError: (error) => notice(error.message),
-    }).then(
-      (listener) => {
-        listening = listener;
-        if (!options.json && !options.quiet) {
-          process.stderr.write(`receive: waiting for a source on ${formatAddress(listener.address)}\n`);
-        } else if (options.json) {
-          process.stdout.write(
-            `${JSON.stringify({ type: "listening", address: formatAddress(listener.address) })}\n`,
-          );
-        }
-      },
-      (error: unknown) => {
+    });
+    sources = new Sources(listener, notice);
+    return sources;
+  }
+
+  private constructor(listener: Listener, notice: (text: string) => void) {
+    this.#listener = listener;
+    this.#notice = notice;
+  }
+
+  get address(): Address {
+    return this.#listener.address;
+  }
+
+  /** @throws CancelledError when the operator gives up waiting */
+  async next(): Promise<{ channel: SocketChannel; from: string }> {
+    return new Promise((resolve, reject) => {
+      const release = onInterrupt(() => {
+        this.#waiting = undefined;
+        reject(new CancelledError("Cancelled before a source came"));
+      });
+      this.#waiting = (socket) => {
+        this.#waiting = undefined;
         release();
-        reject(error);
-      },
-    );
-    let listening: { close(): void } | undefined;
-  });
+        resolve({ channel: new SocketChannel(socket), from: socket.remoteAddress ?? "A local process" });
+      };
+    });
+  }
+
+  connected(socket: Socket): void {
+    if (this.#waiting !== undefined) {
+      this.#waiting(socket);
+      return;
+    }
+    this.#notice(`Refused ${socket.remoteAddress ?? "a local process"}: a migration is under way`);
+    socket.on("error", (error) => this.#notice(`It went away before it could be told: ${error.message}`));
+    for (const piece of encodeFrame(refuseFrame("BUSY", "another migration is under way")))
+      socket.write(piece);
+    socket.resume();
+    socket.end();
+  }
+
+  close(): void {
+    this.#listener.close();
+  }
 }

@@ -3,7 +3,7 @@
 // guest run only after COMMIT. Protocol: wire/PROTOCOL.md.
 
 import type { Clock } from "../base/clock.ts";
-import { DeltaveeError, LinkError, toError, type VmWhere } from "../base/errors.ts";
+import { DeltaveeError, toError, type VmWhere } from "../base/errors.ts";
 import { entropyCoderOf } from "../codec/entropy.ts";
 import type { RunRecord } from "../record/writer.ts";
 import type { Welcome } from "../wire/bodies.ts";
@@ -20,6 +20,8 @@ export interface DestinationOptions {
   own: Welcome;
   clock: Clock;
   record: RunRecord;
+  /** The guest stays paused on arrival, whatever it did at the source: a person lets it run. */
+  paused?: boolean;
   /** Called when the source has been welcomed. */
   welcomed?: (hello: { session: string; name: string | undefined }) => void;
 }
@@ -28,6 +30,8 @@ export interface DestinationOutcome {
   outcome: "completed" | "failed" | "cancelled";
   vm: VmWhere;
   error?: DeltaveeError;
+  /** False: whoever connected never got as far as a migration. The VM was not touched, another may come. */
+  welcomed: boolean;
 }
 
 const NO_PAGES = {
@@ -50,7 +54,7 @@ export class DestinationEngine {
   #rawBytes = 0;
   #loaded = false;
   #loadedTold = false;
-  #committed = false;
+  #welcomed = false;
   #over = false;
 
   constructor(options: DestinationOptions) {
@@ -71,9 +75,9 @@ export class DestinationEngine {
     return this.#outcome;
   }
 
-  /** The operator gives up; harmless once committed. */
+  /** The operator gives up. Once the source has been told LOADED it is the source's to decide. */
   cancel(): void {
-    if (this.#committed) return;
+    if (this.#loadedTold) return;
     void this.#fail(new DeltaveeError("CANCELLED", "Cancelled at the destination"), true);
   }
 
@@ -94,6 +98,7 @@ export class DestinationEngine {
         this.#prepare().then(
           () => {
             if (this.#over) return;
+            this.#welcomed = true;
             this.#peer.send(answer);
             this.#options.record.add({ type: "phase", phase: "iterating" });
             this.#options.welcomed?.({ session: frame.body.session, name: frame.body.name });
@@ -109,8 +114,7 @@ export class DestinationEngine {
         this.#data(frame);
         return;
       case "commit":
-        this.#committed = true;
-        void this.#takeOver(frame.resume);
+        void this.#takeOver(frame.resume && this.#options.paused !== true);
         return;
       case "abort": {
         const { code, message } = frame.reason;
@@ -195,7 +199,11 @@ export class DestinationEngine {
     try {
       if (resume) await vm.resume();
     } catch (thrown) {
-      this.#finish("failed", "paused on destination", toError(thrown));
+      const error = toError(thrown);
+      this.#peer.send(abortFrame("HYPERVISOR_FAILED", error.message));
+      this.#peer.end();
+      record.add({ type: "phase", phase: "failed" });
+      this.#finish("failed", "paused on destination", error);
       return;
     }
     if (!this.#over) {
@@ -211,7 +219,7 @@ export class DestinationEngine {
    * `sourceKept`: the source has said that it keeps the guest.
    */
   async #fail(error: Error, tell: boolean, sourceKept = false): Promise<void> {
-    if (this.#over || this.#committed) return;
+    if (this.#over || this.#peer.committed) return;
     this.#over = true;
     const { vm } = this.#options;
     const code = error instanceof DeltaveeError ? error.code : "INTERNAL";
@@ -222,20 +230,21 @@ export class DestinationEngine {
     }
     if (tell) this.#peer.end();
     else this.#peer.destroy();
-    // A loaded copy whose source fell silent may be all that is left of the VM: it stays, paused.
-    const keep = this.#loaded && error instanceof LinkError && !sourceKept;
-    let where: VmWhere = "running on source";
-    if (keep) where = "paused on destination";
-    else {
-      this.#vmChannel?.destroy();
+    // Once the source knows of a loaded copy it may have given the guest up, with COMMIT lost on the way: then
+    // the copy may be all that is left of the VM, and stays, paused, unless the source says that it keeps it.
+    const keep = this.#loadedTold && !sourceKept;
+    const where: VmWhere = keep ? "paused on destination" : "running on source";
+    if (!keep && this.#vmChannel !== undefined) {
+      this.#vmChannel.destroy();
       try {
         await vm.discard();
       } catch (thrown) {
         this.#options.record.add({ type: "notice", message: toError(thrown).message });
       }
     }
-    this.#options.record.add({ type: "phase", phase: code === "CANCELLED" ? "cancelled" : "failed" });
-    this.#finish(code === "CANCELLED" ? "cancelled" : "failed", where, error);
+    const outcome = code === "CANCELLED" ? "cancelled" : "failed";
+    if (this.#welcomed) this.#options.record.add({ type: "phase", phase: outcome });
+    this.#finish(outcome, where, error);
   }
 
   #finish(outcome: DestinationOutcome["outcome"], vm: VmWhere, error?: Error): void {
@@ -247,8 +256,15 @@ export class DestinationEngine {
         : new DeltaveeError("INTERNAL", error.message, { cause: error });
     if (failure !== undefined) {
       failure.vm = vm;
-      record.add({ type: "error", code: failure.code, message: failure.message, vm });
+      if (this.#welcomed) record.add({ type: "error", code: failure.code, message: failure.message, vm });
     }
+    this.#resolve({
+      outcome,
+      vm,
+      welcomed: this.#welcomed,
+      ...(failure === undefined ? {} : { error: failure }),
+    });
+    if (!this.#welcomed) return;
     const nowMs = clock.nowMs();
     record.add({
       type: "summary",
@@ -259,6 +275,5 @@ export class DestinationEngine {
       wireBytes: this.#codedBytes,
       pages: NO_PAGES,
     });
-    this.#resolve({ outcome, vm, ...(failure === undefined ? {} : { error: failure }) });
   }
 }

@@ -3,6 +3,7 @@
 // They serve the delivery window as acknowledgements and are never shown to the source.
 
 import type { Clock } from "../base/clock.ts";
+import { LinkError } from "../base/errors.ts";
 import { pongValue, ReturnPathReader } from "../stream/return-path.ts";
 import type { StreamWriter } from "../stream/writer.ts";
 import type { Channel } from "./ports.ts";
@@ -12,11 +13,12 @@ import { DeliveryWindow } from "./window.ts";
 /** Values of our PINGs: QEMU itself uses 1 to 4. */
 const PING_VALUE_BASE = 0x44560000;
 const PING_VALUE_MASK = 0xffff;
-/** A PING costs 32 bytes: one per this many is 0.2 %. */
-const MARK_EVERY_BYTES = 16 * 1024;
+/** A destination that answers no PING for this long is dead, or the link to it is. */
+export const PONG_SILENT_MS = 30_000;
 
 export class DirectLink implements SourceLink {
   readonly #channel: Channel;
+  readonly #clock: Clock;
   readonly #listener: SourceLinkListener;
   readonly #window: DeliveryWindow;
   readonly #returnPath = new ReturnPathReader();
@@ -27,9 +29,14 @@ export class DirectLink implements SourceLink {
   #pingAllowed = false;
   #windowLifted = false;
   #blocked = false;
+  /** Since when the oldest PING waits for its answer, as far as is known. */
+  #waitingSinceMs = 0;
+  /** Set while a PING is unanswered, and only then: it must not outlive the migration. */
+  #cancelWatch: (() => void) | undefined;
 
   constructor(channel: Channel, clock: Clock, listener: SourceLinkListener) {
     this.#channel = channel;
+    this.#clock = clock;
     this.#listener = listener;
     this.#window = new DeliveryWindow(clock);
     channel.listen({
@@ -38,15 +45,24 @@ export class DirectLink implements SourceLink {
         this.#blocked = false;
         listener.room();
       },
-      ended: () => listener.ended(),
-      failed: (error) => listener.failed(error),
+      ended: () => {
+        this.#stopWatching();
+        listener.ended();
+      },
+      failed: (error) => this.#failed(error),
     });
   }
 
   get hasRoom(): boolean {
     if (this.#blocked) return false;
-    // Without pings nothing is ever acknowledged: back-pressure of the connection must do.
-    return this.#windowLifted || !this.#pingAllowed || this.#window.hasRoom;
+    // Without pings nothing is ever acknowledged: back-pressure of the connection must do. So it must as long as
+    // none could be sent, as in the START section.
+    if (this.#windowLifted || !this.#pingAllowed || this.#window.unansweredMarkers === 0) return true;
+    return this.#window.hasRoom;
+  }
+
+  get turnBytes(): number {
+    return this.#window.turnBytes;
   }
 
   get figures(): LinkFigures {
@@ -69,27 +85,29 @@ export class DirectLink implements SourceLink {
     this.#pingAllowed = false;
   }
 
-  flush(writer: StreamWriter, idle: boolean): void {
-    const waiting = writer.output.length;
-    if (waiting > 0) {
-      const due = this.#unmarkedBytes + waiting >= MARK_EVERY_BYTES || this.#window.unansweredMarkers === 0;
-      const marks =
-        this.#pingAllowed &&
-        !this.#windowLifted &&
-        due &&
-        this.#window.mayMark &&
-        writer.ping(PING_VALUE_BASE + (this.#pingsSent & PING_VALUE_MASK));
-      const bytes = writer.output.take();
-      this.#wireBytes += bytes.length;
-      this.#unmarkedBytes += bytes.length;
-      this.#window.sent(bytes.length);
-      if (marks) {
-        this.#pingsSent++;
-        this.#unmarkedBytes = 0;
-        this.#window.marked(idle);
-      }
-      this.#blocked = !this.#channel.write(bytes);
-    }
+  flush(writer: StreamWriter): void {
+    const window = this.#window;
+    const unmarkedBytes = this.#unmarkedBytes + writer.output.length;
+    // With nothing unanswered even a little is worth a PING: it would count as under way for ever.
+    const due = unmarkedBytes >= window.turnBytes || (unmarkedBytes > 0 && window.unansweredMarkers === 0);
+    const marks =
+      due &&
+      this.#pingAllowed &&
+      !this.#windowLifted &&
+      window.mayMark &&
+      writer.ping(PING_VALUE_BASE + (this.#pingsSent & PING_VALUE_MASK));
+    if (writer.output.length === 0) return;
+    const bytes = writer.output.take();
+    this.#wireBytes += bytes.length;
+    this.#unmarkedBytes += bytes.length;
+    window.sent(bytes.length);
+    this.#blocked = !this.#channel.write(bytes);
+    if (!marks) return;
+    this.#pingsSent++;
+    this.#unmarkedBytes = 0;
+    window.marked(this.#blocked);
+    if (window.unansweredMarkers === 1) this.#waitingSinceMs = this.#clock.nowMs();
+    if (this.#cancelWatch === undefined) this.#watch(PONG_SILENT_MS);
   }
 
   liftWindow(): void {
@@ -97,7 +115,30 @@ export class DirectLink implements SourceLink {
   }
 
   destroy(): void {
+    this.#stopWatching();
     this.#channel.destroy();
+  }
+
+  #watch(ms: number): void {
+    this.#cancelWatch = this.#clock.after(ms, () => {
+      const waitedMs = this.#clock.nowMs() - this.#waitingSinceMs;
+      if (waitedMs < PONG_SILENT_MS) {
+        this.#watch(PONG_SILENT_MS - waitedMs);
+        return;
+      }
+      const seconds = PONG_SILENT_MS / 1000;
+      this.#failed(new LinkError("LINK_TIMEOUT", `Destination has answered no PING for ${seconds} s`));
+    });
+  }
+
+  #stopWatching(): void {
+    this.#cancelWatch?.();
+    this.#cancelWatch = undefined;
+  }
+
+  #failed(error: Error): void {
+    this.#stopWatching();
+    this.#listener.failed(error);
   }
 
   #received(bytes: Uint8Array): void {
@@ -107,6 +148,8 @@ export class DirectLink implements SourceLink {
       if (value === expected && this.#pongsReceived < this.#pingsSent) {
         this.#pongsReceived++;
         this.#window.acknowledged();
+        this.#waitingSinceMs = this.#clock.nowMs();
+        if (this.#window.unansweredMarkers === 0) this.#stopWatching();
         this.#listener.room();
       } else {
         this.#listener.returnPath(message.bytes);

@@ -5,9 +5,9 @@
 const LEVELS = [1, 3, 5] as const;
 /** Go up while the encoder would be busy for less than this share of the time the link needs... */
 const CALM_SHARE = 0.15;
-/** ...and down as soon as it is busy for more than this. */
+/** ...and down as soon as one batch keeps it busy for more than this: the link is about to run dry. */
 const BUSY_SHARE = 0.5;
-/** Batches between two changes, so that each level is judged by its own figures. */
+/** Batches between two steps up, so that each level is judged by its own figures. */
 const SETTLE_BATCHES = 16;
 
 export class CompressionEffort {
@@ -23,13 +23,18 @@ export class CompressionEffort {
   /** A batch was encoded in `encodeMs`; the link carries `linkBytesPerSecond` (0 = not known yet). */
   observe(codedBytes: number, encodeMs: number, linkBytesPerSecond: number): void {
     if (linkBytesPerSecond === 0) return;
+    const linkMs = (codedBytes / linkBytesPerSecond) * 1000;
     this.#batches++;
     this.#encodeMs += encodeMs;
-    this.#linkMs += (codedBytes / linkBytesPerSecond) * 1000;
-    if (this.#batches < SETTLE_BATCHES) return;
-    const share = this.#encodeMs / this.#linkMs;
-    if (share > BUSY_SHARE && this.#index > 0) this.#index--;
-    else if (share < CALM_SHARE && this.#index < LEVELS.length - 1) this.#index++;
+    this.#linkMs += linkMs;
+    const mayGoUp = this.#batches >= SETTLE_BATCHES && this.#encodeMs < CALM_SHARE * this.#linkMs;
+    if (encodeMs > BUSY_SHARE * linkMs) this.#moveTo(this.#index - 1);
+    else if (mayGoUp) this.#moveTo(this.#index + 1);
+    else if (this.#batches >= SETTLE_BATCHES) this.#moveTo(this.#index);
+  }
+
+  #moveTo(index: number): void {
+    this.#index = Math.max(0, Math.min(LEVELS.length - 1, index));
     this.#batches = this.#encodeMs = this.#linkMs = 0;
   }
 }

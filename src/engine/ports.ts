@@ -21,7 +21,7 @@ export interface Channel {
    * `written` is called once the operating system has them. Failure is reported by `failed`, never thrown.
    */
   write(bytes: Uint8Array, written?: () => void): boolean;
-  /** Asks for no more `data` for now; a piece that is already on its way may still come. */
+  /** No `data` until `resume`; the bytes of a call that pauses stay valid until then. */
   pause(): void;
   resume(): void;
   /** Sends what is written, then says that no more will come. */
@@ -59,7 +59,10 @@ export interface OutgoingVm {
   begin(): Promise<Channel>;
   /** Resolves when the hypervisor calls the migration completed, failed or cancelled. Never rejects. */
   readonly ended: Promise<OutgoingEnd>;
-  /** Whether the guest was running when the migration began; it stays paused at the destination if not. */
+  /**
+   * Whether the guest runs, or ran until the migration stopped it; it stays paused at the destination if not.
+   * Changes when somebody else pauses it or lets it run.
+   */
   readonly wasRunning: boolean;
   status(): Promise<OutgoingStatus>;
   /** Gives up: the guest goes on here. Harmless when the migration is over. */

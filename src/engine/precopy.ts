@@ -1,31 +1,41 @@
 // Pre-copy for a hypervisor that has no migration of its own: iterate over dirty pages while the guest runs,
 // stop it, send the rest and the device state (Clark et al., "Live migration of virtual machines", NSDI 2005).
 // What comes out is a QEMU-format stream, so the source engine, codec, tunnel and record serve it unchanged;
-// and it is stopped as QEMU is: it iterates until the source engine says SWITCHOVER_ACK on the return path.
+// and it is stopped as QEMU is: it iterates until SWITCHOVER_ACK has come on the return path and no more is
+// left than `limitSwitchover` allows.
 //
-// Better than the textbook in one thing: a page that keeps changing is held back until late, since whatever
-// is sent of it early is sent in vain. Limits on iterations, time and bytes always exist, because a guest may
-// dirty memory for ever.
+// Better than the textbook in one thing: a page that keeps changing is held back, since whatever is sent of it
+// early is sent in vain. Limits on iterations, time and pages always exist, because a guest may dirty memory
+// for ever. One run, in one place, is all that ever stops or resumes the guest: who wants it ended only says so.
 
+import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
 import { toError } from "../base/errors.ts";
+import { formatMs } from "../base/units.ts";
 import { ReturnPathType, SectionType } from "../stream/format.ts";
 import type { StreamBlock } from "../stream/reader.ts";
 import { ReturnPathReader, shutValue } from "../stream/return-path.ts";
 import { OutputBuffer, StreamWriter } from "../stream/writer.ts";
+import { HotPages } from "./hot-pages.ts";
 import type { Channel, ChannelListener, OutgoingEnd, OutgoingStatus, OutgoingVm } from "./ports.ts";
 
-/** A guest as pre-copy needs it. Its RAM is one RAMBlock. */
+/** A guest as pre-copy needs it. Its RAM is one RAMBlock. Calls are made one at a time. */
 export interface PrecopyGuest {
   readonly description: string;
   readonly block: StreamBlock;
   readonly pageBytes: number;
   /** Name in the stream's configuration section. */
   readonly machine: string;
-  readonly isRunning: boolean;
+  /** Undefined when that is not known any more. */
+  readonly isRunning: boolean | undefined;
+  /** Forgets what was taken: the destination is a fresh one, whose RAM is all zeros. */
+  forgetTaken(): Promise<void>;
   /** Ascending indices of the pages that differ from what was taken of them (zeros, if nothing was). */
   scan(): Promise<Uint32Array>;
-  /** Content of the pages, one behind the other; the destination is going to hold it. At most `batchPages`. */
+  /**
+   * Content of the pages, one behind the other; the destination is going to hold it. At most `batchPages` of
+   * them; valid until the next call.
+   */
   take(pageIndices: Uint32Array): Promise<Uint8Array>;
   readonly batchPages: number;
   stop(): Promise<void>;
@@ -38,11 +48,11 @@ export interface PrecopyLimits {
   /** Passes over dirty pages, the first one not counted. */
   iterationsMax: number;
   timeMsMax: number;
-  /** Bytes of pages handed over, as a multiple of the guest's RAM. */
+  /** Pages handed over, as a multiple of the guest's RAM. */
   ramMultipleMax: number;
 }
 
-/** Xen's, from the same paper's implementation, but for the time. */
+/** Xen's, from the same paper's implementation, but for the time. They are looked at between iterations. */
 export const PRECOPY_LIMITS: PrecopyLimits = { iterationsMax: 29, timeMsMax: 30 * 60_000, ramMultipleMax: 3 };
 
 export interface PrecopyOptions {
@@ -53,17 +63,16 @@ export interface PrecopyOptions {
   decision: (choice: string, reason: string) => void;
 }
 
-/** A page found dirty this many times in a row is held back... */
-const HOT_SCANS = 3;
-/** ...but not for longer than this many iterations. */
-const HELD_ITERATIONS_MAX = 8;
-/** An iteration that would send next to nothing waits a moment instead, or scans would eat the CPU. */
-const PAGES_WORTH_SENDING = 16;
-const REST_MS = 20;
+/** A scan takes time from the guest (facts: 10 ms for 64 MiB): no two begin within this. */
+const SCAN_EVERY_MS = 50;
+/** Zero pages named between two looks at whether the engine takes more: 40 kB of records. */
+const ZERO_PAGES_PER_TURN = 4096;
 const RAM_SECTION_ID = 1;
 const DEVICE_SECTION_ID = 2;
 
 type Ending = { outcome: "cancelled" | "failed"; reason: string };
+
+const READER_GONE: Ending = { outcome: "failed", reason: "the stream's reader went away" };
 
 export class PrecopyVm implements OutgoingVm {
   readonly description: string;
@@ -75,34 +84,47 @@ export class PrecopyVm implements OutgoingVm {
   readonly #clock: Clock;
   readonly #limits: PrecopyLimits;
   readonly #decision: PrecopyOptions["decision"];
+  readonly #pageCount: number;
   readonly #output = new OutputBuffer();
   readonly #writer: StreamWriter;
   readonly #returnPath = new ReturnPathReader();
-  readonly #dirtyInARow: Uint8Array;
+  readonly #hotPages: HotPages;
   #resolveEnded!: (end: OutgoingEnd) => void;
   #listener: ChannelListener | undefined;
-  #paused = false;
+  /** Lets `#run` look again at what it waits for. */
   #wake: () => void = () => {};
-  #released = false;
+  #readerPaused = false;
+  /** SWITCHOVER_ACK has come. */
+  #mayStop = false;
+  /** It has come since the last scan: what is still to be sent of this iteration is better sent at the stop. */
+  #cutShort = false;
+  #remainingPagesMax = Number.POSITIVE_INFINITY;
+  /** The stream is complete: the verdict is the destination's. */
+  #handedOver = false;
+  #accepted = false;
+  /** Why the guest stays here, once that is decided. The first reason counts. */
   #ending: Ending | undefined;
-  #over = false;
   #startMs = 0;
   #iteration = 0;
-  #remainingPages = 0;
+  #scannedMs: number | undefined;
+  /** Found dirty by the last scan, less those that have been sent since. */
+  #unsentPages = 0;
   #handedOverPages = 0;
   #dirtyPagesPerSecond: number | undefined;
   #stoppedMs: number | undefined;
   #downtimeMs: number | undefined;
 
   constructor(options: PrecopyOptions) {
-    this.#guest = options.guest;
-    this.#clock = options.clock;
-    this.#limits = options.limits ?? PRECOPY_LIMITS;
-    this.#decision = options.decision;
-    this.description = options.guest.description;
-    this.wasRunning = options.guest.isRunning;
+    const { guest, clock, limits = PRECOPY_LIMITS, decision } = options;
+    this.#guest = guest;
+    this.#clock = clock;
+    this.#limits = limits;
+    this.#decision = decision;
+    this.#pageCount = guest.block.lengthBytes / guest.pageBytes;
     this.#writer = new StreamWriter(this.#output);
-    this.#dirtyInARow = new Uint8Array(this.#pageCount);
+    this.#hotPages = new HotPages(this.#pageCount);
+    this.description = guest.description;
+    this.wasRunning = guest.isRunning === true;
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
@@ -111,8 +133,10 @@ export class PrecopyVm implements OutgoingVm {
   async begin(): Promise<Channel> {
     return {
       listen: (listener) => {
+        assert(this.#listener === undefined, "a migration runs once");
         this.#listener = listener;
-        void this.#run();
+        // It may have been cancelled, or the channel dropped, before anybody listened.
+        if (this.#ending === undefined) void this.#run();
       },
       write: (bytes, written) => {
         this.#received(bytes);
@@ -120,15 +144,15 @@ export class PrecopyVm implements OutgoingVm {
         return true;
       },
       pause: () => {
-        this.#paused = true;
+        this.#readerPaused = true;
       },
       resume: () => {
-        this.#paused = false;
+        this.#readerPaused = false;
         this.#wake();
       },
       // Before the verdict a closed channel means what it means to QEMU: the migration has failed.
-      end: () => this.#stopBecause({ outcome: "failed", reason: "the stream's reader went away" }),
-      destroy: () => this.#stopBecause({ outcome: "failed", reason: "the stream's reader went away" }),
+      end: () => this.#keepGuest(READER_GONE),
+      destroy: () => this.#keepGuest(READER_GONE),
     };
   }
 
@@ -141,115 +165,141 @@ export class PrecopyVm implements OutgoingVm {
     };
   }
 
-  /** Switchover is decided by the acknowledgement alone: there is no limit of this loop's own to move. */
-  async limitSwitchover(): Promise<void> {}
+  async limitSwitchover(remainingBytesMax: number): Promise<void> {
+    this.#remainingPagesMax = remainingBytesMax / this.#guest.pageBytes;
+  }
 
   async cancel(): Promise<void> {
-    this.#stopBecause({ outcome: "cancelled", reason: "cancelled" });
+    this.#keepGuest({ outcome: "cancelled", reason: "cancelled" });
     await this.ended;
   }
 
-  async isRunning(): Promise<boolean> {
+  async isRunning(): Promise<boolean | undefined> {
     return this.#guest.isRunning;
-  }
-
-  get #pageCount(): number {
-    return this.#guest.block.lengthBytes / this.#guest.pageBytes;
   }
 
   /** The migration, from the first byte to the verdict. The shape of Clark et al., figure 1. */
   async #run(): Promise<void> {
     try {
+      await this.#guest.forgetTaken();
       this.#startMs = this.#clock.nowMs();
       this.#writer.header(this.#guest.machine);
       this.#writer.ramStart(RAM_SECTION_ID, [this.#guest.block], this.#guest.pageBytes);
       this.#writer.ramSectionEnd();
       await this.#firstPass();
-      while (!(await this.#isTimeToStop())) await this.#iterate();
-      await this.#switchOver();
+      while (!this.#limitReached()) {
+        const dirty = await this.#scan();
+        if (this.#mayStop && dirty.length <= this.#remainingPagesMax) break;
+        await this.#iterate(dirty);
+      }
+      await this.#stopAndCopy();
+      await this.#until(() => this.#accepted);
+      this.#resolveEnded({ outcome: "completed" });
     } catch (thrown) {
-      this.#stopBecause({ outcome: "failed", reason: toError(thrown).message });
+      this.#ending ??= { outcome: "failed", reason: toError(thrown).message };
+      this.#resolveEnded(await this.#takeBack(this.#ending));
     }
-    if (this.#ending !== undefined) await this.#giveUp(this.#ending);
   }
 
   /** Iteration 0: all of RAM, whose zero pages are named too, since the destination's may hold something. */
   async #firstPass(): Promise<void> {
-    const dirty = await this.#guest.scan();
-    let next = 0;
+    const dirty = await this.#scan();
     this.#writer.ramSection(SectionType.PART, RAM_SECTION_ID);
+    let next = 0;
     for (let pageIndex = 0; pageIndex < this.#pageCount; pageIndex++) {
+      if (pageIndex % ZERO_PAGES_PER_TURN === 0) await this.#flush();
       if (dirty[next] === pageIndex) next++;
       else this.#writer.zeroPage(0, pageIndex);
     }
+    await this.#sendPages(dirty);
     this.#writer.ramSectionEnd();
-    await this.#send(dirty);
+    await this.#flush();
   }
 
-  async #iterate(): Promise<void> {
-    const scanMs = this.#clock.nowMs();
-    const dirty = await this.#guest.scan();
+  async #iterate(dirty: Uint32Array): Promise<void> {
     this.#iteration++;
-    const due = this.#dueNow(dirty);
-    this.#remainingPages = dirty.length;
-    if (due.length < PAGES_WORTH_SENDING) await this.#rest();
-    await this.#send(due, dirty.length - due.length);
-    const elapsedMs = this.#clock.nowMs() - scanMs;
-    if (elapsedMs > 0) this.#dirtyPagesPerSecond = (dirty.length / elapsedMs) * 1000;
-  }
-
-  /** Those of the dirty pages that are worth sending now. */
-  #dueNow(dirty: Uint32Array): Uint32Array {
-    const inARow = this.#dirtyInARow;
-    const due = new Uint32Array(dirty.length);
-    let count = 0;
-    let next = 0;
-    for (let pageIndex = 0; pageIndex < inARow.length; pageIndex++) {
-      if (dirty[next] !== pageIndex) {
-        inARow[pageIndex] = 0;
-        continue;
-      }
-      next++;
-      const times = inARow[pageIndex]! + 1;
-      const sends = times < HOT_SCANS || times >= HELD_ITERATIONS_MAX;
-      inARow[pageIndex] = sends && times >= HELD_ITERATIONS_MAX ? 0 : times;
-      if (sends) due[count++] = pageIndex;
+    const due = this.#hotPages.dueOf(dirty);
+    if (due.length > 0) {
+      this.#writer.ramSection(SectionType.PART, RAM_SECTION_ID);
+      await this.#sendPages(due);
+      this.#writer.ramSectionEnd();
     }
-    return due.subarray(0, count);
+    await this.#flush();
+    const restMs = SCAN_EVERY_MS - this.#sinceScanMs;
+    if (restMs <= 0) return;
+    let rested = false;
+    const cancelTimer = this.#clock.after(restMs, () => {
+      rested = true;
+      this.#wake();
+    });
+    try {
+      await this.#until(() => rested || this.#cutShort);
+    } finally {
+      cancelTimer();
+    }
   }
 
-  /** Asked between iterations: has the engine decided, or has a limit been reached? */
-  async #isTimeToStop(): Promise<boolean> {
-    if (this.#ending !== undefined) throw new Error(this.#ending.reason);
-    if (this.#released) return true;
+  async #scan(): Promise<Uint32Array> {
+    this.#cutShort = false;
+    const dirty = await this.#guest.scan();
+    const elapsedMs = this.#sinceScanMs;
+    if (elapsedMs > 0) {
+      // What was left unsent is dirty in any case.
+      const newPages = Math.max(0, dirty.length - this.#unsentPages);
+      this.#dirtyPagesPerSecond = (newPages / elapsedMs) * 1000;
+    }
+    this.#scannedMs = this.#clock.nowMs();
+    this.#unsentPages = dirty.length;
+    return dirty;
+  }
+
+  /** 0 before the first scan, which says nothing of when its pages were written. */
+  get #sinceScanMs(): number {
+    return this.#scannedMs === undefined ? 0 : this.#clock.nowMs() - this.#scannedMs;
+  }
+
+  /** Dirty pages as far as known, and those that must be expected to have become so since the last scan. */
+  get #remainingPages(): number {
+    if (this.#stoppedMs !== undefined) return this.#unsentPages;
+    const expectedPages = ((this.#dirtyPagesPerSecond ?? 0) * this.#sinceScanMs) / 1000;
+    return Math.round(Math.min(this.#pageCount, this.#unsentPages + expectedPages));
+  }
+
+  #limitReached(): boolean {
     const { iterationsMax, timeMsMax, ramMultipleMax } = this.#limits;
-    const elapsedMs = this.#clock.nowMs() - this.#startMs;
     const reached =
       this.#iteration >= iterationsMax
         ? `${iterationsMax} iterations`
-        : elapsedMs >= timeMsMax
-          ? `${Math.round(timeMsMax / 1000)} s`
+        : this.#clock.nowMs() - this.#startMs >= timeMsMax
+          ? formatMs(timeMsMax)
           : this.#handedOverPages >= ramMultipleMax * this.#pageCount
-            ? `${ramMultipleMax} times the guest's RAM sent`
+            ? `${ramMultipleMax} times the guest's RAM handed over`
             : undefined;
     if (reached === undefined) return false;
     this.#decision("now", `limit reached: ${reached}`);
     return true;
   }
 
-  /** Stop-and-copy: from here on every millisecond is downtime. */
-  async #switchOver(): Promise<void> {
+  /** From the stop on every millisecond is downtime. */
+  async #stopAndCopy(): Promise<void> {
     const guest = this.#guest;
+    this.#check();
     this.#stoppedMs = this.#clock.nowMs();
     await guest.stop();
-    const dirty = await guest.scan();
+    // At once: it is by this section that the engine learns of the stop.
     this.#writer.ramSection(SectionType.END, RAM_SECTION_ID);
-    await this.#sendPages(dirty, 0);
+    await this.#flush();
+    const dirty = await this.#scan();
+    this.#iteration++;
+    await this.#sendPages(dirty);
     this.#writer.ramSectionEnd();
+    await this.#flush();
     this.#deviceSection(await guest.deviceState());
+    this.#handedOver = true;
     await this.#flush();
   }
 
+  /** Reader: the embedded hypervisor's loader (hypervisor/v86/stream-loader.ts). */
   #deviceSection(state: Uint8Array): void {
     const name = Buffer.from(this.#guest.machine, "latin1");
     const head = Buffer.alloc(6 + name.length + 12);
@@ -267,91 +317,74 @@ export class PrecopyVm implements OutgoingVm {
     for (const part of [head, state, foot]) this.#writer.verbatim(part, 0, part.length);
   }
 
-  async #send(pageIndices: Uint32Array, heldPages = 0): Promise<void> {
-    if (pageIndices.length === 0) {
-      await this.#flush();
-      return;
-    }
-    this.#writer.ramSection(SectionType.PART, RAM_SECTION_ID);
-    await this.#sendPages(pageIndices, heldPages);
-    this.#writer.ramSectionEnd();
-    await this.#flush();
-  }
-
-  async #sendPages(pageIndices: Uint32Array, heldPages: number): Promise<void> {
+  /** Into the section that is open. Stops early when cut short: what is not sent stays dirty. */
+  async #sendPages(pageIndices: Uint32Array): Promise<void> {
     const { batchPages, pageBytes } = this.#guest;
-    for (let start = 0; start < pageIndices.length; start += batchPages) {
-      this.#remainingPages = pageIndices.length - start + heldPages;
+    for (let start = 0; start < pageIndices.length && !this.#cutShort; start += batchPages) {
       const batch = pageIndices.subarray(start, start + batchPages);
       const pages = await this.#guest.take(batch);
-      batch.forEach((pageIndex, i) => {
-        this.#writer.page(0, pageIndex, pages, i * pageBytes);
-      });
+      for (let i = 0; i < batch.length; i++) this.#writer.page(0, batch[i]!, pages, i * pageBytes);
+      this.#unsentPages -= batch.length;
       this.#handedOverPages += batch.length;
       await this.#flush();
-      // Once the engine has decided, the rest of an iteration is better sent with the guest stopped.
-      if (this.#released && this.#stoppedMs === undefined) return;
     }
-    this.#remainingPages = heldPages;
   }
 
   /** Hands the written bytes to the engine and waits until it takes more. */
   async #flush(): Promise<void> {
+    this.#check();
     if (this.#output.length > 0) this.#listener?.data(this.#output.take());
-    if (this.#paused && this.#ending === undefined) {
+    await this.#until(() => !this.#readerPaused);
+  }
+
+  async #until(isSo: () => boolean): Promise<void> {
+    this.#check();
+    while (!isSo()) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
+      this.#check();
     }
-    if (this.#ending !== undefined) throw new Error(this.#ending.reason);
   }
 
-  async #rest(): Promise<void> {
-    await new Promise<void>((resolve) => {
-      this.#clock.after(REST_MS, resolve);
-    });
+  #check(): void {
+    if (this.#ending !== undefined) throw new Error(this.#ending.reason);
   }
 
   #received(bytes: Uint8Array): void {
     for (const message of this.#returnPath.push(bytes)) {
       const verdict = shutValue(message);
-      if (message.type === ReturnPathType.SWITCHOVER_ACK) {
-        this.#released = true;
-      } else if (verdict === 0 && this.#stoppedMs !== undefined) {
-        this.#downtimeMs = this.#clock.nowMs() - this.#stoppedMs;
-        this.#finish({ outcome: "completed" });
+      if (message.type === ReturnPathType.SWITCHOVER_ACK && this.#stoppedMs === undefined) {
+        this.#mayStop = this.#cutShort = true;
+      } else if (verdict === 0 && this.#handedOver && this.#ending === undefined) {
+        this.#accepted = true;
+        this.#downtimeMs = this.#clock.nowMs() - this.#stoppedMs!;
       } else if (verdict !== undefined) {
-        this.#stopBecause({ outcome: "failed", reason: "the destination could not load the guest" });
+        const what = verdict === 0 ? "gave its verdict before the end" : "could not load the guest";
+        this.#keepGuest({ outcome: "failed", reason: `the destination ${what}` });
       }
+      this.#wake();
     }
   }
 
-  /** Whoever is waiting learns of it; the guest is resumed by `#run`, or here when that has ended. */
-  #stopBecause(ending: Ending): void {
-    if (this.#over || this.#ending !== undefined) return;
+  /** The guest is to stay here. `#run` sees to it; before it has begun, there is nothing to be undone. */
+  #keepGuest(ending: Ending): void {
+    if (this.#accepted || this.#ending !== undefined) return;
     this.#ending = ending;
+    if (this.#listener === undefined) this.#resolveEnded(ending);
     this.#wake();
-    if (this.#listener === undefined || this.#stoppedMs !== undefined) void this.#giveUp(ending);
   }
 
-  /** The guest stays ours. */
-  async #giveUp(ending: Ending): Promise<void> {
-    if (this.#over) return;
+  async #takeBack(ending: Ending): Promise<OutgoingEnd> {
     try {
-      if (this.wasRunning && !this.#guest.isRunning) await this.#guest.resume();
-      this.#finish(ending);
+      if (this.wasRunning && this.#guest.isRunning === false) await this.#guest.resume();
+      return ending;
     } catch (thrown) {
       const { message } = toError(thrown);
-      this.#finish({
+      return {
         outcome: "failed",
         reason: `${ending.reason}; the guest could not be resumed: ${message}`,
-      });
+      };
     }
-  }
-
-  #finish(end: OutgoingEnd): void {
-    if (this.#over) return;
-    this.#over = true;
-    this.#resolveEnded(end);
   }
 }

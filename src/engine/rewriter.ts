@@ -42,6 +42,7 @@ export class StreamRewriter implements StreamHandler {
   readonly #zero = new Uint8Array(PAGE_BYTES_MAX);
   readonly #delta = new Uint8Array(PAGE_BYTES_MAX);
   readonly #decoded = new Uint8Array(PAGE_BYTES_MAX);
+  #sectionId: number | undefined;
   /** A PART section of the source that is opened in the output only when something stands in it. */
   #sectionToOpen: number | undefined;
   /** Last page record of the source: what a CONTINUE record of its own would refer to. */
@@ -71,6 +72,7 @@ export class StreamRewriter implements StreamHandler {
   }
 
   ramSection(sectionType: number, sectionId: number): void {
+    this.#sectionId = sectionId;
     if (sectionType === SectionType.START) this.#writer.ramStarted(sectionId);
     else if (sectionType === SectionType.PART) this.#sectionToOpen = sectionId;
     else this.#writer.ramSection(sectionType, sectionId);
@@ -109,9 +111,13 @@ export class StreamRewriter implements StreamHandler {
       return;
     }
     const slot = cache.lookup(blockIndex, pageIndex);
+    // Not every source looks for zeros itself, and against most pages their delta would overflow.
+    if (slot !== PAGE_ZERO && isZeroPage(bytes, offset, this.#pageBytes)) {
+      this.#sendZero(blockIndex, pageIndex);
+      return;
+    }
     if (slot === PAGE_ABSENT) {
-      if (isZeroPage(bytes, offset, this.#pageBytes)) this.#sendZero(blockIndex, pageIndex);
-      else this.#sendWhole(blockIndex, pageIndex, bytes, offset, "rawPages");
+      this.#sendWhole(blockIndex, pageIndex, bytes, offset, "rawPages");
       return;
     }
     const baseline = slot === PAGE_ZERO ? this.#zero : cache.slabOf(slot);
@@ -178,32 +184,26 @@ export class StreamRewriter implements StreamHandler {
   }
 
   opaque(reason: string, offsetBytes: number, insideRam: boolean): void {
-    if (insideRam) this.#realign();
+    if (insideRam) this.#open();
+    this.#realign(insideRam);
     this.#listener.opaque(reason, offsetBytes);
   }
 
   /**
-   * Before the source's own records are carried on untouched: a CONTINUE among them means the block of the
-   * source's last record, which the destination has not seen if we dropped that page as unchanged. Sending
-   * the page once more puts the destination there.
+   * Before the source's own records are carried on untouched: a CONTINUE among them, in this section or a later
+   * one, means the block of the source's last record, which the destination has not seen if we dropped that
+   * page as unchanged. Sending the page once more puts the destination there.
    */
-  #realign(): void {
-    this.#open();
-    if (this.#lastBlock === -1 || this.#lastBlock === this.#writer.destinationBlock) return;
-    const slot = this.#cache?.lookup(this.#lastBlock, this.#lastPage) ?? PAGE_ABSENT;
-    assert(
-      this.#cache !== undefined && slot !== PAGE_ABSENT,
-      "a page was dropped only if it was in the cache",
-    );
-    if (slot === PAGE_ZERO) this.#writer.zeroPage(this.#lastBlock, this.#lastPage);
-    else {
-      this.#writer.page(
-        this.#lastBlock,
-        this.#lastPage,
-        this.#cache.slabOf(slot),
-        this.#cache.offsetOf(slot),
-      );
-    }
+  #realign(insideRam: boolean): void {
+    const [blockIndex, pageIndex] = [this.#lastBlock, this.#lastPage];
+    if (blockIndex === -1 || blockIndex === this.#writer.destinationBlock) return;
+    const cache = this.#cache;
+    const slot = cache?.lookup(blockIndex, pageIndex) ?? PAGE_ABSENT;
+    assert(cache !== undefined && slot !== PAGE_ABSENT, "a page was dropped only if it was in the cache");
+    if (!insideRam) this.#writer.ramSection(SectionType.PART, this.#sectionId!);
+    if (slot === PAGE_ZERO) this.#writer.zeroPage(blockIndex, pageIndex);
+    else this.#writer.page(blockIndex, pageIndex, cache.slabOf(slot), cache.offsetOf(slot));
+    if (!insideRam) this.#writer.ramSectionEnd();
   }
 
   #remember(blockIndex: number, pageIndex: number): void {

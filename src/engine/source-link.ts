@@ -24,6 +24,8 @@ export interface LinkFigures {
 export interface SourceLink {
   /** May the engine take more from the hypervisor? */
   readonly hasRoom: boolean;
+  /** How much the engine should take at most before it asks `hasRoom` again. */
+  readonly turnBytes: number;
   readonly figures: LinkFigures;
   /**
    * Sends what the writer has produced, or keeps it for a fuller batch. `idle`: the hypervisor has nothing

@@ -59,6 +59,12 @@ const DEVICE_STATE_BYTES = 128 * 1024;
 const DEVICE_STATE_RATIO_TUNNEL = 0.15;
 /** How long the hypervisor may take to say how the migration ended, once both sides have what they need. */
 const END_TIMEOUT_MS = 30_000;
+/**
+ * How long the destination's own SWITCHOVER_ACK is waited for after the first pass, where the operator has asked
+ * for it. It is there for a shorter downtime, not for correctness, and may never come: the capability may be on at
+ * this side alone, left behind by a migration of ours that was killed.
+ */
+const DESTINATION_ACK_TIMEOUT_MS = 5000;
 /** How long the destination may take from COMMIT to RUNNING. */
 const RUNNING_TIMEOUT_MS = 30_000;
 
@@ -94,6 +100,7 @@ export class SourceEngine {
   /** Where the moment of switchover stands; see OutgoingVm.switchoverControl. */
   #switchover: "held" | "released" = "held";
   #destinationAcked = false;
+  #ackAwaitedSinceMs: number | undefined;
   #lastDecision = "";
   #stoppedMs: number | undefined;
   #downtimeMs: number | undefined;
@@ -303,7 +310,7 @@ export class SourceEngine {
       this.#limitSwitchover(affordableBytes);
       return;
     }
-    if (vm.awaitsDestinationAck && !this.#destinationAcked) return;
+    if (this.#awaitsDestinationAck()) return;
     const { switchOver, reason } = this.#judge.judge(figures);
     // The estimate moves all the time; a record full of it would say less.
     const kind = reason.slice(0, reason.indexOf(":"));
@@ -316,6 +323,21 @@ export class SourceEngine {
     // The hypervisor's own limit knows only whole pages: it must not stand in the way of what was decided.
     this.#limitSwitchover(Math.max(affordableBytes, 2 * remainingBytes));
     this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK));
+  }
+
+  #awaitsDestinationAck(): boolean {
+    const { vm, clock, record } = this.#options;
+    if (!vm.awaitsDestinationAck || this.#destinationAcked) return false;
+    this.#ackAwaitedSinceMs ??= clock.nowMs();
+    if (clock.nowMs() - this.#ackAwaitedSinceMs < DESTINATION_ACK_TIMEOUT_MS) return true;
+    this.#destinationAcked = true;
+    record.add({
+      type: "notice",
+      message:
+        `The destination has not acknowledged the switchover within ${DESTINATION_ACK_TIMEOUT_MS / 1000} s ` +
+        "(capability switchover-ack is on here): going on without",
+    });
+    return false;
   }
 
   #limitSwitchover(remainingBytesMax: number): void {
@@ -366,7 +388,7 @@ export class SourceEngine {
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
     this.#handover.enter("committed", "the source hypervisor has completed, the destination has everything");
     this.#tunnel?.commit(this.#options.vm.wasRunning);
-    this.#options.clock.after(RUNNING_TIMEOUT_MS, () => {
+    this.#cancelRunningTimer = this.#options.clock.after(RUNNING_TIMEOUT_MS, () => {
       if (!this.#ending)
         this.#linkFailed(new LinkError("LINK_TIMEOUT", "Destination did not confirm COMMIT"));
     });
@@ -428,7 +450,9 @@ export class SourceEngine {
   }
 
   #linkFailed(error: Error): void {
-    void this.#fail(error);
+    const isOurs = error instanceof DeltaveeError;
+    const text = "Connection to the destination broke";
+    void this.#fail(isOurs ? error : new LinkError("LINK_FAILED", text, { cause: error }));
   }
 
   async #fail(error: Error, destination: "unknown" | "not-taken" = "unknown"): Promise<void> {

@@ -16,8 +16,13 @@ import { TunnelPeer } from "./tunnel-peer.ts";
 import { DeliveryWindow } from "./window.ts";
 
 /** Larger batches compress better; smaller ones let the window follow a slow link. */
-const BATCH_BYTES_MIN = 32 * 1024;
+const BATCH_BYTES_MIN = 8 * 1024;
 const BATCH_BYTES_MAX = 256 * 1024;
+/**
+ * A batch below the minimum waits until the frame before it is this old: deltas come in drops, and each frame
+ * costs both sides some 0.1 ms, which is then what limits how fast the hypervisor can hand over its pages.
+ */
+const SMALL_FRAME_EVERY_MS = 2;
 
 export interface TunnelLinkListener extends SourceLinkListener {
   welcome(frame: WelcomeFrame): void;
@@ -40,6 +45,8 @@ export class TunnelLink implements SourceLink {
   #blocked = false;
   /** The writer whose output waits for a fuller batch. */
   #waiting: StreamWriter | undefined;
+  #lastBatchMs = Number.NEGATIVE_INFINITY;
+  #cancelSmallFrame: (() => void) | undefined;
 
   constructor(channel: Channel, clock: Clock, listener: TunnelLinkListener) {
     this.#listener = listener;
@@ -58,9 +65,11 @@ export class TunnelLink implements SourceLink {
 
   get hasRoom(): boolean {
     if (this.#blocked) return false;
-    return (
-      this.#windowLifted || this.#window.hasRoom || (this.#waiting?.output.length ?? 0) < this.#batchBytes
-    );
+    return this.#open || (this.#waiting?.output.length ?? 0) < this.#batchBytes;
+  }
+
+  get turnBytes(): number {
+    return this.#window.turnBytes;
   }
 
   get figures(): LinkFigures {
@@ -87,12 +96,23 @@ export class TunnelLink implements SourceLink {
     this.#waiting = writer;
     while (writer.output.length > 0 && !this.#blocked) {
       // A full window gathers a fuller batch; an open one wants the link kept busy.
-      const open = this.#windowLifted || this.#window.hasRoom;
       const full = writer.output.length >= this.#batchBytes;
       const hungry = this.#window.inFlightBytes < this.#window.windowBytes / 2;
-      if (!open || !(full || idle || hungry)) return;
-      this.#sendBatch(writer, idle && !full);
+      if (!this.#open || !(full || idle || hungry)) return;
+      if (writer.output.length < BATCH_BYTES_MIN && this.#waitsForMore()) return;
+      this.#sendBatch(writer);
     }
+  }
+
+  /** Whether it is too early for a small frame; if so, a timer is set. */
+  #waitsForMore(): boolean {
+    const waitMs = this.#lastBatchMs + SMALL_FRAME_EVERY_MS - this.#clock.nowMs();
+    if (waitMs <= 0) return false;
+    this.#cancelSmallFrame ??= this.#clock.after(waitMs, () => {
+      this.#cancelSmallFrame = undefined;
+      if (this.#waiting !== undefined) this.flush(this.#waiting, true);
+    });
+    return true;
   }
 
   liftWindow(): void {
@@ -107,15 +127,22 @@ export class TunnelLink implements SourceLink {
 
   abort(code: ErrorCode, message: string): void {
     this.#peer.send(abortFrame(code, message));
-    this.#peer.end();
+    this.end();
   }
 
   end(): void {
+    this.#cancelSmallFrame?.();
     this.#peer.end();
   }
 
   destroy(): void {
+    this.#cancelSmallFrame?.();
     this.#peer.destroy();
+  }
+
+  /** May a batch go out now? Every one is a marker, and there are only so many of them. */
+  get #open(): boolean {
+    return this.#window.mayMark && (this.#windowLifted || this.#window.hasRoom);
   }
 
   /** Raw bytes of a batch that will make a frame of about half a window. */
@@ -124,11 +151,12 @@ export class TunnelLink implements SourceLink {
     return Math.min(BATCH_BYTES_MAX, Math.max(BATCH_BYTES_MIN, (this.#window.windowBytes / 2) * ratio));
   }
 
-  #sendBatch(writer: StreamWriter, limitedBySender: boolean): void {
+  #sendBatch(writer: StreamWriter): void {
     const { output } = writer;
     const rawBytes = Math.min(output.length, BATCH_BYTES_MAX, RAW_BYTES_MAX);
     const raw = output.bytes.subarray(0, rawBytes);
     const startMs = this.#clock.nowMs();
+    this.#lastBatchMs = startMs;
     const coded = encodeBatch(raw, this.#coder!, this.#effort.level);
     // Incompressible bytes come back as they are: the channel keeps what it is given, the writer's buffer is reused.
     if (coded.bytes.buffer === raw.buffer) coded.bytes = raw.slice();
@@ -140,7 +168,7 @@ export class TunnelLink implements SourceLink {
     this.#rawBytes += rawBytes;
     this.#codedBytes += coded.bytes.length;
     this.#window.sent(this.#peer.wireBytes - before);
-    this.#window.marked(limitedBySender);
+    this.#window.marked(this.#blocked);
   }
 
   #frame(frame: Frame): void {

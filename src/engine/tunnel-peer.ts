@@ -5,6 +5,7 @@ import type { Clock } from "../base/clock.ts";
 import { LinkError, toError } from "../base/errors.ts";
 import { encodeFrame, type Frame, KEEPALIVE_MS, PEER_SILENT_MS } from "../wire/frame.ts";
 import { FrameReader } from "../wire/frame-reader.ts";
+import { abortFrame, refusalFor } from "../wire/handshake.ts";
 import { ProtocolState, type Side, type Stage } from "../wire/protocol-state.ts";
 import type { Channel } from "./ports.ts";
 
@@ -22,6 +23,7 @@ export class TunnelPeer {
   readonly #listener: TunnelPeerListener;
   readonly #reader = new FrameReader();
   readonly #state: ProtocolState;
+  readonly #side: Side;
   #wireBytes = 0;
   #lastSentMs: number;
   #lastReceivedMs: number;
@@ -33,6 +35,7 @@ export class TunnelPeer {
     this.#channel = channel;
     this.#clock = clock;
     this.#listener = listener;
+    this.#side = side;
     this.#state = new ProtocolState(side);
     this.#lastSentMs = this.#lastReceivedMs = clock.nowMs();
     channel.listen({
@@ -114,12 +117,7 @@ export class TunnelPeer {
   #received(bytes: Uint8Array): void {
     if (this.#over) return;
     this.#lastReceivedMs = this.#clock.nowMs();
-    try {
-      this.#reader.push(bytes);
-    } catch (thrown) {
-      this.#fail(toError(thrown));
-      return;
-    }
+    this.#reader.push(bytes);
     this.#handleFrames();
   }
 
@@ -131,7 +129,7 @@ export class TunnelPeer {
         if (frame === undefined) return;
         if (!this.#state.received(frame)) continue;
       } catch (thrown) {
-        this.#fail(toError(thrown));
+        this.#violated(toError(thrown));
         return;
       }
       if (frame.type !== "keepalive") this.#listener.frame(frame);
@@ -153,6 +151,20 @@ export class TunnelPeer {
         this.send({ type: "keepalive" });
       this.#watch();
     });
+  }
+
+  /** The peer is told what it did wrong before the connection ends: its own record should say so too. */
+  #violated(error: Error): void {
+    if (this.#over) return;
+    const greeting = this.#stage === "opening" || this.#stage === "greeting";
+    try {
+      if (this.#side === "destination" && greeting) this.send(refusalFor(error));
+      else this.send(abortFrame("PROTOCOL_INVALID_FRAME", error.message));
+    } catch {
+      // Not every stage has a frame to say it with: the closed connection says it then.
+    }
+    this.#channel.end();
+    this.#fail(error);
   }
 
   #fail(error: Error): void {

@@ -4,26 +4,29 @@
 //
 // The link's rate and round trip are learned from acknowledged markers, as BBR learns them from packets
 // (Cardwell et al., "BBR: congestion-based congestion control", 2016): rate = highest delivery rate of the
-// last second; round trip = lowest of the last ten. Pure: knows bytes and a clock, no sockets.
+// last second; round trip = lowest of the last seconds. Pure: knows bytes and a clock, no sockets.
 
 import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
 
 /** Time on the link that may be queued beyond what the round trip itself holds. */
 export const QUEUE_MS = 20;
-export const WINDOW_BYTES_MIN = 32 * 1024;
 export const WINDOW_BYTES_MAX = 256 * 1024 * 1024;
+/** Before anything is known of the link. */
+const WINDOW_BYTES_INITIAL = 32 * 1024;
+/** Bytes between two markers: half of the queue, but neither a few packets nor more than keeps a turn short. */
+export const TURN_BYTES_MIN = 4 * 1024;
+export const TURN_BYTES_MAX = 16 * 1024;
 /** Markers that may be unanswered; a sender asks `mayMark` before it sets one. */
-const MARKERS_MAX = 1024;
+export const MARKERS_MAX = 1024;
 
 const RATE_MEMORY_MS = 1000;
-const ROUND_TRIP_MEMORY_MS = 10_000;
 /**
  * Every so often the queue is let run dry for a moment, so that the round trip is measured without it;
- * otherwise our own queue would be taken for the link's delay, and the window would creep up.
+ * otherwise our own queue would be taken for the link's delay, and the window would creep up. A measured round
+ * trip is remembered until two such moments have passed, so that what is known always includes one.
  */
 const DRAIN_EVERY_MS = 5000;
-const DRAIN_MS_MIN = 20;
 /** Samples over less time than this say more about timers than about the link. */
 const SAMPLE_MS_MIN = 2;
 
@@ -31,10 +34,11 @@ interface Marker {
   /** All bytes sent up to this marker. */
   sentBytes: number;
   sentMs: number;
-  /** What was known to be delivered when it was sent, and since when. */
+  /** What was known to be delivered when it was sent, since when, and when that had been sent. */
   deliveredBytes: number;
   deliveredMs: number;
-  /** The sender had less to send than the window allowed: the sample says nothing about the link's limit. */
+  deliveredSentMs: number;
+  /** The sender had less to send than the link took: the sample says nothing about the link's limit. */
   limitedBySender: boolean;
 }
 
@@ -47,21 +51,25 @@ export class DeliveryWindow {
   #sentBytes = 0;
   #deliveredBytes = 0;
   #deliveredMs: number;
+  #deliveredSentMs: number;
   #startingUp = true;
-  #windowBytes = WINDOW_BYTES_MIN;
+  #windowBytes = WINDOW_BYTES_INITIAL;
+  /** What the window is when it is neither starting up nor drained. */
+  #steadyBytes = 0;
   /** Two halves of the rate memory: the maximum over the last one to two halves is known at any time. */
   #rateMax = 0;
   #rateMaxBefore = 0;
   #rateHalfEndsMs: number;
-  #roundTripMs = Number.POSITIVE_INFINITY;
-  #roundTripExpiresMs = 0;
+  /** Minimum since the last drain began, and between that one and the one before. */
+  #roundTripMin = Number.POSITIVE_INFINITY;
+  #roundTripMinBefore = Number.POSITIVE_INFINITY;
   #drainEndsMs = 0;
   #nextDrainMs: number;
 
   constructor(clock: Clock) {
     this.#clock = clock;
     const nowMs = clock.nowMs();
-    this.#deliveredMs = nowMs;
+    this.#deliveredMs = this.#deliveredSentMs = nowMs;
     this.#rateHalfEndsMs = nowMs + RATE_MEMORY_MS / 2;
     this.#nextDrainMs = nowMs + DRAIN_EVERY_MS;
     for (let i = 0; i < MARKERS_MAX; i++) {
@@ -70,6 +78,7 @@ export class DeliveryWindow {
         sentMs: 0,
         deliveredBytes: 0,
         deliveredMs: 0,
+        deliveredSentMs: 0,
         limitedBySender: false,
       });
     }
@@ -87,6 +96,11 @@ export class DeliveryWindow {
     return this.inFlightBytes < this.#windowBytes;
   }
 
+  /** How much to send at most between two looks at the window, and between two markers. */
+  get turnBytes(): number {
+    return Math.min(TURN_BYTES_MAX, this.#bytesIn(QUEUE_MS / 2));
+  }
+
   /** 0 until something was measured. */
   get linkBytesPerSecond(): number {
     return Math.max(this.#rateMax, this.#rateMaxBefore);
@@ -94,7 +108,8 @@ export class DeliveryWindow {
 
   /** Undefined until something was measured. */
   get roundTripMs(): number | undefined {
-    return Number.isFinite(this.#roundTripMs) ? this.#roundTripMs : undefined;
+    const minMs = Math.min(this.#roundTripMin, this.#roundTripMinBefore);
+    return Number.isFinite(minMs) ? minMs : undefined;
   }
 
   get unansweredMarkers(): number {
@@ -108,22 +123,24 @@ export class DeliveryWindow {
   /** Bytes have been handed to the link. */
   sent(bytes: number): void {
     // After silence the clock of delivery begins anew: idle time is not transfer time.
-    if (this.inFlightBytes === 0) this.#deliveredMs = this.#clock.nowMs();
+    if (this.inFlightBytes === 0) this.#deliveredMs = this.#deliveredSentMs = this.#clock.nowMs();
     this.#sentBytes += bytes;
   }
 
   /**
    * A marker went out behind the bytes sent so far. Markers are answered in order.
-   * `limitedBySender`: nothing more was waiting to be sent.
+   * `linkIsFull`: the connection itself takes no more, although the window might have room.
    */
-  marked(limitedBySender: boolean): void {
+  marked(linkIsFull: boolean): void {
     assert(this.mayMark, "the sender asked mayMark");
     const marker = this.#markers[(this.#first + this.#count++) % MARKERS_MAX]!;
     marker.sentBytes = this.#sentBytes;
     marker.sentMs = this.#clock.nowMs();
     marker.deliveredBytes = this.#deliveredBytes;
     marker.deliveredMs = this.#deliveredMs;
-    marker.limitedBySender = limitedBySender;
+    marker.deliveredSentMs = this.#deliveredSentMs;
+    // Whoever has enough to send fills the window.
+    marker.limitedBySender = this.inFlightBytes < this.#steadyBytes && !linkIsFull;
   }
 
   /** The destination has answered the oldest `markers` markers. */
@@ -138,17 +155,11 @@ export class DeliveryWindow {
     const newlyDeliveredBytes = marker.sentBytes - this.#deliveredBytes;
     this.#deliveredBytes = marker.sentBytes;
     this.#deliveredMs = nowMs;
+    this.#deliveredSentMs = marker.sentMs;
     const roundTripMs = nowMs - marker.sentMs;
-    this.#learnRoundTrip(roundTripMs, nowMs);
+    this.#roundTripMin = Math.min(this.#roundTripMin, roundTripMs);
     this.#learnRate(marker, nowMs);
     this.#adjust(newlyDeliveredBytes, roundTripMs, nowMs);
-  }
-
-  #learnRoundTrip(roundTripMs: number, nowMs: number): void {
-    if (roundTripMs <= this.#roundTripMs || nowMs >= this.#roundTripExpiresMs) {
-      this.#roundTripMs = roundTripMs;
-      this.#roundTripExpiresMs = nowMs + ROUND_TRIP_MEMORY_MS;
-    }
   }
 
   #learnRate(marker: Marker, nowMs: number): void {
@@ -158,8 +169,12 @@ export class DeliveryWindow {
       this.#rateMax = 0;
       this.#rateHalfEndsMs = nowMs + RATE_MEMORY_MS / 2;
     }
-    const elapsedMs = nowMs - marker.deliveredMs;
-    if (elapsedMs < SAMPLE_MS_MIN) return;
+    // Answers that were held up come in a bunch: then the time that sending took is the truer one.
+    const elapsedMs = Math.max(
+      nowMs - marker.deliveredMs,
+      marker.sentMs - marker.deliveredSentMs,
+      SAMPLE_MS_MIN,
+    );
     const bytesPerSecond = ((this.#deliveredBytes - marker.deliveredBytes) / elapsedMs) * 1000;
     // A sender with little to say measures itself, not the link: such a sample may only raise the estimate.
     if (marker.limitedBySender && bytesPerSecond <= this.linkBytesPerSecond) {
@@ -169,19 +184,32 @@ export class DeliveryWindow {
     this.#rateMax = Math.max(this.#rateMax, bytesPerSecond);
   }
 
-  #adjust(newlyDeliveredBytes: number, roundTripMs: number, nowMs: number): void {
+  #adjust(newlyDeliveredBytes: number, sampleMs: number, nowMs: number): void {
+    const roundTripMs = this.roundTripMs ?? sampleMs;
     if (this.#startingUp) {
       // Doubles per round trip until a queue shows that the link is full.
       this.#windowBytes = Math.min(WINDOW_BYTES_MAX, this.#windowBytes + newlyDeliveredBytes);
-      if (roundTripMs - this.#roundTripMs < QUEUE_MS) return;
+      if (sampleMs - roundTripMs < QUEUE_MS) return;
       this.#startingUp = false;
+      this.#nextDrainMs = nowMs;
     }
     if (nowMs >= this.#nextDrainMs) {
-      this.#drainEndsMs = nowMs + Math.max(DRAIN_MS_MIN, 2 * this.#roundTripMs);
+      this.#roundTripMinBefore = this.#roundTripMin;
+      this.#roundTripMin = Number.POSITIVE_INFINITY;
+      this.#drainEndsMs = nowMs + QUEUE_MS + 2 * roundTripMs;
       this.#nextDrainMs = this.#drainEndsMs + DRAIN_EVERY_MS;
     }
-    const queueMs = nowMs < this.#drainEndsMs ? 0 : QUEUE_MS;
-    const bytes = (this.linkBytesPerSecond * (this.#roundTripMs + queueMs)) / 1000;
-    this.#windowBytes = Math.max(WINDOW_BYTES_MIN, Math.min(WINDOW_BYTES_MAX, Math.ceil(bytes)));
+    this.#steadyBytes = this.#bytesIn(roundTripMs + QUEUE_MS);
+    // Drained to less than what the link seems to hold by itself, since that may be our own queue in part.
+    const aimBytes = nowMs < this.#drainEndsMs ? this.#bytesIn(roundTripMs / 2) : this.#steadyBytes;
+    // Opened again gradually: what is sent at once stands in a queue, however empty the link is.
+    const openBytes = this.#windowBytes + Math.ceil(newlyDeliveredBytes / 2);
+    this.#windowBytes = Math.min(aimBytes, openBytes);
+  }
+
+  /** What the link carries in so many milliseconds, within the limits of a window. */
+  #bytesIn(ms: number): number {
+    const bytes = Math.ceil((this.linkBytesPerSecond * ms) / 1000);
+    return Math.max(TURN_BYTES_MIN, Math.min(WINDOW_BYTES_MAX, bytes));
   }
 }

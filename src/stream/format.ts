@@ -57,9 +57,12 @@ export const ReturnPathType = {
 /** Page size unless the configuration section says otherwise (x86, s390x, riscv, ppc). */
 export const DEFAULT_PAGE_BYTES = 4096;
 
+/** Page sizes whose offsets leave room for the flags, and whose deltas XBZRLE can describe. */
+export const PAGE_BITS_MIN = 10;
+export const PAGE_BITS_MAX = 14;
+export const PAGE_BYTES_MAX = 1 << PAGE_BITS_MAX;
+
 /** Limits on what a stream may make us hold. */
 export const RAM_BLOCKS_MAX = 4096;
 export const MACHINE_NAME_BYTES_MAX = 4096;
 export const CAPABILITIES_MAX = 256;
-export const PAGE_BYTES_MAX = 65_536;
-export const RETURN_PATH_MESSAGE_BYTES_MAX = 65_535;

@@ -12,7 +12,8 @@ import {
   Command,
   DEFAULT_PAGE_BYTES,
   MACHINE_NAME_BYTES_MAX,
-  PAGE_BYTES_MAX,
+  PAGE_BITS_MAX,
+  PAGE_BITS_MIN,
   RAM_BLOCKS_MAX,
   RAM_SECTION_NAME,
   RAM_SECTION_VERSION,
@@ -75,8 +76,10 @@ type State =
   | "device-state"
   | "opaque";
 
-/** The longest element that must be seen whole: a page record with its name, or a capability list. */
-const ELEMENT_BYTES_MAX = 8 + 1 + 255 + PAGE_BYTES_MAX + 1024;
+/** Text with its length in the byte before it. */
+const TEXT_BYTES_MAX = 1 + 255;
+/** The longest element that must be seen whole: a capability list; a page record is far shorter. */
+export const ELEMENT_BYTES_MAX = 1 + TEXT_BYTES_MAX + 4 + 4 + CAPABILITIES_MAX * TEXT_BYTES_MAX;
 const NO_BLOCK = -1;
 
 export class StreamReader {
@@ -93,7 +96,7 @@ export class StreamReader {
   #blocksReported = false;
   #ignoreShared = false;
   #stopped = false;
-  #inRamEndSection = false;
+  #ramSectionType: number = SectionType.START;
   /** An element cut by the end of a chunk; never longer than one element plus one look-ahead. */
   #carry: Uint8Array = new Uint8Array(2 * ELEMENT_BYTES_MAX);
   #carryBytes = 0;
@@ -252,7 +255,9 @@ export class StreamReader {
       case "configuration/target-page-bits": {
         if (body + 4 > end) return -1;
         const bits = view.getUint32(body);
-        if (bits < 10 || 2 ** bits > PAGE_BYTES_MAX) throw this.#error(0, `Target page of 2^${bits} bytes`);
+        if (bits < PAGE_BITS_MIN || bits > PAGE_BITS_MAX) {
+          return this.#goOpaque(position, `target pages of 2^${bits} bytes are not known`);
+        }
         this.#pageBytes = 2 ** bits;
         return this.#verbatim(bytes, position, body + 4);
       }
@@ -264,16 +269,18 @@ export class StreamReader {
         if (count > CAPABILITIES_MAX)
           throw this.#error(0, `${count} capabilities (at most ${CAPABILITIES_MAX})`);
         let cursor = body + 4;
-        const names: string[] = [];
         for (let i = 0; i < count; i++) {
           if (cursor >= end) return -1;
           const textEnd = cursor + 1 + (bytes[cursor] ?? 0);
           if (textEnd > end) return -1;
-          names.push(latin1(bytes, cursor + 1, textEnd));
+          const capability = latin1(bytes, cursor + 1, textEnd);
+          // QEMU lists only those that change the stream: this one adds addresses to the RAMBlock list.
+          if (capability !== "x-ignore-shared") {
+            return this.#goOpaque(position, `capability "${printable(capability)}" is not known`);
+          }
+          this.#ignoreShared = true;
           cursor = textEnd;
         }
-        // RAMBlocks are then listed with their addresses.
-        this.#ignoreShared = names.includes("x-ignore-shared");
         return this.#verbatim(bytes, position, cursor);
       }
       default:
@@ -297,8 +304,8 @@ export class StreamReader {
         if (sectionId !== this.#ramSectionId) {
           throw this.#error(0, `Section ${sectionId} goes on, but was never started`);
         }
-        this.#inRamEndSection = type === SectionType.END;
-        if (this.#inRamEndSection) this.#markStopped();
+        this.#ramSectionType = type;
+        if (type === SectionType.END) this.#markStopped();
         this.#state = "ram";
         this.#handler.ramSection(type, sectionId);
         return position + 5;
@@ -368,6 +375,11 @@ export class StreamReader {
         return this.#ramEnd(bytes, view, position, end);
       case RamFlag.MEM_SIZE:
         if (this.#blocksReported) throw this.#error(0, "RAMBlocks are listed twice");
+        // A section with a list in it could not be split.
+        if (this.#ramSectionType !== SectionType.START) {
+          return this.#goOpaque(position, "RAMBlocks are listed after START");
+        }
+        if (offset > Number.MAX_SAFE_INTEGER) throw this.#error(0, `RAM of ${offset} bytes`);
         this.#ramBytesUnlisted = offset;
         this.#state = "ram-blocks";
         return this.#verbatim(bytes, position, position + 8);
@@ -409,7 +421,10 @@ export class StreamReader {
     else if (kind === RamFlag.ZERO) next += 1;
     else {
       if (payload + 3 > end) return -1;
-      next += 3 + view.getUint16(payload + 1);
+      const deltaBytes = view.getUint16(payload + 1);
+      if (bytes[payload] !== XBZRLE_ENCODING) throw this.#error(0, `XBZRLE encoding ${bytes[payload]}`);
+      if (deltaBytes > this.#pageBytes) throw this.#error(0, `XBZRLE record of ${deltaBytes} bytes`);
+      next += 3 + deltaBytes;
     }
     if (next > end) return -1;
 
@@ -421,12 +436,7 @@ export class StreamReader {
     this.#lastBlock = block;
     if (kind === RamFlag.PAGE) this.#handler.page(block, pageIndex, bytes, payload);
     else if (kind === RamFlag.ZERO) this.#handler.zeroPage(block, pageIndex, bytes[payload] ?? 0);
-    else {
-      const lengthOfDelta = view.getUint16(payload + 1);
-      if (bytes[payload] !== XBZRLE_ENCODING) throw this.#error(0, `XBZRLE encoding ${bytes[payload]}`);
-      if (lengthOfDelta > this.#pageBytes) throw this.#error(0, `XBZRLE record of ${lengthOfDelta} bytes`);
-      this.#handler.xbzrlePage(block, pageIndex, bytes, payload + 3, lengthOfDelta);
-    }
+    else this.#handler.xbzrlePage(block, pageIndex, bytes, payload + 3, next - payload - 3);
     return next;
   }
 
@@ -470,7 +480,7 @@ export class StreamReader {
       throw this.#error(8, `Footer of section ${sectionId} behind section ${this.#ramSectionId}`);
     }
     this.#handler.ramSectionEnd(sectionId);
-    if (this.#inRamEndSection) {
+    if (this.#ramSectionType === SectionType.END) {
       this.#state = "device-state";
       this.#handler.deviceState(this.#baseBytes + 13);
     } else {

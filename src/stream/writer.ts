@@ -196,8 +196,8 @@ export class StreamWriter {
   /**
    * A PING to the destination, which answers PONG with the same value on the return path once it has loaded
    * everything before it. Inside a PART section the section is closed and reopened around it (18 + 5 bytes):
-   * commands are only legal between sections, and a section may end after any record.
-   * Returns false where that is not possible (before RAM has started, or in START or END).
+   * commands are only legal between sections, and a section may end after any record. What was written before
+   * must end with a whole element. Returns false in START and END, which cannot be reopened.
    */
   ping(value: number): boolean {
     const sectionId = this.#sectionId;

@@ -35,6 +35,8 @@ const CAPABILITIES: Readonly<Partial<Record<MigrationCapability, boolean>>> = {
 };
 
 const END_STATES: ReadonlySet<MigrationStatus> = new Set(["completed", "failed", "cancelled"]);
+/** What the VM's state is when the migration has stopped the guest, or has let it go on after a failure. */
+const STATES_OF_MIGRATION: ReadonlySet<string> = new Set(["finish-migrate", "postmigrate", "running"]);
 
 export interface QemuOutgoingOptions {
   /** Longest downtime that QEMU may plan for. */
@@ -51,7 +53,6 @@ interface Settings {
 export class QemuOutgoing implements OutgoingVm {
   readonly description: string;
   readonly version: string;
-  readonly wasRunning: boolean;
   readonly guestRamBytes: number;
   readonly switchoverControl: "ack" | "limit";
   readonly awaitsDestinationAck: boolean;
@@ -59,6 +60,7 @@ export class QemuOutgoing implements OutgoingVm {
   readonly #qmp: QmpClient;
   readonly #options: QemuOutgoingOptions;
   readonly #restore: Settings;
+  #wasRunning: boolean;
   #resolveEnded!: (end: OutgoingEnd) => void;
   #over = false;
   #begun = false;
@@ -125,7 +127,7 @@ export class QemuOutgoing implements OutgoingVm {
   ) {
     this.#qmp = qmp;
     this.#options = options;
-    this.wasRunning = found.wasRunning;
+    this.#wasRunning = found.wasRunning;
     this.guestRamBytes = found.guestRamBytes;
     this.#restore = found.restore;
     const ack = found.restore.capabilities.find(({ capability }) => capability === "switchover-ack");
@@ -139,6 +141,10 @@ export class QemuOutgoing implements OutgoingVm {
     });
   }
 
+  get wasRunning(): boolean {
+    return this.#wasRunning;
+  }
+
   async begin(): Promise<Channel> {
     const qmp = this.#qmp;
     await this.#setUp();
@@ -149,6 +155,10 @@ export class QemuOutgoing implements OutgoingVm {
     const socket = await Promise.resolve(connected.listening).then(async () => {
       await this.#socket?.giveToQemu();
       qmp.on("MIGRATION", ({ data }) => void this.#entered(data.status));
+      qmp.on("STOP", () => void this.#guestStopped());
+      qmp.on("RESUME", () => {
+        this.#wasRunning = true;
+      });
       void qmp.lost.then((reason) => this.#end({ outcome: "failed", reason: reason.message }));
       this.#begun = true;
       await qmp.execute("migrate", { uri: `unix:${this.#socket?.path}` });
@@ -169,7 +179,8 @@ export class QemuOutgoing implements OutgoingVm {
   }
 
   async status(): Promise<OutgoingStatus> {
-    if (!this.#over) await this.#query();
+    // Also when it is over: QEMU gives its own figure of the downtime only then.
+    await this.#query();
     return this.#status;
   }
 
@@ -303,6 +314,16 @@ export class QemuOutgoing implements OutgoingVm {
     };
     if (ram !== undefined) this.#handoverBytesPerSecond = (ram.mbps * 1e6) / 8;
     if (status !== undefined) await this.#entered(status, info["error-desc"]);
+  }
+
+  /** Whoever manages the VM may pause it in the middle of a migration: it must then arrive paused. */
+  async #guestStopped(): Promise<void> {
+    try {
+      const { status } = await this.#qmp.execute("query-status");
+      if (!STATES_OF_MIGRATION.has(status)) this.#wasRunning = false;
+    } catch (thrown) {
+      this.#options.notice(`QEMU does not say why the guest stopped: ${toError(thrown).message}`);
+    }
   }
 
   async #entered(status: MigrationStatus, description?: string): Promise<void> {

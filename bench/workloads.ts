@@ -1,0 +1,71 @@
+// The guests and what they do while they are moved. The workload's options are those of the test guests
+// (guest/README.md); the numbers are explained in docs/benchmarks.md.
+
+import { execFileSync } from "node:child_process";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { PACKAGE_ROOT } from "../test/support/package-root.ts";
+import { GUEST_KERNEL, type QemuOptions } from "../test/support/qemu-vm.ts";
+
+export interface Workload {
+  readonly name: string;
+  readonly description: string;
+  readonly options: string;
+}
+
+export const WORKLOADS: readonly Workload[] = [
+  {
+    name: "sparse",
+    description:
+      "128 MiB working set of random content, 8000 pages/s touched, 1 to 8 scattered 8-byte words each",
+    options: "ws=131072 rate=8000 pattern=sparse words=8 fill=random",
+  },
+  {
+    name: "text",
+    description: "128 MiB working set of text, 4000 pages/s rewritten whole with other text",
+    options: "ws=131072 rate=4000 pattern=text fill=text",
+  },
+  {
+    name: "dense",
+    description:
+      "128 MiB working set of random content, 2000 pages/s rewritten whole with other random content",
+    options: "ws=131072 rate=2000 pattern=page fill=random",
+  },
+];
+
+export interface Guest {
+  readonly name: string;
+  readonly description: string;
+  /** What QEMU needs to boot it with the given workload. */
+  boot(workload: Workload): Pick<QemuOptions, "kernel" | "initrd" | "append" | "memoryMiB">;
+}
+
+const MEMORY_MIB = 512;
+
+const bareGuest: Guest = {
+  name: "bare",
+  description: "the bare-metal test guest (guest/guest.elf)",
+  boot: ({ options }) => ({ kernel: GUEST_KERNEL, append: options, memoryMiB: MEMORY_MIB }),
+};
+
+const linuxGuest: Guest = {
+  name: "linux",
+  description: "Debian's cloud kernel with one static program as init (guest/linux)",
+  boot: ({ options }) => {
+    const folder = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "deltavee/guest-linux");
+    return {
+      kernel: lastLine(join(PACKAGE_ROOT, "guest/linux/fetch-kernel.sh"), folder),
+      initrd: lastLine(join(PACKAGE_ROOT, "guest/linux/build.sh"), folder),
+      append: `console=ttyS0 quiet panic=-1 ${options}`,
+      memoryMiB: MEMORY_MIB,
+    };
+  },
+};
+
+export const GUESTS: readonly Guest[] = [linuxGuest, bareGuest];
+
+/** Both scripts print the path of what they have made, last. */
+function lastLine(script: string, folder: string): string {
+  const text = execFileSync(script, [folder], { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
+  return text.trimEnd().split("\n").at(-1)!;
+}

@@ -1,0 +1,83 @@
+// The two engines of a tunnel, put together for the demo as `deltavee migrate` and `deltavee receive` put them
+// together for QEMU.
+
+import { randomBytes } from "node:crypto";
+import { systemClock } from "../../base/clock.ts";
+import type { DeltaveeError } from "../../base/errors.ts";
+import { version } from "../../base/version.ts";
+import { availableEntropyCodecs, ENTROPY_NONE } from "../../codec/entropy.ts";
+import { DestinationEngine } from "../../engine/destination.ts";
+import type { IncomingVm, OutgoingVm } from "../../engine/ports.ts";
+import { SourceEngine } from "../../engine/source.ts";
+import { type Address, connect, listen } from "../../link/address.ts";
+import { SocketChannel } from "../../link/socket-channel.ts";
+import { PageCache } from "../../memory/page-cache.ts";
+import type { RunRecord } from "../../record/writer.ts";
+import type { HypervisorIdentity } from "../../wire/bodies.ts";
+import type { MigrationOrder } from "./messages.ts";
+
+const CONNECT_TIMEOUT_MS = 10_000;
+/** Both processes are on this machine, and nobody else is to reach them. */
+const ANY_LOCAL_PORT: Address = { kind: "deltavee", host: "127.0.0.1", port: 0 };
+
+export interface End<Vm> {
+  readonly vm: Vm;
+  readonly identity: HypervisorIdentity;
+  readonly record: RunRecord;
+}
+
+export async function sendThroughTunnel(
+  { vm, identity, record }: End<OutgoingVm>,
+  { to, method, downtimeMsMax, cacheBytesMax }: MigrationOrder,
+  guestRamBytes: number,
+): Promise<DeltaveeError | undefined> {
+  const isDelta = method === "delta";
+  const engine = new SourceEngine({
+    vm,
+    channel: new SocketChannel(await connect(to, CONNECT_TIMEOUT_MS)),
+    tunnel: {
+      deltavee: version,
+      session: randomBytes(16).toString("hex"),
+      hypervisor: identity,
+      // Standard pre-copy sends pages as they are.
+      entropyCodecs: isDelta ? availableEntropyCodecs() : [ENTROPY_NONE],
+      guestRamBytes,
+    },
+    cacheFactory: isDelta
+      ? (pageBytes) => new PageCache({ pageBytes, limitBytes: cacheBytesMax })
+      : undefined,
+    downtimeMsMax,
+    clock: systemClock,
+    record,
+    defer: setImmediate,
+  });
+  const { error } = await engine.run();
+  return error;
+}
+
+/** Takes the first connection that comes. */
+export async function receiveThroughTunnel({
+  vm,
+  identity,
+  record,
+}: End<IncomingVm>): Promise<{ address: Address; ended: Promise<DeltaveeError | undefined> }> {
+  let resolve: (outcome: Promise<{ error?: DeltaveeError }>) => void;
+  const outcome = new Promise<{ error?: DeltaveeError }>((taken) => {
+    resolve = taken;
+  });
+  const listener = await listen(ANY_LOCAL_PORT, {
+    onConnection: (socket) => {
+      listener.close();
+      const engine = new DestinationEngine({
+        channel: new SocketChannel(socket),
+        vm,
+        own: { deltavee: version, entropyCodecs: availableEntropyCodecs(), hypervisor: identity },
+        clock: systemClock,
+        record,
+      });
+      resolve(engine.run());
+    },
+    onError: ({ message }) => record.add({ type: "notice", message }),
+  });
+  return { address: listener.address, ended: outcome.then(({ error }) => error) };
+}

@@ -1,0 +1,324 @@
+// StreamRewriter proved by what a destination makes of its output: RAM after loading the rewritten stream is RAM
+// after loading the original one, for any stream, any size of the page cache, any cut of the bytes, and with
+// PINGs put in anywhere. The loader is a model of a destination that shares no code with what it judges.
+
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { arbitraryPlan, buildGuestStream } from "../../test/support/arbitrary-stream.ts";
+import { Loader, load } from "../../test/support/loader.ts";
+import { be64, counted, END, PART, StreamBuilder } from "../../test/support/stream-builder.ts";
+import { modelEncode } from "../../test/support/xbzrle-model.ts";
+import { DeltaveeError } from "../base/errors.ts";
+import { PageCache } from "../memory/page-cache.ts";
+import { Command } from "../stream/format.ts";
+import { StreamReader } from "../stream/reader.ts";
+import { OutputBuffer, StreamWriter } from "../stream/writer.ts";
+import { StreamRewriter } from "./rewriter.ts";
+
+/** Bytes of the page cache; undefined: method standard. */
+type CacheSize = "none" | "zero" | "tiny" | "plenty";
+
+class Rewriting {
+  readonly writer = new StreamWriter(new OutputBuffer());
+  readonly rewriter: StreamRewriter;
+  readonly reader: StreamReader;
+  readonly events: string[] = [];
+  mayPing = false;
+
+  constructor(cacheSize: CacheSize) {
+    const listener = {
+      ramBlocks: () => this.events.push("ramBlocks"),
+      command: (command: number) => {
+        if (command === Command.OPEN_RETURN_PATH) this.mayPing = true;
+      },
+      stopped: () => this.events.push("stopped"),
+      deviceState: () => {
+        this.events.push("deviceState");
+        this.mayPing = false;
+      },
+      opaque: (reason: string) => {
+        this.events.push(`opaque: ${reason}`);
+        this.mayPing = false;
+      },
+    };
+    const factory = (pageBytes: number) => {
+      // Index of 15 pages, and a few slots that are fought for.
+      const limitBytes = { none: 0, zero: 0, tiny: 60 + 3 * (pageBytes + 16), plenty: 1 << 22 }[cacheSize];
+      return new PageCache({ pageBytes, limitBytes });
+    };
+    this.rewriter = new StreamRewriter(this.writer, listener, cacheSize === "none" ? undefined : factory);
+    this.reader = new StreamReader(this.rewriter);
+  }
+
+  push(bytes: Uint8Array): Buffer {
+    this.reader.push(bytes);
+    return this.writer.output.take();
+  }
+}
+
+function rewrite(
+  bytes: Uint8Array,
+  cacheSize: CacheSize,
+): { loader: Loader; rewriting: Rewriting; bytes: Buffer } {
+  const rewriting = new Rewriting(cacheSize);
+  const output = rewriting.push(bytes);
+  return { loader: load(output), rewriting, bytes: output };
+}
+
+const sizes: CacheSize[] = ["none", "zero", "tiny", "plenty"];
+
+describe.each(sizes)("with a page cache of size %s", (cacheSize) => {
+  test("RAM is the guest's after every section, wherever the stream is cut and PINGs are put in", () => {
+    const cuts = fc.array(fc.integer({ min: 1, max: 9000 }), { minLength: 1, maxLength: 8 });
+    const plan = arbitraryPlan(["none", "none", "command", "device", "flag"]);
+    fc.assert(
+      fc.property(plan, cuts, fc.boolean(), (plan, cuts, pings) => {
+        const source = buildGuestStream(plan);
+        const rewriting = new Rewriting(cacheSize);
+        const pongs: number[] = [];
+        const original = new Loader();
+        const rewritten = new Loader((message) => pongs.push(message.readUInt32BE(4)));
+        const sent: number[] = [];
+        let turn = 0;
+        for (let at = 0; at < source.bytes.length; ) {
+          const sectionEnd = source.sectionEnds.find((end) => end > at) ?? source.bytes.length;
+          const next = Math.min(at + cuts[turn++ % cuts.length]!, sectionEnd);
+          original.push(source.bytes.subarray(at, next));
+          rewriting.reader.push(source.bytes.subarray(at, next));
+          if (pings && rewriting.mayPing && rewriting.writer.ping(0x44560000 + turn))
+            sent.push(0x44560000 + turn);
+          rewritten.push(rewriting.writer.output.take());
+          at = next;
+          if (at === sectionEnd) expectSameRam(rewritten, original);
+        }
+        expect(rewritten.complete).toBe(true);
+        expectSameRam(rewritten, original);
+        expect(rewritten.images.every((image, i) => image.equals(source.images[i]!))).toBe(true);
+        expect(pongs.filter((value) => value >>> 16 === 0x4456)).toEqual(sent);
+        expect(pongs.filter((value) => value >>> 16 !== 0x4456)).toEqual(original.pings);
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  test("what is left out was unchanged, and nothing is sent that the source did not send", () => {
+    fc.assert(
+      fc.property(arbitraryPlan(), (plan) => {
+        const source = buildGuestStream(plan);
+        const { rewriting, loader } = rewrite(source.bytes, cacheSize);
+        const original = load(source.bytes);
+        const { unchangedPages } = rewriting.rewriter.pages;
+        expect(loader.records.length).toBe(original.records.length - unchangedPages);
+        // Each record of the output is the next one of the source that is for the same page.
+        let at = 0;
+        for (const { block, page } of loader.records) {
+          while (original.records[at]?.block !== block || original.records[at]?.page !== page) {
+            expect(at++).toBeLessThan(original.records.length);
+          }
+          at++;
+        }
+        if (cacheSize === "none") expect(unchangedPages).toBe(0);
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  test("page classes add up to the pages of the source", () => {
+    fc.assert(
+      fc.property(arbitraryPlan(), (plan) => {
+        const source = buildGuestStream(plan);
+        const { zeroPages, unchangedPages, deltaPages, overflowPages, rawPages } = rewrite(
+          source.bytes,
+          cacheSize,
+        ).rewriting.rewriter.pages;
+        const pages = source.calls.filter(({ call }) => call.toLowerCase().endsWith("page")).length;
+        expect(zeroPages + unchangedPages + deltaPages + overflowPages + rawPages).toBe(pages);
+      }),
+      { numRuns: 30 },
+    );
+  });
+});
+
+function expectSameRam(actual: Loader, expected: Loader): void {
+  expect(actual.blocks.map(({ idstr }) => idstr)).toEqual(expected.blocks.map(({ idstr }) => idstr));
+  actual.blocks.forEach((block, i) => {
+    if (!block.bytes.equals(expected.blocks[i]!.bytes)) throw new Error(`RAM of ${block.idstr} differs`);
+  });
+}
+
+const BLOCKS = [
+  { idstr: "pc.ram", pages: 4 },
+  { idstr: "vga.vram", pages: 4 },
+];
+const random = (seed: number): Uint8Array =>
+  Uint8Array.from({ length: 4096 }, (_, i) => (i * seed * 7919) >>> 3);
+const [A, B] = [random(11), random(23)];
+const C = A.with(5, A[5]! ^ 1).with(900, A[900]! ^ 1);
+
+/** Stream up to a first pass in which every page was sent: pc.ram holds A, vga.vram B, but for zeros at 3. */
+function afterFirstPass(): StreamBuilder {
+  const builder = new StreamBuilder()
+    .header()
+    .configuration("pc")
+    .start(2, BLOCKS)
+    .endSection()
+    .section(PART);
+  for (const [block, content] of [A, B].entries()) {
+    for (let page = 0; page < 3; page++) builder.page(block, page, content);
+    builder.zero(block, 3);
+  }
+  return builder.endSection();
+}
+
+function finished(builder: StreamBuilder): Buffer {
+  return builder.section(END).endSection().device("cpu", Buffer.from("state")).eof().bytes;
+}
+
+test("a section in which nothing changed leaves no trace, a PART only with what did", () => {
+  const builder = afterFirstPass();
+  for (let i = 0; i < 50; i++) builder.section(PART).page(0, 0, A).page(1, 2, B).zero(0, 3).endSection();
+  builder.section(PART).endSection();
+  builder.section(PART).page(0, 1, A).page(0, 2, C).endSection();
+  const { loader, rewriting } = rewrite(finished(builder), "plenty");
+  expect(loader.sections).toEqual([1, PART, PART, END]);
+  expect(loader.records.slice(8)).toEqual([{ block: "pc.ram", page: 2, kind: "xbzrle" }]);
+  expect(rewriting.rewriter.pages).toMatchObject({ unchangedPages: 151, deltaPages: 1 });
+});
+
+test("each kind of page is sent the cheapest way that is right", () => {
+  const zeros = new Uint8Array(4096);
+  const builder = afterFirstPass().section(PART);
+  builder
+    .page(0, 0, C)
+    .page(0, 1, B)
+    .zero(0, 2)
+    .page(0, 3, zeros)
+    .zero(1, 0, 0xff)
+    .page(1, 0, B)
+    .page(1, 3, zeros.with(7, 1));
+  const { loader, rewriting } = rewrite(finished(builder.endSection()), "plenty");
+  const kinds = loader.records.slice(8).map(({ block, page, kind }) => `${block} ${page} ${kind}`);
+  expect(kinds).toEqual([
+    "pc.ram 0 xbzrle",
+    "pc.ram 1 page",
+    "pc.ram 2 zero",
+    "vga.vram 0 zero",
+    "vga.vram 0 page",
+    "vga.vram 3 xbzrle",
+  ]);
+  expect(rewriting.rewriter.pages).toEqual({
+    zeroPages: 3,
+    unchangedPages: 1,
+    deltaPages: 2,
+    overflowPages: 1,
+    rawPages: 8,
+    deltaBytes: 10,
+  });
+});
+
+test("zeros of a page that was not zero are sent as zeros, also by a source that does not look for them", () => {
+  const builder = afterFirstPass().section(PART).page(0, 0, new Uint8Array(4096)).endSection();
+  const { loader } = rewrite(finished(builder), "plenty");
+  expect(loader.records.at(-1)).toEqual({ block: "pc.ram", page: 0, kind: "zero" });
+});
+
+test("the first zero page is sent, since the destination's RAM may hold firmware", () => {
+  const builder = new StreamBuilder()
+    .header()
+    .start(2, BLOCKS)
+    .endSection()
+    .section(PART)
+    .zero(0, 0)
+    .endSection();
+  expect(rewrite(finished(builder), "plenty").loader.blocks[0]!.known.has(0)).toBe(true);
+});
+
+test("a delta of the source is made anew against a page that we hold, and passed on where we do not", () => {
+  const delta = modelEncode(A, C)!;
+  const stream = finished(
+    afterFirstPass().section(PART).xbzrle(0, 0, delta).xbzrle(0, 1, delta).endSection(),
+  );
+  for (const size of sizes) {
+    const { loader } = rewrite(stream, size);
+    expect(loader.blocks[0]!.bytes.subarray(0, 4096).equals(C)).toBe(true);
+    expect(loader.records.slice(8).map(({ kind }) => kind)).toEqual(["xbzrle", "xbzrle"]);
+  }
+});
+
+test("a delta of the source that is none ends in a typed error", () => {
+  const stream = finished(afterFirstPass().section(PART).xbzrle(0, 0, Uint8Array.of(0, 0)).endSection());
+  expect(() => new Rewriting("plenty").push(stream)).toThrow(
+    expect.objectContaining({ code: "XBZRLE_CORRUPT" }),
+  );
+  expect(() => new Rewriting("plenty").push(stream)).toThrow(DeltaveeError);
+});
+
+describe("when the stream goes opaque and the last page was left out, CONTINUE still means its RAMBlock:", () => {
+  // The destination was told of vga.vram last; the source's last record is of pc.ram, and was dropped.
+  const dropped = () => afterFirstPass().section(PART).page(0, 0, A);
+  const continued = Buffer.concat([be64(4096 + 0x28), C]);
+  const unknowns: [string, () => StreamBuilder][] = [
+    ["inside a section", () => dropped().opaque().verbatim(Buffer.from("0000000000000200", "hex"))],
+    ["between sections", () => dropped().endSection().command(99).section(PART)],
+    [
+      "between sections, later",
+      () => dropped().endSection().section(PART).endSection().command(99).section(PART),
+    ],
+  ];
+  test.each(unknowns)("%s", (_where, builder) => {
+    const stream = finished(builder().verbatim(continued).endSection());
+    for (const size of sizes) {
+      const { loader, rewriting } = rewrite(stream, size);
+      expect(rewriting.events.some((event) => event.startsWith("opaque"))).toBe(true);
+      expectSameRam(loader, load(stream));
+      expect(loader.blocks[0]!.bytes.subarray(4096, 8192).equals(C)).toBe(true);
+    }
+  });
+
+  test("a dropped page of zeros is sent once more as zeros", () => {
+    const builder = afterFirstPass().section(PART).zero(0, 3).endSection().command(99).section(PART);
+    const { loader } = rewrite(finished(builder.verbatim(continued).endSection()), "plenty");
+    expect(loader.records.slice(-2).map(({ block, page }) => [block, page])).toEqual([
+      ["pc.ram", 3],
+      ["pc.ram", 1],
+    ]);
+  });
+});
+
+test("commands, configuration and device state go through byte by byte", () => {
+  const builder = new StreamBuilder().header().configuration("pc").command(1).command(2, Buffer.from("pong"));
+  const stream = finished(builder.start(2, []).endSection().command(11));
+  expect(rewrite(stream, "plenty").bytes).toEqual(stream);
+  expect(rewrite(stream, "plenty").rewriting.events).toEqual(["ramBlocks", "stopped", "deviceState"]);
+});
+
+test("any damage to a stream ends in a typed error or in a stream", () => {
+  const { bytes } = buildGuestStream(fc.sample(arbitraryPlan(), { numRuns: 1, seed: 3 })[0]!);
+  const listEnd = bytes.indexOf(Buffer.concat([be64(0x10)])) + 13;
+  fc.assert(
+    fc.property(
+      // The RAMBlock list stays: the cache's index is as large as the RAM that the list announces.
+      fc.array(fc.tuple(fc.integer({ min: listEnd, max: bytes.length - 1 }), fc.nat(255)), {
+        minLength: 1,
+        maxLength: 4,
+      }),
+      (edits) => {
+        const damaged = Buffer.from(bytes);
+        for (const [at, value] of edits) damaged[at] = value;
+        try {
+          new Rewriting("tiny").push(damaged);
+        } catch (thrown) {
+          if (!(thrown instanceof DeltaveeError)) throw thrown;
+        }
+      },
+    ),
+    { numRuns: Number(process.env.FUZZ_RUNS ?? 300) },
+  );
+});
+
+test("a whole page of a source goes out with its name, and with CONTINUE only behind its like", () => {
+  const { bytes } = rewrite(finished(afterFirstPass()), "plenty");
+  expect(bytes.indexOf(Buffer.concat([be64(8), counted("pc.ram"), A]))).toBeGreaterThan(0);
+  expect(bytes.indexOf(Buffer.concat([be64(4096 + 0x28), A]))).toBeGreaterThan(0);
+  expect(bytes.indexOf(Buffer.concat([be64(8), counted("vga.vram"), B]))).toBeGreaterThan(0);
+});

@@ -1,0 +1,181 @@
+// A report on one or several runs as one HTML file that can be mailed about: no script, nothing loaded from
+// anywhere (a content policy inside forbids it), light or dark as the reader has it. The same runs give the same
+// bytes. What it says comes from the run record alone; text of the record is escaped wherever it stands.
+
+import { formatBytes, formatMs } from "../../base/units.ts";
+import type { RecordEvent } from "../../record/schema.ts";
+import {
+  eventsOf,
+  iterationFigures,
+  PAGE_CLASSES,
+  pagesOf,
+  type RecordedRun,
+  type RunFigures,
+  runFigures,
+} from "../figures.ts";
+import { comparisonRows, comparisonVerdict, outcomeText } from "../summary.ts";
+import { formatCount } from "../text.ts";
+import {
+  heartbeatFigure,
+  iterationBytesFigure,
+  pageClassFigures,
+  raceFigures,
+  throughputFigure,
+} from "./charts.ts";
+import { STYLE } from "./style.ts";
+import { escapeHtml } from "./svg.ts";
+
+/** Rows of a table of decisions, notices or iterations; the record has the rest. */
+const ROWS_MAX = 200;
+
+export function htmlReport(runs: readonly RecordedRun[]): string {
+  const figures = runs.map(runFigures);
+  const title = `Migration report: ${runs.map(({ label }) => label).join(", ")}`;
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="color-scheme" content="light dark">
+<title>${escapeHtml(title)}</title>
+<style>${STYLE}</style>
+</head>
+<body>
+<header>
+<h1>Migration report</h1>
+${figures.map(outcomeHtml).join("\n")}
+${verdictHtml(figures)}
+</header>
+<main>
+<h2>Summary</h2>
+${comparisonTable(runs, figures)}
+<h2>Downtime and link</h2>
+<div class="grid-2">
+${heartbeatFigure(runs)}${throughputFigure(runs)}</div>
+<h2>Convergence</h2>
+<div class="grid-2">
+${raceFigures(runs)}</div>
+<h2>Iterations</h2>
+<div class="grid-2">
+${pageClassFigures(runs)}${iterationBytesFigure(runs)}</div>
+${runs.map(iterationTable).join("\n")}
+<h2>Decisions</h2>
+${runs.map(decisionTable).join("\n")}
+<h2>Worth knowing</h2>
+${runs.map(noticeList).join("\n")}
+</main>
+<footer>Drawn from the run record${runs.length > 1 ? "s" : ""} by Deltavee. Downtime is measured from outside, by the guest's heartbeat, where one was watched; what the hypervisor says stands beside it.</footer>
+</body>
+</html>
+`;
+}
+
+function outcomeHtml(figures: RunFigures): string {
+  const { label, outcome, memoryVerified, errors } = figures;
+  const sentences = [
+    outcomeText(figures),
+    ...(memoryVerified === false ? ["The guest's memory at the destination DIFFERS from the source's."] : []),
+    ...errors.slice(0, 1).map(({ code, message }) => `Error ${code}: ${message}`),
+  ];
+  const isBad = outcome !== "completed" || memoryVerified === false;
+  return `<p class="lead${isBad ? " bad" : ""}"><strong>${escapeHtml(label)}</strong>: ${escapeHtml(sentences.join(" "))}</p>`;
+}
+
+function verdictHtml(figures: readonly RunFigures[]): string {
+  const [subject, ...phrases] = comparisonVerdict(figures);
+  if (subject === undefined) return "";
+  return `<p class="lead">${escapeHtml(`${subject} ${phrases.map((phrase) => phrase.trim()).join("; ")}.`)}</p>`;
+}
+
+/** A table that scrolls by itself when the screen is too narrow, by keyboard too. */
+function scrollable(name: string, table: string): string {
+  return `<div class="scroll" role="region" aria-label="${escapeHtml(name)}" tabindex="0">${table}</div>`;
+}
+
+function headRow(names: readonly string[]): string {
+  return `<thead><tr>${names.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join("")}</tr></thead>`;
+}
+
+function comparisonTable(runs: readonly RecordedRun[], figures: readonly RunFigures[]): string {
+  const about = (name: string, of: (run: Extract<RecordEvent, { type: "run" }>) => string | undefined) => ({
+    name,
+    cells: runs.map(({ events }) => {
+      const run = eventsOf(events, "run")[0];
+      return (run && of(run)) ?? "-";
+    }),
+  });
+  const rows = [
+    ...comparisonRows(figures),
+    about("method", (run) => run.method),
+    about("mode", (run) => run.mode),
+    about("hypervisor", (run) => run.hypervisor),
+    about("destination", (run) => run.destination),
+    about("guest RAM", (run) =>
+      run.guestRamBytes === undefined ? undefined : formatBytes(run.guestRamBytes),
+    ),
+    about("started", (run) => run.startedAt.replace(/^(\S+)T(\d\d:\d\d).*Z$/, "$1 $2 UTC")),
+    about("Deltavee", (run) => run.deltavee),
+  ];
+  const body = rows.map(({ name, cells }, index) => {
+    const values = cells.map((cell) => `<td>${escapeHtml(cell)}</td>`).join("");
+    return `<tr${index === 0 ? ' class="first"' : ""}><th scope="row">${escapeHtml(name)}</th>${values}</tr>`;
+  });
+  const head = headRow(["", ...runs.map(({ label }) => label)]);
+  return scrollable("Summary", `<table class="figures">${head}<tbody>${body.join("\n")}</tbody></table>`);
+}
+
+/** The figures of the iteration plots, for those who want to read them. */
+function iterationTable({ label, events }: RecordedRun): string {
+  const iterations = iterationFigures(events);
+  if (iterations.length === 0) return "";
+  const rows = iterations.slice(0, ROWS_MAX).map(({ iteration, startMs, endMs, wireBytes, pages }) => {
+    const cells = [
+      formatMs(startMs),
+      formatMs(endMs - startMs),
+      formatBytes(wireBytes),
+      ...PAGE_CLASSES.map((pageClass) => formatCount(pagesOf(pages, pageClass))),
+      formatBytes(pages.deltaBytes),
+    ];
+    return `<tr><th scope="row">${formatCount(iteration)}</th>${cells.map((cell) => `<td>${escapeHtml(cell)}</td>`).join("")}</tr>`;
+  });
+  const name = `Iterations of ${label}`;
+  const head = headRow(["iteration", "began at", "took", "sent", ...PAGE_CLASSES, "deltas"]);
+  const table = `<table class="figures">${head}<tbody>${rows.join("\n")}</tbody></table>`;
+  return `<details><summary>${escapeHtml(name)}, in figures</summary>${scrollable(name, table)}${more(iterations.length)}</details>`;
+}
+
+function decisionTable({ label, events }: RecordedRun): string {
+  const decisions = eventsOf(events, "decision");
+  if (decisions.length === 0) return `<p class="muted">${escapeHtml(label)}: none recorded.</p>`;
+  const rows = decisions.slice(0, ROWS_MAX).map(({ atMs, subject, choice, reason }) => {
+    const cells = [formatMs(atMs), subject, choice, reason];
+    return `<tr>${cells.map((cell) => `<td>${escapeHtml(cell)}</td>`).join("")}</tr>`;
+  });
+  const table =
+    `<table class="decisions"><caption>${escapeHtml(label)}</caption>${headRow(["at", "about", "chosen", "because"])}` +
+    `<tbody>${rows.join("\n")}</tbody></table>`;
+  return `${scrollable(`Decisions of ${label}`, table)}${more(decisions.length)}`;
+}
+
+function noticeList({ label, events }: RecordedRun): string {
+  const items = events.flatMap((event) => {
+    const text = noticeText(event);
+    return text === undefined ? [] : [`<li>${escapeHtml(`${formatMs(event.atMs)}: ${text}`)}</li>`];
+  });
+  if (items.length === 0) return `<p class="muted">${escapeHtml(label)}: nothing.</p>`;
+  return `<h3>${escapeHtml(label)}</h3><ul>${items.slice(0, ROWS_MAX).join("\n")}</ul>${more(items.length)}`;
+}
+
+function noticeText(event: RecordEvent): string | undefined {
+  if (event.type === "error") return `error ${event.code}: ${event.message}`;
+  if (event.type === "notice") return event.message;
+  if (event.type !== "opaque") return undefined;
+  return `from byte ${formatCount(event.offsetBytes)} on the stream was carried untouched: ${event.reason}`;
+}
+
+function more(total: number): string {
+  return total > ROWS_MAX
+    ? `<p class="muted">and ${formatCount(total - ROWS_MAX)} more in the record</p>`
+    : "";
+}

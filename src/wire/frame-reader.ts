@@ -1,0 +1,226 @@
+// Bytes of a connection, in pieces of any size, to frames: form only, not which frame may follow which
+// (protocol-state.ts). The peer's bytes are hostile: each header is checked before its payload is awaited,
+// and what is held of the peer's is at most one payload. Format: PROTOCOL.md.
+
+import { assert, assertNever } from "../base/assert.ts";
+import { ProtocolError } from "../base/errors.ts";
+import { decodeBody, helloSchema, reasonSchema, welcomeSchema } from "./bodies.ts";
+import type { Frame, FrameType } from "./frame.ts";
+import {
+  DATA_FIXED_BYTES,
+  FRAME_LAYOUTS,
+  FRAME_MAGIC,
+  HEADER_BYTES,
+  HELLO_FIXED_BYTES,
+  HELLO_MAGIC,
+  RAW_BYTES_MAX,
+  SEQUENCE_MAX,
+  WELCOME_FIXED_BYTES,
+} from "./frame.ts";
+
+interface Header {
+  type: FrameType;
+  payloadBytes: number;
+  sequence: number;
+}
+
+/** Makes the error to throw, which then says where in the connection the frame began. */
+type Invalid = (expected: string) => ProtocolError;
+
+const TYPE_BY_NUMBER: ReadonlyMap<number, FrameType> = new Map(
+  (Object.keys(FRAME_LAYOUTS) as FrameType[]).map((type) => [FRAME_LAYOUTS[type].number, type]),
+);
+
+const EMPTY: Uint8Array = new Uint8Array(0);
+
+/**
+ * `push` a chunk, then call `next` until it returns undefined; frames before an invalid one are returned
+ * first, however the bytes were cut. The chunk is borrowed until then. Arrays in a frame (`coded`, `bytes`)
+ * are views, valid until the following call of `next`: whoever needs them longer copies them.
+ */
+export class FrameReader {
+  #chunk = EMPTY;
+  /** How much of the chunk has been taken. */
+  #chunkBytes = 0;
+  /** A header or payload that arrives in more than one chunk is put together here. Grows to one payload. */
+  #assembly = EMPTY;
+  #assemblyBytes = 0;
+  #header: Header | undefined;
+  /** Where in the connection the current frame begins. */
+  #offsetBytes = 0;
+  #failure: ProtocolError | undefined;
+
+  push(chunk: Uint8Array): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    assert(this.#chunkBytes === this.#chunk.length, "FrameReader.push before next() had returned undefined");
+    // Sockets give Buffers, whose slice() does not copy: views of one would trap whoever wants to keep them.
+    this.#chunk = new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length);
+    this.#chunkBytes = 0;
+  }
+
+  /**
+   * The next frame, or undefined when it needs more bytes.
+   * @throws ProtocolError PROTOCOL_INVALID_FRAME, and the same one ever after: there is no way to find the
+   * beginning of another frame.
+   */
+  next(): Frame | undefined {
+    if (this.#failure !== undefined) throw this.#failure;
+    try {
+      return this.#next();
+    } catch (thrown) {
+      if (thrown instanceof ProtocolError) this.#failure = thrown;
+      throw thrown;
+    }
+  }
+
+  #next(): Frame | undefined {
+    const invalid: Invalid = (expected) =>
+      new ProtocolError(
+        "PROTOCOL_INVALID_FRAME",
+        `Invalid frame at offset ${this.#offsetBytes} of the connection: expected ${expected}`,
+      );
+    if (this.#header === undefined) {
+      const bytes = this.#take(HEADER_BYTES);
+      if (bytes === undefined) return undefined;
+      this.#header = decodeHeader(bytes, invalid);
+    }
+    const header = this.#header;
+    const payload = this.#take(header.payloadBytes);
+    if (payload === undefined) return undefined;
+    const frame = decodePayload(header, payload, invalid);
+    this.#header = undefined;
+    this.#offsetBytes += HEADER_BYTES + header.payloadBytes;
+    return frame;
+  }
+
+  /** The next `wantedBytes`: a view of the chunk where they lie in it, else put together; undefined: not yet. */
+  #take(wantedBytes: number): Uint8Array | undefined {
+    const availableBytes = this.#chunk.length - this.#chunkBytes;
+    if (this.#assemblyBytes === 0 && availableBytes >= wantedBytes) {
+      const view = this.#chunk.subarray(this.#chunkBytes, this.#chunkBytes + wantedBytes);
+      this.#chunkBytes += wantedBytes;
+      return view;
+    }
+    if (this.#assembly.length < wantedBytes) {
+      // Only ever while nothing is in it: what is wanted does not change until it is complete.
+      this.#assembly = new Uint8Array(wantedBytes);
+    }
+    const takenBytes = Math.min(availableBytes, wantedBytes - this.#assemblyBytes);
+    this.#assembly.set(
+      this.#chunk.subarray(this.#chunkBytes, this.#chunkBytes + takenBytes),
+      this.#assemblyBytes,
+    );
+    this.#chunkBytes += takenBytes;
+    this.#assemblyBytes += takenBytes;
+    if (this.#assemblyBytes < wantedBytes) return undefined;
+    this.#assemblyBytes = 0;
+    return this.#assembly.subarray(0, wantedBytes);
+  }
+}
+
+function decodeHeader(bytes: Uint8Array, invalid: Invalid): Header {
+  const view = viewOf(bytes);
+  const magic = view.getUint16(0);
+  if (magic !== FRAME_MAGIC) throw invalid(`frame magic ${hex(FRAME_MAGIC)}, got ${hex(magic)}`);
+  const number = view.getUint8(2);
+  const type = TYPE_BY_NUMBER.get(number);
+  if (type === undefined) throw invalid(`a frame type from 1 to ${TYPE_BY_NUMBER.size}, got ${number}`);
+  const flags = view.getUint8(3);
+  if (flags !== 0) throw invalid(`${type} flags 0, got ${hex(flags)}`);
+  const payloadBytes = view.getUint32(4);
+  const { payloadBytesMin, payloadBytesMax } = FRAME_LAYOUTS[type];
+  if (payloadBytes < payloadBytesMin || payloadBytes > payloadBytesMax) {
+    throw invalid(`${type} payload of ${payloadBytesMin} to ${payloadBytesMax} bytes, got ${payloadBytes}`);
+  }
+  const sequence = getUint64(view, 8);
+  if (type === "data") checkSequence(type, sequence, invalid);
+  else if (sequence !== 0) throw invalid(`${type} sequence 0, got ${sequence}`);
+  return { type, payloadBytes, sequence };
+}
+
+function decodePayload(header: Header, payload: Uint8Array, invalid: Invalid): Frame {
+  const view = viewOf(payload);
+  const { type } = header;
+  switch (type) {
+    case "hello": {
+      const magic = String.fromCharCode(...payload.subarray(0, HELLO_MAGIC.length));
+      if (magic !== HELLO_MAGIC) throw invalid(`hello to begin with "${HELLO_MAGIC}"`);
+      const versions = { min: view.getUint16(8), max: view.getUint16(10) };
+      if (versions.min < 1 || versions.min > versions.max) {
+        throw invalid(`a version range that begins at 1 or above, got ${versions.min} to ${versions.max}`);
+      }
+      return {
+        type,
+        versions,
+        body: decodeBody(helloSchema, payload.subarray(HELLO_FIXED_BYTES), invalid),
+      };
+    }
+    case "welcome": {
+      const version = view.getUint16(0);
+      if (version === 0) throw invalid("welcome version 1 or above, got 0");
+      return {
+        type,
+        version,
+        body: decodeBody(welcomeSchema, payload.subarray(WELCOME_FIXED_BYTES), invalid),
+      };
+    }
+    case "refuse":
+    case "abort":
+      return { type, reason: decodeBody(reasonSchema, payload, invalid) };
+    case "data": {
+      const entropyCodec = view.getUint8(0);
+      if (entropyCodec === 0) throw invalid("an entropy codec id of 1 or above, got 0");
+      const reserved = view.getUint32(0) & 0xffffff;
+      if (reserved !== 0) throw invalid(`data reserved bytes 0, got ${hex(reserved)}`);
+      const rawBytes = view.getUint32(4);
+      if (rawBytes < 1 || rawBytes > RAW_BYTES_MAX) {
+        throw invalid(`data of 1 to ${RAW_BYTES_MAX} raw bytes, got ${rawBytes}`);
+      }
+      return {
+        type,
+        sequence: header.sequence,
+        entropyCodec,
+        rawBytes,
+        rawCrc32: view.getUint32(8),
+        coded: payload.subarray(DATA_FIXED_BYTES),
+      };
+    }
+    case "ack": {
+      const sequence = getUint64(view, 0);
+      checkSequence(type, sequence, invalid);
+      return { type, sequence };
+    }
+    case "return":
+      return { type, bytes: payload };
+    case "commit": {
+      const resume = view.getUint8(0);
+      if (resume > 1) throw invalid(`commit resume 0 or 1, got ${resume}`);
+      return { type, resume: resume === 1 };
+    }
+    case "loaded":
+    case "running":
+    case "keepalive":
+      return { type };
+    default:
+      return assertNever(type, "frame type");
+  }
+}
+
+function checkSequence(type: FrameType, sequence: number, invalid: Invalid): void {
+  if (sequence < 1 || sequence > SEQUENCE_MAX) {
+    throw invalid(`${type} sequence from 1 to ${SEQUENCE_MAX}, got ${sequence}`);
+  }
+}
+
+/** Exact up to SEQUENCE_MAX; above it some number above it. */
+function getUint64(view: DataView, offsetBytes: number): number {
+  return view.getUint32(offsetBytes) * 2 ** 32 + view.getUint32(offsetBytes + 4);
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}

@@ -1,0 +1,213 @@
+// Frames of the tunnel between a source engine and a destination engine: types, limits and encoding.
+// Knows no socket, no timer, no entropy codec, and not which frame may follow which (protocol-state.ts).
+// Format: PROTOCOL.md in this folder, which explains what each frame means.
+
+import { crc32 } from "node:zlib";
+import { assert, assertNever } from "../base/assert.ts";
+import { ProtocolError } from "../base/errors.ts";
+import type { Hello, Reason, Welcome } from "./bodies.ts";
+import { encodeBody, helloSchema, reasonSchema, welcomeSchema } from "./bodies.ts";
+
+/** "DV" */
+export const FRAME_MAGIC = 0x4456;
+export const HEADER_BYTES = 16;
+/** First bytes of HELLO's payload. */
+export const HELLO_MAGIC = "DELTAVEE";
+export const HELLO_FIXED_BYTES = HELLO_MAGIC.length + 4;
+export const WELCOME_FIXED_BYTES = 2;
+export const DATA_FIXED_BYTES = 12;
+
+/** Of a hypervisor's stream, in one DATA frame. */
+export const RAW_BYTES_MAX = 1 << 20;
+/** An entropy coder may lose a little on what cannot be compressed: this is how much. */
+export const CODED_BYTES_MAX = RAW_BYTES_MAX + (16 << 10);
+export const RETURN_BYTES_MAX = 64 << 10;
+export const JSON_BYTES_MAX = 16 << 10;
+/** u64 on the wire, but not above what a JavaScript number counts exactly. */
+export const SEQUENCE_MAX = Number.MAX_SAFE_INTEGER;
+
+/** A side that has sent nothing for this long sends KEEPALIVE. */
+export const KEEPALIVE_MS = 1_000;
+/** A side that has received not one byte for this long takes the link for dead. */
+export const PEER_SILENT_MS = 10_000;
+
+/** Both ends included. */
+export interface VersionRange {
+  readonly min: number;
+  readonly max: number;
+}
+
+export type HelloFrame = { type: "hello"; versions: VersionRange; body: Hello };
+export type WelcomeFrame = { type: "welcome"; version: number; body: Welcome };
+export type RefuseFrame = { type: "refuse"; reason: Reason };
+export type DataFrame = {
+  type: "data";
+  /** 1, 2, 3, ... */
+  sequence: number;
+  entropyCodec: number;
+  rawBytes: number;
+  rawCrc32: number;
+  coded: Uint8Array;
+};
+/** `sequence` of the last DATA whose bytes the destination hypervisor's socket has taken. */
+export type AckFrame = { type: "ack"; sequence: number };
+export type ReturnFrame = { type: "return"; bytes: Uint8Array };
+export type LoadedFrame = { type: "loaded" };
+/** `resume` false: leave the guest paused, as it was at the source. */
+export type CommitFrame = { type: "commit"; resume: boolean };
+export type RunningFrame = { type: "running" };
+export type AbortFrame = { type: "abort"; reason: Reason };
+export type KeepaliveFrame = { type: "keepalive" };
+
+export type Frame =
+  | HelloFrame
+  | WelcomeFrame
+  | RefuseFrame
+  | DataFrame
+  | AckFrame
+  | ReturnFrame
+  | LoadedFrame
+  | CommitFrame
+  | RunningFrame
+  | AbortFrame
+  | KeepaliveFrame;
+export type FrameType = Frame["type"];
+
+interface FrameLayout {
+  /** On the wire. 0 is invalid. */
+  readonly number: number;
+  readonly payloadBytesMin: number;
+  readonly payloadBytesMax: number;
+}
+
+/** The shortest JSON object. */
+const JSON_BYTES_MIN = 2;
+
+export const FRAME_LAYOUTS: Readonly<Record<FrameType, FrameLayout>> = {
+  hello: layout(1, HELLO_FIXED_BYTES + JSON_BYTES_MIN, HELLO_FIXED_BYTES + JSON_BYTES_MAX),
+  welcome: layout(2, WELCOME_FIXED_BYTES + JSON_BYTES_MIN, WELCOME_FIXED_BYTES + JSON_BYTES_MAX),
+  refuse: layout(3, JSON_BYTES_MIN, JSON_BYTES_MAX),
+  data: layout(4, DATA_FIXED_BYTES + 1, DATA_FIXED_BYTES + CODED_BYTES_MAX),
+  ack: layout(5, 8, 8),
+  return: layout(6, 1, RETURN_BYTES_MAX),
+  loaded: layout(7, 0, 0),
+  commit: layout(8, 1, 1),
+  running: layout(9, 0, 0),
+  abort: layout(10, JSON_BYTES_MIN, JSON_BYTES_MAX),
+  keepalive: layout(11, 0, 0),
+};
+
+function layout(number: number, payloadBytesMin: number, payloadBytesMax: number): FrameLayout {
+  return { number, payloadBytesMin, payloadBytesMax };
+}
+
+/** A DATA frame for `raw`, of which `coded` is the entropy-coded form; it refers to `coded`, no copy. */
+export function dataFrame(
+  sequence: number,
+  entropyCodec: number,
+  raw: Uint8Array,
+  coded: Uint8Array,
+): DataFrame {
+  return { type: "data", sequence, entropyCodec, rawBytes: raw.length, rawCrc32: crc32(raw), coded };
+}
+
+/** Holds decoded bytes against what their frame announced. @throws ProtocolError PROTOCOL_INVALID_FRAME */
+export function checkRaw(frame: DataFrame, raw: Uint8Array): void {
+  const crc = crc32(raw);
+  if (raw.length === frame.rawBytes && crc === frame.rawCrc32) return;
+  throw new ProtocolError(
+    "PROTOCOL_INVALID_FRAME",
+    `DATA ${frame.sequence}: expected ${frame.rawBytes} raw bytes with CRC-32 ${hex32(frame.rawCrc32)}, ` +
+      `decoded ${raw.length} with ${hex32(crc)}`,
+  );
+}
+
+/** The pieces to write, in order, uncopied: large payloads are the frame's own arrays. */
+export function encodeFrame(frame: Frame): Uint8Array[] {
+  switch (frame.type) {
+    case "hello": {
+      const json = encodeBody(helloSchema, frame.body);
+      const head = begin("hello", HELLO_FIXED_BYTES, json.length);
+      const { min, max } = frame.versions;
+      assert(1 <= min && min <= max, `version range ${min}..${max}`);
+      new TextEncoder().encodeInto(HELLO_MAGIC, bytesOf(head).subarray(HEADER_BYTES));
+      head.setUint16(HEADER_BYTES + 8, min);
+      head.setUint16(HEADER_BYTES + 10, max);
+      return [bytesOf(head), json];
+    }
+    case "welcome": {
+      const json = encodeBody(welcomeSchema, frame.body);
+      const head = begin("welcome", WELCOME_FIXED_BYTES, json.length);
+      head.setUint16(HEADER_BYTES, frame.version);
+      return [bytesOf(head), json];
+    }
+    case "refuse":
+    case "abort": {
+      const json = encodeBody(reasonSchema, frame.reason);
+      return [bytesOf(begin(frame.type, 0, json.length)), json];
+    }
+    case "data": {
+      const { sequence, entropyCodec, rawBytes, coded } = frame;
+      assert(isSequence(sequence), `DATA sequence ${sequence}`);
+      assert(1 <= entropyCodec && entropyCodec <= 255, `entropy codec id ${entropyCodec}`);
+      assert(1 <= rawBytes && rawBytes <= RAW_BYTES_MAX, `DATA with ${rawBytes} raw bytes`);
+      const head = begin("data", DATA_FIXED_BYTES, coded.length);
+      setUint64(head, 8, sequence);
+      head.setUint8(HEADER_BYTES, entropyCodec);
+      head.setUint32(HEADER_BYTES + 4, rawBytes);
+      head.setUint32(HEADER_BYTES + 8, frame.rawCrc32);
+      return [bytesOf(head), coded];
+    }
+    case "ack": {
+      assert(isSequence(frame.sequence), `ACK sequence ${frame.sequence}`);
+      const head = begin("ack", 8, 0);
+      setUint64(head, HEADER_BYTES, frame.sequence);
+      return [bytesOf(head)];
+    }
+    case "return":
+      return [bytesOf(begin("return", 0, frame.bytes.length)), frame.bytes];
+    case "commit": {
+      const head = begin("commit", 1, 0);
+      head.setUint8(HEADER_BYTES, frame.resume ? 1 : 0);
+      return [bytesOf(head)];
+    }
+    case "loaded":
+    case "running":
+    case "keepalive":
+      return [bytesOf(begin(frame.type, 0, 0))];
+    default:
+      return assertNever(frame, "frame");
+  }
+}
+
+/** A zeroed header with room for the payload's fixed fields; `restBytes` of payload follow in other arrays. */
+function begin(type: FrameType, fixedBytes: number, restBytes: number): DataView {
+  const { number, payloadBytesMin, payloadBytesMax } = FRAME_LAYOUTS[type];
+  const payloadBytes = fixedBytes + restBytes;
+  assert(
+    payloadBytesMin <= payloadBytes && payloadBytes <= payloadBytesMax,
+    `${type} frame with a payload of ${payloadBytes} bytes`,
+  );
+  const head = new DataView(new ArrayBuffer(HEADER_BYTES + fixedBytes));
+  head.setUint16(0, FRAME_MAGIC);
+  head.setUint8(2, number);
+  head.setUint32(4, payloadBytes);
+  return head;
+}
+
+function bytesOf(view: DataView): Uint8Array {
+  return new Uint8Array(view.buffer);
+}
+
+function isSequence(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 1;
+}
+
+function setUint64(view: DataView, offsetBytes: number, value: number): void {
+  view.setUint32(offsetBytes, Math.floor(value / 2 ** 32));
+  view.setUint32(offsetBytes + 4, value >>> 0);
+}
+
+function hex32(value: number): string {
+  return `0x${value.toString(16).padStart(8, "0")}`;
+}

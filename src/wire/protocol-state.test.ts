@@ -1,0 +1,283 @@
+import { describe, expect, test } from "vitest";
+import { ProtocolError } from "../base/errors.ts";
+import type { DataFrame, Frame } from "./frame.ts";
+import { dataFrame } from "./frame.ts";
+import { abortFrame, helloFrame, refuseFrame } from "./handshake.ts";
+import type { Side } from "./protocol-state.ts";
+import { ProtocolState } from "./protocol-state.ts";
+
+const RAW = new Uint8Array(8);
+const data = (sequence: number): DataFrame => dataFrame(sequence, 1, RAW, RAW);
+const ack = (sequence: number): Frame => ({ type: "ack", sequence });
+const OWN = {
+  deltavee: "0.1.0",
+  hypervisor: { kind: "qemu" as const, version: "10.0.2" },
+  entropyCodecs: [2, 1],
+};
+const HELLO = helloFrame({ ...OWN, session: "00112233445566778899aabbccddeeff" });
+const WELCOME: Frame = { type: "welcome", version: 1, body: OWN };
+const RETURN: Frame = { type: "return", bytes: RAW };
+const LOADED: Frame = { type: "loaded" };
+const COMMIT: Frame = { type: "commit", resume: true };
+const RUNNING: Frame = { type: "running" };
+const KEEPALIVE: Frame = { type: "keepalive" };
+const ABORT = abortFrame("CANCELLED", "enough");
+const REFUSE = refuseFrame("BUSY", "one at a time");
+
+const FROM_SOURCE = new Set<Frame["type"]>(["hello", "data", "commit"]);
+
+/** One side's state after a conversation in which KEEPALIVE and ABORT are the source's. */
+function talk(side: Side, ...frames: Frame[]): ProtocolState {
+  const state = new ProtocolState(side);
+  for (const frame of frames) {
+    const bySource = FROM_SOURCE.has(frame.type) || frame === KEEPALIVE || frame === ABORT;
+    if (bySource === (side === "source")) state.sending(frame);
+    else expect(state.received(frame)).toBe(true);
+  }
+  return state;
+}
+
+const STREAMING = [HELLO, WELCOME];
+const LOADED_ALL = [...STREAMING, data(1), data(2), ack(2), LOADED];
+
+describe("a whole conversation", () => {
+  test.each<Side>(["source", "destination"])("passes through all stages at the %s", (side) => {
+    expect(talk(side).stage).toBe("opening");
+    expect(talk(side, HELLO).stage).toBe("greeting");
+    expect(talk(side, ...STREAMING, KEEPALIVE, data(1), RETURN, ack(1)).stage).toBe("streaming");
+    expect(talk(side, ...LOADED_ALL, KEEPALIVE, RETURN).stage).toBe("loaded");
+    expect(talk(side, ...LOADED_ALL, COMMIT, RETURN, KEEPALIVE).stage).toBe("committed");
+    expect(talk(side, ...LOADED_ALL, COMMIT, RUNNING).stage).toBe("finished");
+    expect(talk(side, HELLO, REFUSE).stage).toBe("refused");
+    expect(talk(side, ...STREAMING, ABORT).stage).toBe("aborted");
+  });
+
+  test("counts what was sent and what was acknowledged", () => {
+    const state = talk("source", ...STREAMING, data(1), data(2), data(3), ack(1), ack(2));
+    expect([state.dataSequence, state.ackSequence]).toEqual([3, 2]);
+    expect(talk("source", ...STREAMING).ackSequence).toBe(0);
+  });
+});
+
+describe("a peer's frame out of place", () => {
+  test.each<[string, Side, Frame[], Frame, string]>([
+    ["DATA before HELLO", "destination", [], data(1), "data from the source when opening: expected hello"],
+    [
+      "DATA before WELCOME",
+      "destination",
+      [HELLO],
+      data(1),
+      "data from the source when greeting: expected abort, keepalive",
+    ],
+    ["a second HELLO", "destination", STREAMING, HELLO, "hello from the source when streaming"],
+    ["a second WELCOME", "source", STREAMING, WELCOME, "welcome from the destination when streaming"],
+    ["REFUSE after WELCOME", "source", STREAMING, REFUSE, "refuse from the destination when streaming"],
+    ["the source's own frame", "source", STREAMING, data(1), "data from the destination when streaming"],
+    ["the destination's own frame", "destination", STREAMING, ack(1), "ack from the source when streaming"],
+    ["DATA out of sequence", "destination", [...STREAMING, data(1)], data(3), "data 3: expected 2"],
+    ["DATA again", "destination", [...STREAMING, data(1)], data(1), "data 1: expected 2"],
+    [
+      "DATA in a codec that was not agreed",
+      "destination",
+      STREAMING,
+      { ...data(1), entropyCodec: 3 },
+      "data 1 with entropy codec 3: expected one that was agreed",
+    ],
+    ["ACK of what was never sent", "source", [...STREAMING, data(1)], ack(2), "ack 2: expected 0 to 1"],
+    [
+      "ACK going backwards",
+      "source",
+      [...STREAMING, data(1), data(2), ack(2)],
+      ack(1),
+      "ack 1: expected 2 to 2",
+    ],
+    [
+      "LOADED before the last ACK",
+      "source",
+      [...STREAMING, data(1), data(2), ack(1)],
+      LOADED,
+      "loaded after ack 1: expected it after the ack of the last data, which is 2",
+    ],
+    ["LOADED of nothing", "source", STREAMING, LOADED, "loaded after ack 0"],
+    ["LOADED twice", "source", LOADED_ALL, LOADED, "loaded from the destination when loaded"],
+    ["DATA after LOADED", "destination", LOADED_ALL, data(3), "data from the source when loaded"],
+    [
+      "COMMIT before LOADED",
+      "destination",
+      [...STREAMING, data(1), ack(1)],
+      COMMIT,
+      "commit from the source",
+    ],
+    ["COMMIT twice", "destination", [...LOADED_ALL, COMMIT], COMMIT, "commit from the source when committed"],
+    ["RUNNING before COMMIT", "source", LOADED_ALL, RUNNING, "running from the destination when loaded"],
+    ["ABORT by the source after COMMIT", "destination", [...LOADED_ALL, COMMIT], ABORT, "when committed"],
+    [
+      "anything after ABORT",
+      "destination",
+      [...STREAMING, ABORT],
+      KEEPALIVE,
+      "keepalive from the source when aborted: expected nothing more",
+    ],
+    [
+      "anything after REFUSE",
+      "source",
+      [HELLO, REFUSE],
+      KEEPALIVE,
+      "keepalive from the destination when refused: expected nothing more",
+    ],
+    [
+      "a WELCOME to something else",
+      "source",
+      [HELLO],
+      { type: "welcome", version: 2, body: OWN },
+      "welcome does not answer the hello: version 2 was not offered (1)",
+    ],
+  ])("%s is a protocol error and changes nothing", (_, side, before, frame, message) => {
+    const state = talk(side, ...before);
+    const { stage, committed, dataSequence, ackSequence } = state;
+    expect(() => state.received(frame)).toThrow(ProtocolError);
+    expect(() => state.received(frame)).toThrow(message);
+    expect(state).toMatchObject({ stage, committed, dataSequence, ackSequence });
+  });
+
+  test("out of our own mouth it is a failed assertion, not the peer's error", () => {
+    expect(() => talk("source").sending(data(1))).toThrow("Assertion failed: sending a frame out of place");
+    expect(() => talk("destination", ...LOADED_ALL).sending(RUNNING)).toThrow("Assertion failed");
+    expect(() => talk("source", ...LOADED_ALL, COMMIT).sending(ABORT)).toThrow("Assertion failed");
+  });
+});
+
+describe("committed", () => {
+  test("is false until COMMIT and true ever after, on either side", () => {
+    for (const side of ["source", "destination"] as const) {
+      expect(talk(side, ...LOADED_ALL).committed).toBe(false);
+      expect(talk(side, ...LOADED_ALL, COMMIT).committed).toBe(true);
+      expect(talk(side, ...LOADED_ALL, COMMIT, RUNNING).committed).toBe(true);
+    }
+  });
+
+  test("stays true at the source when the destination aborts after COMMIT", () => {
+    const state = talk("source", ...LOADED_ALL, COMMIT);
+    expect(state.received(abortFrame("HYPERVISOR_FAILED", "gone"))).toBe(true);
+    expect([state.stage, state.committed]).toEqual(["aborted", true]);
+  });
+
+  test("stays false at a destination that aborted before COMMIT arrived", () => {
+    const state = talk("destination", ...LOADED_ALL);
+    state.sending(ABORT);
+    expect(state.received(COMMIT)).toBe(false);
+    expect(state.committed).toBe(false);
+  });
+});
+
+describe("two sides with frames in flight", () => {
+  // All interleavings, not samples: every state that two correct engines can reach with at most two DATA
+  // frames and FLIGHT_FRAMES_MAX frames on the way in each direction, found breadth first.
+  const FLIGHT_FRAMES_MAX = 3;
+  type Action = "source reads" | "destination reads" | "stream ends" | { side: Side; frame: Frame };
+
+  class World {
+    readonly source = new ProtocolState("source");
+    readonly destination = new ProtocolState("destination");
+    readonly toSource: Frame[] = [];
+    readonly toDestination: Frame[] = [];
+    /** The hypervisors know this; it is not on the wire. */
+    streamEnded = false;
+    /** Which side has ended the conversation itself, and so ignores what it reads. */
+    readonly endedBy = new Set<Side>();
+
+    /** False when an engine would not do this now. Throws when a correct peer is taken for a wrong one. */
+    do(action: Action): boolean {
+      if (action === "stream ends") {
+        if (this.streamEnded || this.source.dataSequence === 0) return false;
+        this.streamEnded = true;
+      } else if (typeof action === "string") {
+        const frame = (action === "source reads" ? this.toSource : this.toDestination).shift();
+        if (frame === undefined) return false;
+        this[action === "source reads" ? "source" : "destination"].received(frame);
+      } else {
+        const queue = action.side === "source" ? this.toDestination : this.toSource;
+        // One KEEPALIVE or RETURN on the way stands for many.
+        if (queue.length === FLIGHT_FRAMES_MAX || queue.at(-1) === action.frame) return false;
+        if (action.frame.type === "data" && this.streamEnded) return false;
+        if (action.frame.type === "loaded" && !this.#allArrived()) return false;
+        if (action.frame.type === "ack" && action.frame.sequence <= this.destination.ackSequence)
+          return false;
+        try {
+          this[action.side].sending(action.frame);
+        } catch {
+          return false;
+        }
+        queue.push(action.frame);
+        if (action.frame.type === "abort" || action.frame.type === "refuse") this.endedBy.add(action.side);
+      }
+      return true;
+    }
+
+    #allArrived(): boolean {
+      return this.streamEnded && this.source.dataSequence === this.destination.dataSequence;
+    }
+
+    key(): string {
+      const side = (state: ProtocolState) => [
+        state.stage,
+        state.dataSequence,
+        state.ackSequence,
+        state.committed,
+      ];
+      const queue = (frames: Frame[]) =>
+        frames.map((f) => f.type + ("sequence" in f ? f.sequence : "")).join();
+      return [
+        side(this.source),
+        side(this.destination),
+        queue(this.toSource),
+        queue(this.toDestination),
+        this.streamEnded,
+        this.endedBy.has("source"),
+        this.endedBy.has("destination"),
+      ].join("|");
+    }
+  }
+
+  const by = (side: Side, ...frames: Frame[]): Action[] => frames.map((frame) => ({ side, frame }));
+  const ACTIONS: Action[] = [
+    "source reads",
+    "destination reads",
+    "stream ends",
+    ...by("source", HELLO, data(1), data(2), COMMIT, ABORT, KEEPALIVE),
+    ...by("destination", WELCOME, REFUSE, ack(1), ack(2), RETURN, LOADED, RUNNING, ABORT, KEEPALIVE),
+  ];
+
+  test("never take a correct peer for a wrong one, and never both own the guest", () => {
+    const seen = new Set<string>([""]);
+    const stages = new Set<string>();
+    let paths: Action[][] = [[]];
+    while (paths.length > 0) {
+      const longer: Action[][] = [];
+      for (const path of paths) {
+        for (const action of ACTIONS) {
+          const world = new World();
+          for (const step of path) world.do(step);
+          if (!world.do(action)) continue;
+          const key = world.key();
+          if (seen.has(key)) continue;
+          seen.add(key);
+          stages.add(`${world.source.stage}/${world.destination.stage}`);
+          // The source may resume while its committed is false, the destination may run once its own is true.
+          expect([!world.source.committed, world.destination.committed]).not.toEqual([true, true]);
+          longer.push([...path, action]);
+        }
+      }
+      paths = longer;
+    }
+    // The exploration is worth something only if it gets to where it is dangerous.
+    for (const pair of [
+      "committed/loaded",
+      "committed/committed",
+      "committed/aborted",
+      "finished/finished",
+    ]) {
+      expect(stages).toContain(pair);
+    }
+  });
+});

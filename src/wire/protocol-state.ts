@@ -1,0 +1,188 @@
+// What may be said when. Both engines hold one of these per connection and show it every frame, before it is
+// sent and after it was read. It knows no socket, no timer and no hypervisor. Here lies `committed`, the line
+// of DESIGN §4 between "the source may resume the guest" and "the source must never". See PROTOCOL.md.
+
+import { assert } from "../base/assert.ts";
+import { ProtocolError } from "../base/errors.ts";
+import type { Frame, FrameType, HelloFrame, WelcomeFrame } from "./frame.ts";
+import { welcomeMismatch } from "./handshake.ts";
+
+export type Side = "source" | "destination";
+
+export type Stage =
+  /** Connected, nothing said. */
+  | "opening"
+  /** HELLO is out. */
+  | "greeting"
+  /** WELCOME is out: the hypervisor's stream flows. */
+  | "streaming"
+  /** The destination has all of it, paused. */
+  | "loaded"
+  /** COMMIT is out: the guest is the destination's. */
+  | "committed"
+  | "finished"
+  | "refused"
+  | "aborted";
+
+interface Rule {
+  readonly by: Side | "both";
+  readonly to: Stage;
+}
+
+const source = (to: Stage): Rule => ({ by: "source", to });
+const destination = (to: Stage): Rule => ({ by: "destination", to });
+const both = (to: Stage): Rule => ({ by: "both", to });
+
+/**
+ * One table for both sides. Frames cross on the way, so the sides may be in different stages: a frame is
+ * listed wherever its receiver may be when its sender was right to send it.
+ */
+const RULES: Readonly<Record<Stage, Partial<Record<FrameType, Rule>>>> = {
+  opening: {
+    hello: source("greeting"),
+    refuse: destination("refused"),
+  },
+  greeting: {
+    welcome: destination("streaming"),
+    refuse: destination("refused"),
+    abort: source("aborted"),
+    keepalive: both("greeting"),
+  },
+  streaming: {
+    data: source("streaming"),
+    ack: destination("streaming"),
+    return: destination("streaming"),
+    loaded: destination("loaded"),
+    abort: both("aborted"),
+    keepalive: both("streaming"),
+  },
+  loaded: {
+    return: destination("loaded"),
+    commit: source("committed"),
+    abort: both("aborted"),
+    keepalive: both("loaded"),
+  },
+  committed: {
+    return: destination("committed"),
+    running: destination("finished"),
+    // It may have been sent before COMMIT arrived. The source does not resume by itself all the same.
+    abort: destination("aborted"),
+    keepalive: both("committed"),
+  },
+  finished: {
+    // Sent before RUNNING arrived.
+    keepalive: source("finished"),
+  },
+  refused: {},
+  aborted: {},
+};
+
+export class ProtocolState {
+  readonly #side: Side;
+  #stage: Stage = "opening";
+  #committed = false;
+  /** This side has sent REFUSE or ABORT: what arrives after it crossed it on the way. */
+  #endedByUs = false;
+  #hello: HelloFrame | undefined;
+  #welcome: WelcomeFrame | undefined;
+  #dataSequence = 0;
+  #ackSequence = 0;
+
+  constructor(side: Side) {
+    this.#side = side;
+  }
+
+  get stage(): Stage {
+    return this.#stage;
+  }
+
+  /**
+   * At the source: false, it may resume the guest; true, it must never, unless a person decides so.
+   * At the destination: false, it must never let the guest run; true, the guest is its own. Never goes back.
+   */
+  get committed(): boolean {
+    return this.#committed;
+  }
+
+  /** Sequence of the last DATA, 0 before the first. The next one is one higher. */
+  get dataSequence(): number {
+    return this.#dataSequence;
+  }
+
+  /** Highest sequence acknowledged, 0 before the first ACK. */
+  get ackSequence(): number {
+    return this.#ackSequence;
+  }
+
+  /**
+   * Call before the frame's first byte is given to the link: with COMMIT, `committed` must be true before the
+   * peer can possibly know of it. A frame that is out of place is our own mistake, hence an assertion.
+   */
+  sending(frame: Frame): void {
+    const problem = this.#problem(frame, this.#side);
+    assert(problem === undefined, `sending a frame out of place: ${problem}`);
+    this.#apply(frame);
+    if (this.#stage === "refused" || this.#stage === "aborted") this.#endedByUs = true;
+  }
+
+  /**
+   * False: ignore the frame, this side has already refused or aborted and it crossed that on the way.
+   * @throws ProtocolError PROTOCOL_INVALID_FRAME when the peer was not allowed to send it
+   */
+  received(frame: Frame): boolean {
+    if (this.#endedByUs) return false;
+    const problem = this.#problem(frame, this.#side === "source" ? "destination" : "source");
+    if (problem !== undefined) throw new ProtocolError("PROTOCOL_INVALID_FRAME", problem);
+    this.#apply(frame);
+    return true;
+  }
+
+  #problem(frame: Frame, sender: Side): string | undefined {
+    const rule = RULES[this.#stage][frame.type];
+    if (rule === undefined || !isBy(rule, sender)) {
+      const legal = Object.entries(RULES[this.#stage]).filter(([, other]) => isBy(other, sender));
+      const expected = legal.length === 0 ? "nothing more" : legal.map(([type]) => type).join(", ");
+      return `${frame.type} from the ${sender} when ${this.#stage}: expected ${expected}`;
+    }
+    switch (frame.type) {
+      case "welcome": {
+        const mismatch = this.#hello && welcomeMismatch(this.#hello, frame);
+        return mismatch && `welcome does not answer the hello: ${mismatch}`;
+      }
+      case "data":
+        if (frame.sequence !== this.#dataSequence + 1) {
+          return `data ${frame.sequence}: expected ${this.#dataSequence + 1}`;
+        }
+        if (!this.#welcome?.body.entropyCodecs.includes(frame.entropyCodec)) {
+          return `data ${frame.sequence} with entropy codec ${frame.entropyCodec}: expected one that was agreed`;
+        }
+        return undefined;
+      case "ack":
+        return frame.sequence < this.#ackSequence || frame.sequence > this.#dataSequence
+          ? `ack ${frame.sequence}: expected ${this.#ackSequence} to ${this.#dataSequence}`
+          : undefined;
+      case "loaded":
+        return this.#dataSequence === 0 || this.#ackSequence !== this.#dataSequence
+          ? `loaded after ack ${this.#ackSequence}: expected it after the ack of the last data, ` +
+              `which is ${this.#dataSequence}`
+          : undefined;
+      default:
+        return undefined;
+    }
+  }
+
+  #apply(frame: Frame): void {
+    const rule = RULES[this.#stage][frame.type];
+    assert(rule !== undefined, "only frames without a problem are applied");
+    this.#stage = rule.to;
+    if (frame.type === "hello") this.#hello = frame;
+    else if (frame.type === "welcome") this.#welcome = frame;
+    else if (frame.type === "data") this.#dataSequence = frame.sequence;
+    else if (frame.type === "ack") this.#ackSequence = frame.sequence;
+    else if (frame.type === "commit") this.#committed = true;
+  }
+}
+
+function isBy(rule: Rule, sender: Side): boolean {
+  return rule.by === "both" || rule.by === sender;
+}

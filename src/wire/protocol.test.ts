@@ -1,0 +1,183 @@
+// Holds PROTOCOL.md and the code together: its tables and its worked bytes are the fixtures here.
+
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import type { Frame, FrameType } from "./frame.ts";
+import {
+  CODED_BYTES_MAX,
+  dataFrame,
+  encodeFrame,
+  FRAME_LAYOUTS,
+  JSON_BYTES_MAX,
+  KEEPALIVE_MS,
+  PEER_SILENT_MS,
+  RAW_BYTES_MAX,
+  RETURN_BYTES_MAX,
+} from "./frame.ts";
+import { FrameReader } from "./frame-reader.ts";
+import { abortFrame, helloFrame, refuseFrame } from "./handshake.ts";
+import type { Side, Stage } from "./protocol-state.ts";
+import { ProtocolState } from "./protocol-state.ts";
+
+const PROTOCOL = readFileSync(new URL("./PROTOCOL.md", import.meta.url), "utf8");
+
+/** Rows of the table whose first line begins with these cells. */
+function table(...head: string[]): string[][] {
+  const rows = PROTOCOL.split("\n").map((line) =>
+    line
+      .split("|")
+      .slice(1, -1)
+      .map((cell) => cell.trim()),
+  );
+  const at = rows.findIndex((row) => head.every((cell, i) => row[i] === cell));
+  expect(at).toBeGreaterThan(0);
+  const below = rows.slice(at + 2);
+  return below.slice(
+    0,
+    below.findIndex((row) => row.length === 0),
+  );
+}
+
+const HYPERVISOR = { kind: "qemu", version: "10.0.2" } as const;
+const RAW = Uint8Array.of(0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3);
+/** What the worked bytes say. */
+const WORKED: Record<Frame["type"], Frame> = {
+  hello: helloFrame({
+    deltavee: "0.1.0",
+    session: "00112233445566778899aabbccddeeff",
+    hypervisor: HYPERVISOR,
+    entropyCodecs: [2, 1],
+    guestRamBytes: 512 * 1024 * 1024,
+    name: "web-1",
+  }),
+  welcome: {
+    type: "welcome",
+    version: 1,
+    body: { deltavee: "0.1.0", entropyCodecs: [1], hypervisor: HYPERVISOR },
+  },
+  data: dataFrame(1, 1, RAW, RAW),
+  ack: { type: "ack", sequence: 1 },
+  return: { type: "return", bytes: Uint8Array.of(0, 7, 0, 0) },
+  keepalive: { type: "keepalive" },
+  loaded: { type: "loaded" },
+  commit: { type: "commit", resume: true },
+  running: { type: "running" },
+  refuse: refuseFrame("BUSY", "Another migration is under way"),
+  abort: abortFrame("CANCELLED", "Cancelled by the operator"),
+};
+
+/** Frame name and bytes, in the order of the page. */
+function workedBytes(): [string, Buffer][] {
+  const block = /```hex\n(.*?)```/s.exec(PROTOCOL)?.[1] ?? "";
+  return [...block.matchAll(/^([A-Z]+)\n((?:[0-9a-f]{4} .*\n)+)/gm)].map(([, name, lines]) => {
+    const hex = lines!.replace(/^[0-9a-f]{4} {2}((?:[0-9a-f]{2} ?)+).*$/gm, "$1");
+    return [name!.toLowerCase(), Buffer.from(hex.replace(/\s/g, ""), "hex")];
+  });
+}
+
+describe("PROTOCOL.md", () => {
+  test("its worked bytes show every type of frame", () => {
+    expect(workedBytes().map(([name]) => name)).toEqual(Object.keys(WORKED));
+  });
+
+  test("its worked bytes are read as what it says", () => {
+    const reader = new FrameReader();
+    reader.push(Buffer.concat(workedBytes().map(([, bytes]) => bytes)));
+    for (const frame of Object.values(WORKED)) expect(reader.next()).toEqual(frame);
+    expect(reader.next()).toBeUndefined();
+  });
+
+  test("its worked bytes are what is written", () => {
+    for (const [name, bytes] of workedBytes()) {
+      const written = Buffer.concat(encodeFrame(WORKED[name as FrameType]));
+      expect([name, written.toString("hex")]).toEqual([name, bytes.toString("hex")]);
+    }
+  });
+
+  test("its worked bytes are a migration, at either side", () => {
+    for (const side of ["source", "destination"] as const) {
+      const frames = Object.values(WORKED);
+      expect(stateAfter(side, frames.slice(0, frames.indexOf(WORKED.refuse))).stage).toBe("finished");
+    }
+  });
+
+  test("its table of frames names the numbers and the payload lengths of the code", () => {
+    const rows = table("type", "frame", "sent by").map(([number, name, , bytes]) => [number, name, bytes]);
+    const layouts = Object.entries(FRAME_LAYOUTS).map(([type, layout]) => [
+      `${layout.number}`,
+      type.toUpperCase(),
+      `${layout.payloadBytesMin} to ${layout.payloadBytesMax}`,
+    ]);
+    expect(rows).toEqual(layouts);
+  });
+
+  test("its table of limits names those of the code", () => {
+    const limits = {
+      RAW_BYTES_MAX,
+      CODED_BYTES_MAX,
+      RETURN_BYTES_MAX,
+      JSON_BYTES_MAX,
+      KEEPALIVE_MS,
+      PEER_SILENT_MS,
+    };
+    const rows = Object.entries(limits).map(([name, value]) => [`\`${name}\``, `${value}`]);
+    expect(table("name", "value")).toEqual(rows);
+  });
+
+  test("its table of stages says exactly what may be sent in each", () => {
+    const told = table("stage", "the source may send");
+    const done = STAGES.map(([stage, path]) => [
+      stage,
+      sendable("source", stage, path),
+      sendable("destination", stage, path),
+    ]);
+    expect(told.map(([stage, ...lists]) => [stage, ...lists.map(sorted)])).toEqual(done);
+  });
+});
+
+const { hello, welcome, data, ack, loaded, commit, running, refuse } = WORKED;
+const LOADED = [hello, welcome, data, ack, loaded];
+const STAGES: [Stage, Frame[]][] = [
+  ["opening", []],
+  ["greeting", [hello]],
+  ["streaming", [hello, welcome, data, ack]],
+  ["loaded", LOADED],
+  ["committed", [...LOADED, commit]],
+  ["finished", [...LOADED, commit, running]],
+  ["refused", [hello, refuse]],
+  ["aborted", [hello, welcome, WORKED.abort]],
+];
+
+function sentBy(type: FrameType): string | undefined {
+  return table("type", "frame", "sent by").find(([, name]) => name === type.toUpperCase())?.[2];
+}
+
+/** The side's state after it has sent or received `path`. */
+function stateAfter(side: Side, path: Frame[]): ProtocolState {
+  const state = new ProtocolState(side);
+  for (const frame of path) {
+    const sender = sentBy(frame.type);
+    if (sender === side || sender === "both") state.sending(frame);
+    else state.received(frame);
+  }
+  return state;
+}
+
+/** Types that `side` may send after `path`. */
+function sendable(side: Side, stage: Stage, path: Frame[]): string {
+  const legal = Object.values(WORKED).filter((frame) => {
+    const state = stateAfter(side, path);
+    expect(state.stage).toBe(stage);
+    try {
+      state.sending(frame.type === "data" ? { ...frame, sequence: state.dataSequence + 1 } : frame);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+  return sorted(legal.map((frame) => frame.type.toUpperCase()).join(", "));
+}
+
+function sorted(list: string): string {
+  return list.split(", ").sort().join(", ");
+}

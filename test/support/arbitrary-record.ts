@@ -1,0 +1,134 @@
+// Any valid run record, for property tests: every type of event, hostile texts, figures from nothing to absurd.
+
+import fc from "fast-check";
+import type { RecordEntry } from "../../src/record/schema.ts";
+
+const text = fc.oneof(
+  fc.string({ unit: "binary", maxLength: 30 }),
+  fc.constantFrom(
+    "<script>alert(1)</script>",
+    "\u001b[2J\u001b]0;x\u0007",
+    "a\r\nb\tc",
+    "‮evil",
+    "\"&'</svg>",
+  ),
+);
+const count = fc.oneof(
+  fc.nat(),
+  fc.double({ min: 0, max: 1e12, noNaN: true }),
+  fc.constantFrom(0, 1e300, 5e-324),
+);
+const optional = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: undefined });
+const pages = fc.record({
+  zeroPages: count,
+  unchangedPages: count,
+  deltaPages: count,
+  overflowPages: count,
+  rawPages: count,
+  deltaBytes: count,
+});
+const cache = fc.record({
+  hits: count,
+  misses: count,
+  evictions: count,
+  usedBytes: count,
+  limitBytes: count,
+});
+const vm = fc.constantFrom(
+  "running on source",
+  "paused on source",
+  "running on destination",
+  "paused on destination",
+  "unknown",
+);
+const side = fc.constantFrom("source", "destination");
+const is = <T extends string>(type: T) => fc.constant(type);
+
+const run = fc.record({
+  type: is("run"),
+  version: fc.constant(1),
+  startedAt: text,
+  deltavee: text,
+  side,
+  mode: fc.constantFrom("direct", "tunnel"),
+  method: fc.constantFrom("standard", "delta"),
+  hypervisor: text,
+  destination: optional(text),
+  guestRamBytes: optional(count),
+  downtimeMsMax: optional(count),
+  linkBytesPerSecondMax: optional(count),
+  cacheBytesMax: optional(count),
+  label: optional(text),
+});
+
+const event = fc.oneof(
+  fc.record({
+    type: is("phase"),
+    phase: fc.constantFrom(
+      "setup",
+      "iterating",
+      "switchover",
+      "committed",
+      "completed",
+      "failed",
+      "cancelled",
+    ),
+    reason: optional(text),
+  }),
+  fc.record({
+    type: is("iteration"),
+    iteration: count,
+    remainingBytes: optional(count),
+    dirtyPagesPerSecond: optional(count),
+    wireBytes: count,
+    pages,
+  }),
+  fc.record({
+    type: is("sample"),
+    handedOverBytes: count,
+    wireBytes: count,
+    inFlightBytes: count,
+    windowBytes: count,
+    linkBytesPerSecond: count,
+    roundTripMs: optional(count),
+    iteration: optional(count),
+    remainingBytes: optional(count),
+    dirtyPagesPerSecond: optional(count),
+    pages,
+    cache: optional(cache),
+    cpuMs: optional(count),
+  }),
+  fc.record({ type: is("decision"), subject: text, choice: text, reason: text }),
+  fc.record({ type: is("notice"), message: text }),
+  fc.record({ type: is("opaque"), offsetBytes: count, reason: text }),
+  fc.record({ type: is("heartbeat"), counter: count, gapMs: count, side }),
+  fc.record({ type: is("error"), code: text, message: text, vm: optional(vm) }),
+);
+
+const summary = fc.record({
+  type: is("summary"),
+  outcome: fc.constantFrom("completed", "failed", "cancelled"),
+  vm,
+  totalMs: count,
+  downtimeMs: optional(count),
+  downtimeMsReported: optional(count),
+  heartbeatGapMs: optional(count),
+  handedOverBytes: count,
+  wireBytes: count,
+  iterations: optional(count),
+  pages,
+  cache: optional(cache),
+  cpuMs: optional(count),
+  memoryVerified: optional(fc.boolean()),
+});
+
+/** Entries in order, each with the time that passes before it. */
+export const arbitraryEntries: fc.Arbitrary<{ afterMs: number; entry: RecordEntry }[]> = fc
+  .tuple(run, fc.array(event, { maxLength: 40 }), optional(summary))
+  .chain(([first, middle, last]) => {
+    const entries = [first, ...middle, ...(last === undefined ? [] : [last])] as RecordEntry[];
+    const afterMs = fc.oneof(fc.constant(0), fc.nat(5000), fc.double({ min: 0, max: 1e9, noNaN: true }));
+    return fc
+      .array(afterMs, { minLength: entries.length, maxLength: entries.length })
+      .map((times) => entries.map((entry, index) => ({ entry, afterMs: times[index] ?? 0 })));
+  });

@@ -1,0 +1,292 @@
+// Hypervisors at both ends of a migration, as far as the engine can see them: one plays a generated stream and
+// keeps its guest until it is told SHUT 0, one loads a stream. A world that both live in sees to it that never
+// two guests run.
+
+import type { Clock } from "../../src/base/clock.ts";
+import type { Channel, IncomingVm, OutgoingEnd, OutgoingStatus, OutgoingVm } from "../../src/engine/ports.ts";
+import type { GuestStream } from "./arbitrary-stream.ts";
+import { Loader } from "./loader.ts";
+import { type ChannelConditions, type MemoryChannel, memoryChannels } from "./memory-channel.ts";
+import { be16 } from "./stream-builder.ts";
+
+/** Where guests run. Throws, and remembers it, as soon as there are two. */
+export class World {
+  readonly running = new Set<"source" | "destination">();
+  /** Who ran, in order. */
+  readonly history: string[] = [];
+  violated = false;
+
+  set(side: "source" | "destination", runs: boolean): void {
+    if (runs === this.running.has(side)) return;
+    if (runs) this.running.add(side);
+    else this.running.delete(side);
+    this.history.push(`${side} ${runs ? "runs" : "stops"}`);
+    if (this.running.size > 1) this.violated = true;
+  }
+}
+
+export interface OutgoingFaults {
+  /** `begin` rejects. */
+  refuses?: boolean;
+  /** The migration fails once this share of the stream is out; 1: once all of it is. */
+  failsAt?: number;
+  /** Does not react to a cancel, nor to anything else. */
+  isStuck?: boolean;
+  /** The stream has this byte changed. */
+  corruptAt?: number;
+}
+
+export class FakeOutgoing implements OutgoingVm {
+  readonly description = "fake 1.0";
+  readonly switchoverControl: "ack" | "limit";
+  readonly awaitsDestinationAck = false;
+  readonly wasRunning = true;
+  readonly ended: Promise<OutgoingEnd>;
+  end: OutgoingEnd | undefined;
+  /** vCPUs stand still for the last pass, or for good. */
+  stopped = false;
+  channel!: MemoryChannel;
+  readonly #world: World;
+  readonly #clock: Clock;
+  readonly #faults: OutgoingFaults;
+  readonly #bytes: Buffer;
+  readonly #stopAt: number;
+  readonly #conditions: Partial<ChannelConditions>;
+  #resolve!: (end: OutgoingEnd) => void;
+  #at = 0;
+  #acked = false;
+  #blocked = false;
+
+  constructor(
+    world: World,
+    clock: Clock,
+    stream: GuestStream,
+    control: "ack" | "limit",
+    conditions: Partial<ChannelConditions>,
+    faults: OutgoingFaults = {},
+  ) {
+    this.#world = world;
+    this.#clock = clock;
+    this.#faults = faults;
+    this.switchoverControl = control;
+    this.#conditions = conditions;
+    this.#bytes = Buffer.from(stream.bytes);
+    if (faults.corruptAt !== undefined) this.#bytes[faults.corruptAt] = 0xdd;
+    this.#stopAt = stream.stopsAt;
+    this.ended = new Promise((resolve) => {
+      this.#resolve = resolve;
+    });
+    world.set("source", true);
+  }
+
+  async begin(): Promise<Channel> {
+    if (this.#faults.refuses === true) throw new Error("migration is blocked");
+    const [ours, theirs] = memoryChannels(this.#clock, this.#conditions);
+    this.channel = ours;
+    ours.listen({
+      data: (bytes) => this.#returned(Buffer.from(bytes)),
+      drained: () => {
+        this.#blocked = false;
+        this.#play();
+      },
+      ended: () => this.#finish({ outcome: "failed", reason: "connection closed" }),
+      failed: () => this.#finish({ outcome: "failed", reason: "connection broke" }),
+    });
+    this.#clock.after(1, () => this.#play());
+    return theirs;
+  }
+
+  async limitSwitchover(): Promise<void> {
+    this.#acked = true;
+    this.#play();
+  }
+
+  async status(): Promise<OutgoingStatus> {
+    return { iteration: this.#at < this.#stopAt ? 0 : 1, remainingBytes: 0 };
+  }
+
+  async cancel(): Promise<void> {
+    if (this.#faults.isStuck === true) throw new Error("monitor does not answer");
+    this.#finish({ outcome: "cancelled", reason: "cancelled" });
+  }
+
+  async isRunning(): Promise<boolean | undefined> {
+    return this.#faults.isStuck === true ? undefined : this.#world.running.has("source");
+  }
+
+  #returned(message: Buffer): void {
+    // Pieces on this channel are whole messages, or the test has chosen its chunks badly.
+    for (let at = 0; at < message.length; at += 4 + message.readUInt16BE(at + 2)) {
+      const type = message.readUInt16BE(at);
+      if (type === 7) {
+        this.#acked = true;
+        this.#play();
+      }
+      if (type === 1 && this.#faults.isStuck !== true) {
+        const verdict = message.readUInt32BE(at + 4);
+        const complete = this.#at === this.#bytes.length && verdict === 0;
+        this.#finish(complete ? { outcome: "completed" } : { outcome: "failed", reason: `SHUT ${verdict}` });
+      }
+    }
+  }
+
+  #play(): void {
+    const { failsAt } = this.#faults;
+    while (this.end === undefined && !this.#blocked && this.#at < this.#bytes.length) {
+      if (this.#at === this.#stopAt) {
+        if (!this.#acked) return;
+        this.stopped = true;
+        this.#world.set("source", false);
+      }
+      const limit = this.#at < this.#stopAt ? this.#stopAt : this.#bytes.length;
+      const next = Math.min(limit, this.#at + 1500);
+      this.#blocked = !this.channel.write(Buffer.from(this.#bytes.subarray(this.#at, next)));
+      this.#at = next;
+      if (failsAt !== undefined && this.#at >= failsAt * this.#bytes.length) {
+        this.#finish({ outcome: "failed", reason: "the disk is full" });
+      }
+    }
+  }
+
+  /** Only a completed migration leaves the guest stopped. */
+  #finish(end: OutgoingEnd): void {
+    if (this.end !== undefined) return;
+    this.end = end;
+    this.channel?.destroy();
+    if (end.outcome !== "completed") this.#world.set("source", true);
+    this.#resolve(end);
+  }
+}
+
+export interface IncomingFaults {
+  refuses?: boolean;
+  /** Loading fails when all but this many bytes of the stream have come, for whatever reason. */
+  failsToLoad?: boolean;
+  /** How a failure to load shows: the connection is closed, or a verdict is sent first. */
+  saysWhy?: boolean;
+  failsToResume?: boolean;
+  /** Everything is loaded, but nobody hears of it. */
+  isMute?: boolean;
+}
+
+/** What both kinds of destination have in common: a loader behind a channel. */
+class LoadingSide {
+  readonly loader: Loader;
+  complete = false;
+  failed = false;
+
+  constructor(
+    channel: Channel,
+    faults: IncomingFaults,
+    complete: () => void,
+    failed: (error: Error) => void,
+  ) {
+    this.loader = new Loader((message) => channel.write(message));
+    const fail = (error: Error) => {
+      if (this.failed || this.complete) return;
+      this.failed = true;
+      if (faults.saysWhy === true) this.loader.shut(1);
+      channel.end();
+      failed(error);
+    };
+    channel.listen({
+      data: (bytes) => {
+        if (this.failed) return;
+        try {
+          this.loader.push(bytes);
+          if (this.loader.complete && faults.failsToLoad === true) throw new Error("device state is wrong");
+        } catch (thrown) {
+          fail(thrown as Error);
+          return;
+        }
+        if (!this.loader.complete) return;
+        this.complete = true;
+        complete();
+      },
+      drained: () => {},
+      ended: () => fail(new Error("the stream ended early")),
+      failed: (error) => fail(error),
+    });
+  }
+}
+
+/** A hypervisor that waits for a migration on the link itself, and lets the guest run when it is loaded. */
+export class StockDestination {
+  readonly side: LoadingSide;
+
+  constructor(world: World, channel: Channel, faults: IncomingFaults = {}) {
+    this.side = new LoadingSide(
+      channel,
+      faults,
+      () => {
+        world.set("destination", true);
+        if (faults.isMute === true) return;
+        this.side.loader.shut(0);
+        channel.end();
+      },
+      () => {},
+    );
+    channel.write(Buffer.concat([be16(7), be16(0)]));
+  }
+}
+
+export class FakeIncoming implements IncomingVm {
+  readonly description = "fake 1.0";
+  side: LoadingSide | undefined;
+  discarded = false;
+  readonly #world: World;
+  readonly #clock: Clock;
+  readonly #conditions: Partial<ChannelConditions>;
+  readonly #faults: IncomingFaults;
+  readonly #loaded: Promise<void>;
+  #resolve!: () => void;
+  #reject!: (error: Error) => void;
+
+  constructor(
+    world: World,
+    clock: Clock,
+    conditions: Partial<ChannelConditions>,
+    faults: IncomingFaults = {},
+  ) {
+    this.#world = world;
+    this.#clock = clock;
+    this.#conditions = conditions;
+    this.#faults = faults;
+    this.#loaded = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.#loaded.catch(() => {});
+  }
+
+  async begin(): Promise<Channel> {
+    if (this.#faults.refuses === true) throw new Error("no memory");
+    const [ours, theirs] = memoryChannels(this.#clock, this.#conditions);
+    this.side = new LoadingSide(
+      ours,
+      this.#faults,
+      () => {
+        if (this.#faults.isMute === true) return;
+        this.side?.loader.shut(0);
+        this.#resolve();
+      },
+      (error) => this.#reject(error),
+    );
+    return theirs;
+  }
+
+  loaded(): Promise<void> {
+    return this.#loaded;
+  }
+
+  async resume(): Promise<void> {
+    if (this.#faults.failsToResume === true) throw new Error("no such device");
+    if (this.discarded) throw new Error("resumed what was discarded");
+    this.#world.set("destination", true);
+  }
+
+  async discard(): Promise<void> {
+    this.discarded = true;
+    this.#world.set("destination", false);
+  }
+}

@@ -1,0 +1,105 @@
+// A link on virtual time for a sender that asks a delivery window: a queue in front of a line of some rate, a
+// delay each way, acknowledgements that come back in order but not on time.
+
+import type { Clock } from "../../src/base/clock.ts";
+import type { DeliveryWindow } from "../../src/engine/window.ts";
+
+/** A clock that is set; nobody sets timers by it. */
+export class SetClock implements Clock {
+  atMs = 0;
+  nowMs(): number {
+    return this.atMs;
+  }
+  after(): () => void {
+    throw new Error("no timers on this clock");
+  }
+}
+
+export interface LinkConditions {
+  bytesPerSecond: number;
+  roundTripMs: number;
+  /** An acknowledgement comes up to this much too late. */
+  jitterMs: number;
+}
+
+export interface LinkUse {
+  /** Share of the time that the line was busy. */
+  utilisation: number;
+  /** Longest time that a byte had to wait in front of the line or on it. */
+  queueMsMax: number;
+  deliveredBytes: number;
+}
+
+interface UnderWay {
+  bytes: number;
+  ackMs: number;
+}
+
+export class SimulatedLink {
+  readonly #clock: SetClock;
+  readonly #window: DeliveryWindow;
+  readonly #random: () => number;
+  conditions: LinkConditions;
+  readonly #underWay: UnderWay[] = [];
+  #lineFreeMs = 0;
+  #lastAckMs = 0;
+
+  constructor(clock: SetClock, window: DeliveryWindow, conditions: LinkConditions, random: () => number) {
+    this.#clock = clock;
+    this.#window = window;
+    this.#random = random;
+    this.conditions = conditions;
+  }
+
+  /** No acknowledgement comes for so long; then those that are due come together. */
+  holdAnswers(ms: number): void {
+    const untilMs = this.#clock.atMs + ms;
+    this.#lastAckMs = Math.max(this.#lastAckMs, untilMs);
+    for (const piece of this.#underWay) piece.ackMs = Math.max(piece.ackMs, untilMs);
+  }
+
+  /**
+   * Lets a sender send for `ms`. `supplyBytesPerSecond`: how much it has to send; more than the link takes if not
+   * given, and then it never pauses.
+   */
+  run(ms: number, supplyBytesPerSecond?: number): LinkUse {
+    const window = this.#window;
+    const startMs = this.#clock.atMs;
+    const endMs = startMs + ms;
+    let supplyMs = startMs;
+    let idleMs = 0;
+    let queueMsMax = 0;
+    let deliveredBytes = 0;
+    for (;;) {
+      const nowMs = this.#clock.atMs;
+      while (window.hasRoom && window.mayMark && supplyMs <= nowMs) {
+        const bytes = window.turnBytes;
+        const { bytesPerSecond, roundTripMs, jitterMs } = this.conditions;
+        idleMs += Math.max(0, nowMs - Math.max(startMs, this.#lineFreeMs));
+        this.#lineFreeMs = Math.max(nowMs, this.#lineFreeMs) + (bytes / bytesPerSecond) * 1000;
+        queueMsMax = Math.max(queueMsMax, this.#lineFreeMs - nowMs);
+        const dueMs = this.#lineFreeMs + roundTripMs + this.#random() * jitterMs;
+        this.#lastAckMs = Math.max(this.#lastAckMs, dueMs);
+        this.#underWay.push({ bytes, ackMs: this.#lastAckMs });
+        window.sent(bytes);
+        window.marked(false);
+        if (supplyBytesPerSecond !== undefined) {
+          // What was not sent while the window was closed waits, but not without bounds.
+          supplyMs = Math.max(supplyMs, nowMs - 100) + (bytes / supplyBytesPerSecond) * 1000;
+        }
+      }
+      const ack = this.#underWay[0];
+      const sendMs = window.hasRoom && window.mayMark ? supplyMs : endMs;
+      this.#clock.atMs = Math.min(endMs, sendMs, ack?.ackMs ?? endMs);
+      if (this.#clock.atMs >= endMs) break;
+      if (ack !== undefined && ack.ackMs <= this.#clock.atMs) {
+        this.#underWay.shift();
+        deliveredBytes += ack.bytes;
+        window.acknowledged();
+      }
+    }
+    idleMs += Math.max(0, endMs - Math.max(startMs, this.#lineFreeMs));
+    const utilisation = 1 - idleMs / ms;
+    return { utilisation, queueMsMax, deliveredBytes };
+  }
+}

@@ -1,0 +1,202 @@
+// A migration from one embedded VM to another, as the program makes it: both engines, real sockets, a relay that
+// is the slow link. Everything can be watched from the two run records and disturbed while it goes on.
+
+import { randomBytes } from "node:crypto";
+import type { Socket } from "node:net";
+import { join } from "node:path";
+import { systemClock } from "../../src/base/clock.ts";
+import { parseBytesPerSecond } from "../../src/base/units.ts";
+import { availableEntropyCodecs, ENTROPY_NONE } from "../../src/codec/entropy.ts";
+import { DestinationEngine, type DestinationOutcome } from "../../src/engine/destination.ts";
+import type { IncomingVm } from "../../src/engine/ports.ts";
+import { type PrecopyLimits, PrecopyVm } from "../../src/engine/precopy.ts";
+import { SourceEngine, type SourceOutcome } from "../../src/engine/source.ts";
+import { V86Incoming } from "../../src/hypervisor/v86/incoming.ts";
+import { V86Guest } from "../../src/hypervisor/v86/outgoing.ts";
+import { type Address, connect, listen } from "../../src/link/address.ts";
+import { Relay } from "../../src/link/relay.ts";
+import { SocketChannel } from "../../src/link/socket-channel.ts";
+import { PageCache } from "../../src/memory/page-cache.ts";
+import type { RecordEvent } from "../../src/record/schema.ts";
+import { RunRecord } from "../../src/record/writer.ts";
+import type { HypervisorIdentity } from "../../src/wire/bodies.ts";
+import { tempFolder } from "./processes.ts";
+import { differingPages, type V86Vm } from "./v86-vm.ts";
+
+export type Method = "standard" | "delta";
+
+export interface V86MigrationOptions {
+  source: V86Vm;
+  destination: V86Vm;
+  method: Method;
+  rate?: string;
+  delayMs?: number;
+  downtimeMsMax?: number;
+  limits?: PrecopyLimits;
+  cacheBytes?: number;
+  /** The guest is paused at the source and is to stay so. */
+  isPaused?: boolean;
+  /** How the destination introduces itself, if not truthfully. */
+  destinationIdentity?: HypervisorIdentity;
+  /** Each event of the source's record, and of the destination's. */
+  onSource?: (event: RecordEvent, migration: V86Migration) => void;
+  onDestination?: (event: RecordEvent, migration: V86Migration) => void;
+  /** After COMMIT, before the guest runs. */
+  beforeResume?: (migration: V86Migration) => Promise<void>;
+}
+
+export interface V86MigrationResult {
+  source: SourceOutcome;
+  destination: DestinationOutcome;
+  sourceEvents: readonly RecordEvent[];
+  destinationEvents: readonly RecordEvent[];
+  /** Pages that differed when both sides stood still, the source after its last scan, before the resumption. */
+  differing: number[] | undefined;
+  /** Sent by the source, as the link has counted. */
+  linkBytes: number;
+}
+
+export class V86Migration {
+  readonly relay: Relay;
+  readonly sourceEngine: SourceEngine;
+  readonly #options: V86MigrationOptions;
+  readonly #events: { source: RecordEvent[]; destination: RecordEvent[] };
+  readonly #destinationSocket: Promise<Socket>;
+  readonly #result: Promise<V86MigrationResult>;
+
+  static async start(options: V86MigrationOptions): Promise<V86Migration> {
+    const folder = tempFolder();
+    // Unix sockets, since the kernel queues 4 MB in those of TCP (see relay.ts).
+    const address = (name: string): Address => ({ kind: "unix", path: join(folder.path, name) });
+    let accepted: (socket: Socket) => void = () => {};
+    const destinationSocket = new Promise<Socket>((resolve) => {
+      accepted = resolve;
+    });
+    const onError = () => {};
+    const listener = await listen(address("destination"), { onConnection: (s) => accepted(s), onError });
+    const relay = await Relay.start({
+      listen: address("link"),
+      to: address("destination"),
+      bytesPerSecond: parseBytesPerSecond(options.rate ?? "50mbit"),
+      delayMs: options.delayMs ?? 1,
+    });
+    const socket = await connect(address("link"), 10_000);
+    const migration = new V86Migration(options, relay, socket, destinationSocket);
+    void migration.#result.then(async () => {
+      listener.close();
+      await relay.close();
+      folder.remove();
+    });
+    return migration;
+  }
+
+  private constructor(
+    options: V86MigrationOptions,
+    relay: Relay,
+    socket: Socket,
+    destinationSocket: Promise<Socket>,
+  ) {
+    this.#options = options;
+    this.relay = relay;
+    this.#destinationSocket = destinationSocket;
+    const { source, method, limits, isPaused = false, cacheBytes = 1024 ** 3 } = options;
+    const events = { source: [] as RecordEvent[], destination: [] as RecordEvent[] };
+    this.#events = events;
+    const record = new RunRecord({
+      clock: systemClock,
+      listeners: [
+        (event) => events.source.push(event),
+        // Whoever is told meets the engine between two events, as an operator would.
+        (event) => setImmediate(() => options.onSource?.(event, this)),
+      ],
+    });
+    const isDelta = method === "delta";
+    this.sourceEngine = new SourceEngine({
+      vm: new PrecopyVm({
+        guest: new V86Guest(source.host, { isRunning: !isPaused, version: "0.5.462" }),
+        clock: systemClock,
+        ...(limits === undefined ? {} : { limits }),
+        decision: (choice, reason) => record.add({ type: "decision", subject: "switchover", choice, reason }),
+      }),
+      channel: new SocketChannel(socket),
+      tunnel: {
+        deltavee: "test",
+        session: randomBytes(16).toString("hex"),
+        hypervisor: identityOf(source),
+        entropyCodecs: isDelta ? availableEntropyCodecs() : [ENTROPY_NONE],
+        guestRamBytes: source.host.memoryBytes,
+      },
+      downtimeMsMax: options.downtimeMsMax ?? 60,
+      cacheFactory: isDelta ? (pageBytes) => new PageCache({ pageBytes, limitBytes: cacheBytes }) : undefined,
+      clock: systemClock,
+      record,
+      defer: setImmediate,
+    });
+    this.#result = this.#run();
+  }
+
+  get events(): { source: readonly RecordEvent[]; destination: readonly RecordEvent[] } {
+    return this.#events;
+  }
+
+  /** Resolves when both sides have ended, whichever way. */
+  result(): Promise<V86MigrationResult> {
+    return this.#result;
+  }
+
+  /** What is left of the destination when its process is killed: nothing, and a broken connection. */
+  async killDestination(): Promise<void> {
+    (await this.#destinationSocket).destroy();
+    await this.#options.destination.die();
+  }
+
+  async #run(): Promise<V86MigrationResult> {
+    const { source, destination } = this.#options;
+    let differing: number[] | undefined;
+    const record = new RunRecord({
+      clock: systemClock,
+      listeners: [
+        (event) => this.#events.destination.push(event),
+        (event) => setImmediate(() => this.#options.onDestination?.(event, this)),
+      ],
+    });
+    const atDestination = this.#destinationSocket.then((socket) => {
+      const incoming = new V86Incoming(destination.host, { version: "0.5.462" });
+      const vm: IncomingVm = {
+        description: incoming.description,
+        begin: () => incoming.begin(),
+        loaded: () => incoming.loaded(),
+        discard: () => incoming.discard(),
+        resume: async () => {
+          if (!source.host.hasEnded) differing = await differingPages(source.host, destination.host);
+          await this.#options.beforeResume?.(this);
+          await incoming.resume();
+        },
+      };
+      return new DestinationEngine({
+        channel: new SocketChannel(socket),
+        vm,
+        own: {
+          deltavee: "test",
+          hypervisor: this.#options.destinationIdentity ?? identityOf(destination),
+          entropyCodecs: availableEntropyCodecs(),
+        },
+        clock: systemClock,
+        record,
+      }).run();
+    });
+    const [sourceOutcome, destinationOutcome] = await Promise.all([this.sourceEngine.run(), atDestination]);
+    return {
+      source: sourceOutcome,
+      destination: destinationOutcome,
+      sourceEvents: this.#events.source,
+      destinationEvents: this.#events.destination,
+      differing,
+      linkBytes: this.relay.bytesForward,
+    };
+  }
+}
+
+function identityOf(vm: V86Vm): HypervisorIdentity {
+  return { kind: "v86", version: "0.5.462", compatibility: vm.host.compatibility };
+}
