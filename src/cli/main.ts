@@ -3,7 +3,7 @@
 // codes (docs/exit-codes in README): 0 done, 1 failed, 2 usage, 130 cancelled by the operator.
 
 import { Command, CommanderError } from "commander";
-import { DeltaveeError, toError, UsageError } from "../base/errors.ts";
+import { DeltaveeError, toError, UsageError, type VmWhere } from "../base/errors.ts";
 import { version } from "../base/version.ts";
 import { demoCommand } from "./demo.ts";
 import { migrateCommand } from "./migrate.ts";
@@ -14,6 +14,15 @@ import { reportCommand } from "./report.ts";
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 const EXIT_CANCELLED = 130;
+
+/** What a person has to do where Deltavee must not decide: two running copies would be worse than none. */
+const VM_ADVICE: Readonly<Partial<Record<VmWhere, string>>> = {
+  unknown:
+    "It may run at the destination, and is not resumed at the source. Look at the destination first (QMP " +
+    "query-status); only if it does not run there let it continue at the source (QMP cont).",
+  "paused on destination":
+    "It is complete there. Make sure that it does not run at the source, then let it continue (QMP cont).",
+};
 
 const program = new Command("deltavee")
   .description("Live migration of running virtual machines over slow links, by delta compression.")
@@ -46,7 +55,10 @@ function report(error: Error): number {
   ) {
     lines.push(`  because: ${toError(cause).message}`);
   }
-  if (error instanceof DeltaveeError && error.vm !== undefined) lines.push(`  the VM is: ${error.vm}`);
+  if (error instanceof DeltaveeError && error.vm !== undefined) {
+    const advice = VM_ADVICE[error.vm];
+    lines.push(`  the VM is: ${error.vm}${advice === undefined ? "" : `\n  ${advice}`}`);
+  }
   if (!(error instanceof DeltaveeError) && error.stack !== undefined) lines.push(error.stack);
   process.stderr.write(`${lines.join("\n")}\n`);
   if (error instanceof UsageError) return EXIT_USAGE;

@@ -4,7 +4,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import { LinkError } from "../base/errors.ts";
-import { pongValue, ReturnPathReader } from "../stream/return-path.ts";
+import { pongValue, ReturnPathReader, shutValue } from "../stream/return-path.ts";
 import type { StreamWriter } from "../stream/writer.ts";
 import type { Channel } from "./ports.ts";
 import type { LinkFigures, SourceLink, SourceLinkListener } from "./source-link.ts";
@@ -13,8 +13,11 @@ import { DeliveryWindow } from "./window.ts";
 /** Values of our PINGs: QEMU itself uses 1 to 4. */
 const PING_VALUE_BASE = 0x44560000;
 const PING_VALUE_MASK = 0xffff;
-/** A destination that answers no PING for this long is dead, or the link to it is. */
-export const PONG_SILENT_MS = 30_000;
+/**
+ * A destination that gives no sign of life for this long when one is due is dead, or the link to it is: no
+ * answer to a PING, or, once the guest is stopped, neither bytes taken nor a verdict.
+ */
+export const SILENT_MS = 30_000;
 
 export class DirectLink implements SourceLink {
   readonly #channel: Channel;
@@ -29,9 +32,9 @@ export class DirectLink implements SourceLink {
   #pingAllowed = false;
   #windowLifted = false;
   #blocked = false;
-  /** Since when the oldest PING waits for its answer, as far as is known. */
-  #waitingSinceMs = 0;
-  /** Set while a PING is unanswered, and only then: it must not outlive the migration. */
+  /** Last sign of life, or when one began to be due. */
+  #heardMs = 0;
+  /** Set while a sign of life is due, and only then: it must not outlive the migration. */
   #cancelWatch: (() => void) | undefined;
 
   constructor(channel: Channel, clock: Clock, listener: SourceLinkListener) {
@@ -43,6 +46,7 @@ export class DirectLink implements SourceLink {
       data: (bytes) => this.#received(bytes),
       drained: () => {
         this.#blocked = false;
+        this.#heardMs = clock.nowMs();
         listener.room();
       },
       ended: () => {
@@ -102,16 +106,17 @@ export class DirectLink implements SourceLink {
     this.#unmarkedBytes += bytes.length;
     window.sent(bytes.length);
     this.#blocked = !this.#channel.write(bytes);
+    if (this.#windowLifted && !this.#blocked) this.#heardMs = this.#clock.nowMs();
     if (!marks) return;
     this.#pingsSent++;
     this.#unmarkedBytes = 0;
     window.marked(this.#blocked);
-    if (window.unansweredMarkers === 1) this.#waitingSinceMs = this.#clock.nowMs();
-    if (this.#cancelWatch === undefined) this.#watch(PONG_SILENT_MS);
+    this.#expectAnswer();
   }
 
   liftWindow(): void {
     this.#windowLifted = true;
+    this.#expectAnswer();
   }
 
   destroy(): void {
@@ -119,15 +124,21 @@ export class DirectLink implements SourceLink {
     this.#channel.destroy();
   }
 
+  #expectAnswer(): void {
+    if (this.#cancelWatch !== undefined) return;
+    this.#heardMs = this.#clock.nowMs();
+    this.#watch(SILENT_MS);
+  }
+
   #watch(ms: number): void {
     this.#cancelWatch = this.#clock.after(ms, () => {
-      const waitedMs = this.#clock.nowMs() - this.#waitingSinceMs;
-      if (waitedMs < PONG_SILENT_MS) {
-        this.#watch(PONG_SILENT_MS - waitedMs);
+      const silentMs = this.#clock.nowMs() - this.#heardMs;
+      if (silentMs < SILENT_MS) {
+        this.#watch(SILENT_MS - silentMs);
         return;
       }
-      const seconds = PONG_SILENT_MS / 1000;
-      this.#failed(new LinkError("LINK_TIMEOUT", `Destination has answered no PING for ${seconds} s`));
+      const text = `Nothing heard from the destination for ${SILENT_MS / 1000} s`;
+      this.#failed(new LinkError("LINK_TIMEOUT", text));
     });
   }
 
@@ -142,16 +153,18 @@ export class DirectLink implements SourceLink {
   }
 
   #received(bytes: Uint8Array): void {
+    this.#heardMs = this.#clock.nowMs();
     for (const message of this.#returnPath.push(bytes)) {
       const value = pongValue(message);
       const expected = PING_VALUE_BASE + (this.#pongsReceived & PING_VALUE_MASK);
       if (value === expected && this.#pongsReceived < this.#pingsSent) {
         this.#pongsReceived++;
         this.#window.acknowledged();
-        this.#waitingSinceMs = this.#clock.nowMs();
-        if (this.#window.unansweredMarkers === 0) this.#stopWatching();
+        if (this.#window.unansweredMarkers === 0 && !this.#windowLifted) this.#stopWatching();
         this.#listener.room();
       } else {
+        // The verdict is the last thing that is due.
+        if (shutValue(message) !== undefined) this.#stopWatching();
         this.#listener.returnPath(message.bytes);
       }
     }

@@ -2,7 +2,8 @@
 //
 //   setup → iterating → switchover → committed → completed
 //     └─────────┴───────────┴─→ failed | cancelled        (the guest goes on at the source)
-//                                   committed → failed     (the guest never resumes at the source by itself)
+//                                   committed → failed     (the guest never resumes at the source by itself,
+//                                                           unless the destination itself says it has it not)
 //
 // `committed` divides "the source may resume" from "the source must never resume". Every transition is an
 // event of the run record; nothing else in the program decides this question.

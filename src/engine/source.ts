@@ -92,6 +92,8 @@ export class SourceEngine {
   /** The destination's verdict, withheld from the hypervisor until the destination engine says LOADED. */
   #heldVerdict: Buffer | undefined;
   #destinationLoaded = false;
+  /** Its verdict says that it could not load the guest: certain, and the hypervisor here resumes on it. */
+  #destinationRefused = false;
   #status: OutgoingStatus = {};
   #iteration = -1;
   #sampledMs = Number.NEGATIVE_INFINITY;
@@ -284,6 +286,7 @@ export class SourceEngine {
       void this.#commitTunnel();
       return;
     }
+    if (verdict !== undefined && verdict !== 0) this.#destinationRefused = true;
     if (verdict === 0 && this.#direct !== undefined) {
       // The destination has sent this after starting the guest.
       if (this.#stoppedMs !== undefined) this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
@@ -440,13 +443,11 @@ export class SourceEngine {
   /** A stock destination has closed the connection in good order. */
   #destinationEnded(): void {
     if (this.#ending || this.#destinationLoaded) return;
-    // It answers SHUT before it closes whenever it has loaded the guest: without that it has not, and what
-    // was read of it up to its end is complete. So the guest may go on here even when committed.
     const error = new DeltaveeError(
       "MIGRATION_FAILED",
       "Destination closed the connection without having loaded the guest (its own log says why)",
     );
-    void this.#fail(error, "not-taken");
+    void this.#fail(error);
   }
 
   #linkFailed(error: Error): void {
@@ -455,13 +456,13 @@ export class SourceEngine {
     void this.#fail(isOurs ? error : new LinkError("LINK_FAILED", text, { cause: error }));
   }
 
-  async #fail(error: Error, destination: "unknown" | "not-taken" = "unknown"): Promise<void> {
+  async #fail(error: Error): Promise<void> {
     if (this.#ending) return;
     this.#ending = true;
     const { vm, record } = this.#options;
     const failure =
       error instanceof DeltaveeError ? error : new DeltaveeError("INTERNAL", error.message, { cause: error });
-    const mayRunThere = this.#handover.committed && destination === "unknown";
+    const mayRunThere = this.#handover.committed && !this.#destinationRefused;
     let where: VmWhere;
     if (mayRunThere) {
       // The guest may be running there. A verdict of our own makes the hypervisor here complete, paused,

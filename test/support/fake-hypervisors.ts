@@ -110,6 +110,11 @@ export class FakeOutgoing implements OutgoingVm {
     this.#finish({ outcome: "cancelled", reason: "cancelled" });
   }
 
+  /** What cannot happen any more once it has completed. */
+  fail(reason: string): void {
+    this.#finish({ outcome: "failed", reason });
+  }
+
   async isRunning(): Promise<boolean | undefined> {
     return this.#faults.isStuck === true ? undefined : this.#world.running.has("source");
   }

@@ -42,12 +42,13 @@ export class Host {
       this.#stderr = `${this.#stderr}${text.toString()}`.slice(-STDERR_CHARACTERS_MAX);
     });
     this.#child.on("message", (report: Report) => this.#receive(report));
+    // Not "close": that does not come when we close the channel.
     this.#exited = new Promise((resolve) => {
       this.#child.once("error", (cause) => {
         this.#fail(new DeltaveeError("HYPERVISOR_FAILED", `The ${side} could not be started`, { cause }));
         resolve();
       });
-      this.#child.once("close", (code, signal) => {
+      this.#child.once("exit", (code, signal) => {
         const how = signal ?? `code ${code}`;
         const said = this.#stderr === "" ? "" : `: ${this.#stderr.trim()}`;
         this.#fail(new DeltaveeError("HYPERVISOR_FAILED", `The ${side}'s process ended (${how})${said}`));

@@ -1,0 +1,65 @@
+// Both engines, whole migrations on virtual time: the guest arrives byte for byte, in both modes, over any link.
+
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { arbitraryPlan, buildGuestStream } from "../../test/support/arbitrary-stream.ts";
+import { Migration } from "../../test/support/simulated-migration.ts";
+
+const modes = ["direct", "tunnel"] as const;
+const conditions = fc.record({
+  chunkBytes: fc.constantFrom(7, 1000, 65_536),
+  bufferBytes: fc.constantFrom(1, 20_000, 1 << 20),
+  delayMs: fc.constantFrom(0, 1, 40),
+  bytesPerSecond: fc.constantFrom(50_000, 1e6, 1e9),
+});
+/** Small messages on the return path come whole. */
+const local = fc.record({
+  chunkBytes: fc.constantFrom(100, 65_536),
+  bufferBytes: fc.constantFrom(1, 1 << 20),
+});
+const plan = arbitraryPlan(["none", "none", "none", "command", "device", "flag"]).map((plan) => ({
+  ...plan,
+  returnPath: true,
+}));
+
+describe.each(modes)("%s mode", (mode) => {
+  test("brings the guest over as it was when it was stopped, and only once", async () => {
+    const control = fc.constantFrom("ack" as const, "limit" as const);
+    const cacheBytes = fc.constantFrom(undefined, 0, 20_000, 1 << 22);
+    await fc.assert(
+      fc.asyncProperty(
+        plan,
+        conditions,
+        local,
+        control,
+        cacheBytes,
+        async (plan, link, hypervisorLink, control, cacheBytes) => {
+          const stream = buildGuestStream(plan);
+          const migration = new Migration({ mode, stream, link, hypervisorLink, control, cacheBytes });
+          const { sourceOutcome, destinationOutcome, world, loader } = await migration.run();
+          expect(sourceOutcome).toEqual({ outcome: "completed", vm: "running on destination" });
+          if (mode === "tunnel") {
+            expect(destinationOutcome).toMatchObject({ outcome: "completed", vm: "running on destination" });
+            expect(migration.committedTooEarly).toBe(false);
+          }
+          expect(world.history).toEqual(["source runs", "source stops", "destination runs"]);
+          expect(loader!.images.every((image, i) => image.equals(stream.images[i]!))).toBe(true);
+        },
+      ),
+      { numRuns: 60 },
+    );
+  });
+
+  test("says in its record what happened, in order", async () => {
+    const stream = buildGuestStream(fc.sample(arbitraryPlan(), { numRuns: 1, seed: 1 })[0]!);
+    const { sourceRecord } = await new Migration({ mode, stream, cacheBytes: 1 << 22 }).run();
+    const phases = sourceRecord.events.flatMap((event) => (event.type === "phase" ? [event.phase] : []));
+    expect(phases).toEqual(["setup", "iterating", "switchover", "committed", "completed"]);
+    expect(sourceRecord.events.at(-1)).toMatchObject({
+      type: "summary",
+      outcome: "completed",
+      vm: "running on destination",
+      handedOverBytes: stream.bytes.length,
+    });
+  });
+});

@@ -1,0 +1,183 @@
+// A whole migration on virtual time: source engine, link, destination (an engine, or a stock hypervisor), and
+// hypervisors at both ends that play a stream and load it. `disturb` does what a test wants to go wrong.
+
+import { VirtualClock } from "../../src/base/clock.ts";
+import { availableEntropyCodecs } from "../../src/codec/entropy.ts";
+import { DestinationEngine, type DestinationOutcome } from "../../src/engine/destination.ts";
+import { SourceEngine, type SourceOutcome } from "../../src/engine/source.ts";
+import { PageCache } from "../../src/memory/page-cache.ts";
+import { RunRecord } from "../../src/record/writer.ts";
+import type { Frame } from "../../src/wire/frame.ts";
+import { FrameReader } from "../../src/wire/frame-reader.ts";
+import type { GuestStream } from "./arbitrary-stream.ts";
+import {
+  FakeIncoming,
+  FakeOutgoing,
+  type IncomingFaults,
+  type OutgoingFaults,
+  StockDestination,
+  World,
+} from "./fake-hypervisors.ts";
+import type { Loader } from "./loader.ts";
+import { type ChannelConditions, type MemoryChannel, memoryChannels } from "./memory-channel.ts";
+
+export interface MigrationSetup {
+  mode: "direct" | "tunnel";
+  stream: GuestStream;
+  control?: "ack" | "limit";
+  link?: Partial<ChannelConditions>;
+  hypervisorLink?: Partial<ChannelConditions>;
+  outgoing?: OutgoingFaults;
+  incoming?: IncomingFaults;
+  /** Undefined: method standard. */
+  cacheBytes?: number | undefined;
+  downtimeMsMax?: number;
+  /** Another hypervisor at the destination, so that it refuses. */
+  refused?: boolean;
+  /** Done once, at the first step at which `when` is true. */
+  disturb?: { when: (migration: Migration) => boolean; action: (migration: Migration) => void };
+}
+
+/** Longer than any time-out of the engines, all of them together. */
+const HANG_MS = 10 * 60_000;
+/** What is watched after both sides say that it is over. */
+const AFTERMATH_MS = 60_000;
+
+export class Migration {
+  readonly clock = new VirtualClock();
+  readonly world = new World();
+  readonly sourceRecord = new RunRecord({ clock: this.clock });
+  readonly destinationRecord = new RunRecord({ clock: this.clock });
+  readonly outgoing: FakeOutgoing;
+  readonly incoming: FakeIncoming | undefined;
+  readonly stock: StockDestination | undefined;
+  readonly source: SourceEngine;
+  readonly destination: DestinationEngine | undefined;
+  readonly sourceEnd: MemoryChannel;
+  readonly destinationEnd: MemoryChannel;
+  /** Frames that each side has sent, by type. */
+  readonly sourceFrames: string[] = [];
+  readonly destinationFrames: string[] = [];
+  /** COMMIT went out before the source hypervisor had completed. */
+  committedTooEarly = false;
+  /** Length of the world's history when COMMIT went out. */
+  committedAt: number | undefined;
+  sourceOutcome: SourceOutcome | undefined;
+  destinationOutcome: DestinationOutcome | undefined;
+  readonly #disturb: MigrationSetup["disturb"];
+  #disturbed = false;
+
+  constructor(setup: MigrationSetup) {
+    const { clock, world } = this;
+    const session = "00112233445566778899aabbccddeeff";
+    const own = {
+      deltavee: "0.1.0",
+      entropyCodecs: availableEntropyCodecs(),
+      hypervisor: { kind: "qemu" as const, version: "10.0.2" },
+    };
+    this.#disturb = setup.disturb;
+    [this.sourceEnd, this.destinationEnd] = memoryChannels(clock, { bufferBytes: 1 << 20, ...setup.link });
+    const hypervisorLink = setup.hypervisorLink ?? {};
+    this.outgoing = new FakeOutgoing(
+      world,
+      clock,
+      setup.stream,
+      setup.control ?? "ack",
+      hypervisorLink,
+      setup.outgoing,
+    );
+    if (setup.mode === "tunnel") {
+      tap(this.sourceEnd, (frame) => {
+        this.sourceFrames.push(frame.type);
+        if (frame.type !== "commit") return;
+        this.committedAt = world.history.length;
+        this.committedTooEarly = this.outgoing.end?.outcome !== "completed";
+      });
+      tap(this.destinationEnd, (frame) => this.destinationFrames.push(frame.type));
+      this.incoming = new FakeIncoming(world, clock, hypervisorLink, setup.incoming);
+      const kind = setup.refused === true ? ("v86" as const) : ("qemu" as const);
+      this.destination = new DestinationEngine({
+        channel: this.destinationEnd,
+        vm: this.incoming,
+        own: { ...own, hypervisor: { kind, version: "1" } },
+        clock,
+        record: this.destinationRecord,
+      });
+    } else this.stock = new StockDestination(world, this.destinationEnd, setup.incoming);
+    const { cacheBytes } = setup;
+    this.source = new SourceEngine({
+      vm: this.outgoing,
+      channel: this.sourceEnd,
+      ...(setup.mode === "tunnel" ? { tunnel: { ...own, session } } : {}),
+      downtimeMsMax: setup.downtimeMsMax ?? 60_000,
+      cacheFactory:
+        cacheBytes === undefined
+          ? undefined
+          : (pageBytes) => new PageCache({ pageBytes, limitBytes: cacheBytes }),
+      clock,
+      record: this.sourceRecord,
+      defer: (callback) => void clock.after(0, callback),
+    });
+  }
+
+  get loader(): Loader | undefined {
+    return (this.incoming ?? this.stock)?.side?.loader;
+  }
+
+  /** Everything has arrived at the destination hypervisor. */
+  get isLoaded(): boolean {
+    return (this.incoming ?? this.stock)?.side?.complete === true;
+  }
+
+  get phase(): string {
+    const phases = this.sourceRecord.events.filter((event) => event.type === "phase");
+    return phases.at(-1)?.phase ?? "";
+  }
+
+  /** Runs until both sides are done, and a while longer. @throws Error when that never happens */
+  async run(): Promise<this> {
+    void this.source.run().then((outcome) => {
+      this.sourceOutcome = outcome;
+    });
+    void this.destination?.run().then((outcome) => {
+      this.destinationOutcome = outcome;
+    });
+    const isOver = () =>
+      this.sourceOutcome !== undefined &&
+      (this.destination === undefined || this.destinationOutcome !== undefined);
+    await this.#runUntil(isOver, HANG_MS);
+    if (!isOver()) {
+      throw new Error(
+        `nothing happens any more: source ${this.sourceOutcome?.outcome ?? this.phase}, destination ` +
+          `${this.destinationOutcome?.outcome}, ${this.sourceFrames.join(" ")} / ${this.destinationFrames.join(" ")}`,
+      );
+    }
+    await this.#runUntil(() => false, AFTERMATH_MS);
+    return this;
+  }
+
+  async #runUntil(isOver: () => boolean, ms: number): Promise<void> {
+    const endMs = this.clock.nowMs() + ms;
+    for (;;) {
+      // Whatever waits for a promise goes first.
+      await new Promise((resolve) => setImmediate(resolve));
+      if (this.#disturb !== undefined && !this.#disturbed && this.#disturb.when(this)) {
+        this.#disturbed = true;
+        this.#disturb.action(this);
+        continue;
+      }
+      if (isOver()) return;
+      const dueMs = this.clock.nextDueMs();
+      if (dueMs === undefined || dueMs > endMs) return;
+      this.clock.advance(dueMs - this.clock.nowMs());
+    }
+  }
+}
+
+function tap(channel: MemoryChannel, see: (frame: Frame) => void): void {
+  const reader = new FrameReader();
+  channel.onWrite = (bytes) => {
+    reader.push(bytes);
+    for (let frame = reader.next(); frame !== undefined; frame = reader.next()) see(frame);
+  };
+}
