@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { Command, CommanderError, Option } from "commander";
 import { toError, UsageError } from "../src/base/errors.ts";
 import { formatBytesPerSecond, formatMs, parseBytesPerSecond, parseMs } from "../src/base/units.ts";
-import { findQemus } from "../test/support/qemu-binaries.ts";
+import { findQemus, type QemuBinary } from "../test/support/qemu-binaries.ts";
 import { type Measurement, measure, type Scene } from "./measure.ts";
 import { METHODS, type Method, REFERENCE_METHOD } from "./methods.ts";
 import { makeLink } from "./network.ts";
@@ -30,13 +30,15 @@ interface Options {
 
 const program = new Command("bench:peers")
   .description("Deltavee against QEMU's own migration methods, over one link in one run. Needs root.")
-  .option("--link <rate>", "rate of the link, each way", parseBytesPerSecond, parseBytesPerSecond("100mbit"))
+  .addOption(withDefault("--link <rate>", "rate of the link, each way", parseBytesPerSecond, "100mbit"))
   .addOption(oneOf("--workload <name>", "what the guest does", WORKLOADS))
   .addOption(oneOf("--guest <name>", "what runs in the VM", GUESTS))
   .option("--qemu <version>", "7.2 or 10.0, on both sides", "10.0")
-  .option("--methods <names>", METHODS.map(({ name }) => name).join(","), parseMethods, METHODS)
+  .addOption(withDefault("--methods <names>", "which of them", parseMethods, namesOf(METHODS)))
   .option("--runs <count>", "runs per method, taken in turns", parseCount, 1)
-  .option("--time-limit <duration>", "what has not converged by then is cancelled", parseMs, 60_000)
+  .addOption(
+    withDefault("--time-limit <duration>", "what has not converged by then is cancelled", parseMs, "60s"),
+  )
   .option("--json <file>", "append each measurement, one JSON object a line")
   .option("--markdown <file>", "write the table into its section of this file")
   .option("--records <folder>", "keep Deltavee's run records")
@@ -69,7 +71,7 @@ async function main(options: Options): Promise<void> {
   } finally {
     link.remove();
   }
-  publish(results, options);
+  publish(results, options, binary);
   if (results.failures.length > 0) process.exitCode = 1;
 }
 
@@ -79,7 +81,14 @@ interface Results {
 }
 
 /** The methods take turns, so that what else the machine does meets them all. */
-async function measureAll(scene: Scene, { methods, runs, records, json }: Options): Promise<Results> {
+async function measureAll(scene: Scene, options: Options): Promise<Results> {
+  const { methods, runs, records, json } = options;
+  const setting = {
+    linkBytesPerSecond: options.link,
+    workload: options.workload.name,
+    guest: options.guest.name,
+    qemu: options.qemu,
+  };
   const measurements: Measurement[] = [];
   const failures: string[] = [];
   for (let run = 1; run <= runs; run++) {
@@ -89,8 +98,8 @@ async function measureAll(scene: Scene, { methods, runs, records, json }: Option
       try {
         const measurement = await measure(scene, method, run, recordFile);
         measurements.push(measurement);
-        console.error(plainText(tableOf([method], [measurement], REFERENCE_METHOD)));
-        if (json !== undefined) appendFileSync(json, `${JSON.stringify(measurement)}\n`);
+        console.error(plainText(tableOf([method], [measurement], REFERENCE_METHOD).slice(1)));
+        if (json !== undefined) appendFileSync(json, `${JSON.stringify({ ...setting, ...measurement })}\n`);
       } catch (thrown) {
         // A migration that failed does not take the others with it: it is told with the result.
         failures.push(`${method.title}, run ${run}, failed: ${toError(thrown).message}`);
@@ -101,9 +110,9 @@ async function measureAll(scene: Scene, { methods, runs, records, json }: Option
   return { measurements, failures };
 }
 
-function publish({ measurements, failures }: Results, options: Options): void {
+function publish({ measurements, failures }: Results, options: Options, binary: QemuBinary): void {
   const table = tableOf(options.methods, measurements, REFERENCE_METHOD);
-  const setting = settingOf(options);
+  const setting = settingOf(options, binary);
   console.log(["", ...setting, "", plainText(table), ...failures].join("\n"));
   if (options.markdown === undefined) return;
   const { workload, guest, qemu } = options;
@@ -115,8 +124,8 @@ function publish({ measurements, failures }: Results, options: Options): void {
 }
 
 /** What the table's numbers hold for. */
-function settingOf({ link, workload, guest, qemu, runs, timeLimit }: Options): string[] {
-  const version = findQemus().get(qemu)!.version;
+function settingOf(options: Options, { version }: QemuBinary): string[] {
+  const { link, workload, guest, runs, timeLimit } = options;
   const runsText = runs === 1 ? "one run each" : `median (lowest–highest) of ${runs} runs, taken in turns`;
   return [
     `command: npm run bench:peers -- ${process.argv.slice(2).join(" ")}`,
@@ -140,26 +149,37 @@ function cleanUpWhenInterrupted({ started, link }: Scene): void {
   process.once("SIGTERM", () => cleanUp(143));
 }
 
+/** Shows its default as it would be typed. */
+function withDefault<Value>(
+  flags: string,
+  what: string,
+  parse: (text: string) => Value,
+  text: string,
+): Option {
+  return new Option(flags, what).argParser(parse).default(parse(text), text);
+}
+
 /** Of several named things one, the first being the default. */
 function oneOf<Named extends { name: string }>(
   flags: string,
   what: string,
   choices: readonly Named[],
 ): Option {
-  const names = choices.map(({ name }) => name).join(", ");
-  return new Option(flags, `${what}: ${names}`)
-    .argParser((text) => find(choices, text, names))
-    .default(choices[0], choices[0]!.name);
+  const parse = (text: string) => find(choices, text);
+  return withDefault(flags, `${what}: ${namesOf(choices)}`, parse, choices[0]!.name);
+}
+
+function namesOf(choices: readonly { name: string }[]): string {
+  return choices.map(({ name }) => name).join(",");
 }
 
 function parseMethods(text: string): Method[] {
-  const names = METHODS.map(({ name }) => name).join(", ");
-  return text.split(",").map((name) => find(METHODS, name.trim(), names));
+  return text.split(",").map((name) => find(METHODS, name.trim()));
 }
 
-function find<Named extends { name: string }>(choices: readonly Named[], name: string, names: string): Named {
+function find<Named extends { name: string }>(choices: readonly Named[], name: string): Named {
   const found = choices.find((choice) => choice.name === name);
-  if (found === undefined) throw new UsageError(`There is no "${name}" (${names})`);
+  if (found === undefined) throw new UsageError(`There is no "${name}" (${namesOf(choices)})`);
   return found;
 }
 

@@ -1,10 +1,8 @@
 // The guests and what they do while they are moved. The workload's options are those of the test guests
-// (guest/README.md); the numbers are explained in docs/benchmarks.md.
+// (guest/README.md).
 
-import { execFileSync } from "node:child_process";
-import { homedir } from "node:os";
-import { join } from "node:path";
-import { PACKAGE_ROOT } from "../test/support/package-root.ts";
+import { UsageError } from "../src/base/errors.ts";
+import { linuxGuest } from "../test/support/linux-guest.ts";
 import { GUEST_KERNEL, type QemuOptions } from "../test/support/qemu-vm.ts";
 
 export interface Workload {
@@ -42,30 +40,21 @@ export interface Guest {
 
 const MEMORY_MIB = 512;
 
-const bareGuest: Guest = {
+const bare: Guest = {
   name: "bare",
   description: "the bare-metal test guest (guest/guest.elf)",
   boot: ({ options }) => ({ kernel: GUEST_KERNEL, append: options, memoryMiB: MEMORY_MIB }),
 };
 
-const linuxGuest: Guest = {
+const linux: Guest = {
   name: "linux",
   description: "Debian's cloud kernel with one static program as init (guest/linux)",
   boot: ({ options }) => {
-    const folder = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "deltavee/guest-linux");
-    return {
-      kernel: lastLine(join(PACKAGE_ROOT, "guest/linux/fetch-kernel.sh"), folder),
-      initrd: lastLine(join(PACKAGE_ROOT, "guest/linux/build.sh"), folder),
-      append: `console=ttyS0 quiet panic=-1 ${options}`,
-      memoryMiB: MEMORY_MIB,
-    };
+    const boot = linuxGuest(options);
+    if (boot === undefined) throw new UsageError("Without the Linux guest there is --guest bare");
+    return { ...boot, memoryMiB: MEMORY_MIB };
   },
 };
 
-export const GUESTS: readonly Guest[] = [linuxGuest, bareGuest];
-
-/** Both scripts print the path of what they have made, last. */
-function lastLine(script: string, folder: string): string {
-  const text = execFileSync(script, [folder], { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
-  return text.trimEnd().split("\n").at(-1)!;
-}
+/** The first one is the default. */
+export const GUESTS: readonly Guest[] = [linux, bare];

@@ -7,7 +7,7 @@ import { CancelledError, DeltaveeError } from "../base/errors.ts";
 import { formatBytesPerSecond, formatMs, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import { type RunFigures, runFigures } from "../report/figures.ts";
 import { htmlReport } from "../report/html/page.ts";
-import { sideBySideText } from "../report/summary.ts";
+import { comparisonText } from "../report/summary.ts";
 import { onInterrupt } from "./common.ts";
 import { type Display, openDisplay } from "./demo/display.ts";
 import {
@@ -47,11 +47,13 @@ ${workloadHelp()}
 
 Hypervisors:
   v86     embedded, needs nothing
-  qemu    qemu-system-x86_64 (see --qemu), with KVM where that works; "standard" is then QEMU's own migration
+  qemu    qemu-system-x86_64 (see --qemu), with KVM where that works; standard pre-copy is then
+          QEMU's own, without anything of Deltavee's
   auto    v86; qemu where v86 does not run
 
-The report and both run records go into a new folder, ./deltavee-report-DATE-TIME unless --out names another.
-Exit codes: 0 the guest has moved twice, whole; 1 it has not, the message says why; 2 wrong usage; 130 Ctrl-C.
+The report and both run records go into a new folder: ./deltavee-report-DATE-TIME, or the one
+that --out names. Exit codes: 0 the guest has moved twice, whole; 1 it has not, and the message
+says why; 2 wrong usage; 130 Ctrl-C.
 
 Examples:
   npm start
@@ -155,8 +157,9 @@ function introText({ link, delay, workload, memory }: Options, hypervisor: strin
   const delayText = delay === 0 ? "" : `, ${formatMs(delay)} each way`;
   const seconds = Math.round(expectedMs(WORKLOADS[workload], memory, link) / 5000) * 5;
   return `
-A running VM moves from one process to another over a slow link: first by standard pre-copy, which sends
-every changed page whole, then with delta compression. Takes about ${seconds} s.
+A running VM moves from one process to another over a slow link: first by
+standard pre-copy, which sends every changed page whole, then with delta
+compression. That takes about ${seconds} s.
 
   link        ${formatBytesPerSecond(link)}${delayText}
   hypervisor  ${hypervisor}
@@ -175,7 +178,7 @@ function endText(
   const verdict = standard && delta && verdictText(standard, delta);
   const records = results.map(({ label }) => folder.recordPath(label));
   return [
-    `\n${sideBySideText(results)}`,
+    `\n${comparisonText(results)}`,
     ...(verdict === undefined ? [] : [`${verdict}\n`]),
     `Report:  ${folder.reportPath}`,
     ...records.map((path, index) => `${index === 0 ? "Records: " : "         "}${path}`),

@@ -3,7 +3,7 @@
 // guest run only after COMMIT. Protocol: wire/PROTOCOL.md.
 
 import type { Clock } from "../base/clock.ts";
-import { DeltaveeError, toError, type VmWhere } from "../base/errors.ts";
+import { DeltaveeError, type ErrorCode, toError, type VmWhere } from "../base/errors.ts";
 import { entropyCoderOf } from "../codec/entropy.ts";
 import type { RunRecord } from "../record/writer.ts";
 import type { Welcome } from "../wire/bodies.ts";
@@ -33,6 +33,9 @@ export interface DestinationOutcome {
   /** False: whoever connected never got as far as a migration. The VM was not touched, another may come. */
   welcomed: boolean;
 }
+
+/** The hypervisor, or the way to it, is gone: nobody can say what it has done. */
+const OUT_OF_REACH: ReadonlySet<ErrorCode> = new Set(["QMP_INTERRUPTED", "QMP_UNAVAILABLE"]);
 
 const NO_PAGES = {
   zeroPages: 0,
@@ -203,7 +206,8 @@ export class DestinationEngine {
       this.#peer.send(abortFrame("HYPERVISOR_FAILED", error.message));
       this.#peer.end();
       record.add({ type: "phase", phase: "failed" });
-      this.#finish("failed", "paused on destination", error);
+      const outOfReach = error instanceof DeltaveeError && OUT_OF_REACH.has(error.code);
+      this.#finish("failed", outOfReach ? "unknown" : "paused on destination", error);
       return;
     }
     if (!this.#over) {

@@ -49,10 +49,7 @@ export class DirectLink implements SourceLink {
         this.#heardMs = clock.nowMs();
         listener.room();
       },
-      ended: () => {
-        this.#stopWatching();
-        listener.ended();
-      },
+      ended: () => listener.ended(),
       failed: (error) => this.#failed(error),
     });
   }
@@ -75,7 +72,7 @@ export class DirectLink implements SourceLink {
       inFlightBytes: this.#pingAllowed ? this.#window.inFlightBytes : 0,
       windowBytes: this.#window.windowBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
-      roundTripMs: this.#window.roundTripMs,
+      roundTripMs: this.#window.currentRoundTripMs,
     };
   }
 

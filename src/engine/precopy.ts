@@ -188,6 +188,7 @@ export class PrecopyVm implements OutgoingVm {
       this.#writer.ramSectionEnd();
       await this.#firstPass();
       while (!this.#limitReached()) {
+        await this.#rest();
         const dirty = await this.#scan();
         if (this.#mayStop && dirty.length <= this.#remainingPagesMax) break;
         await this.#iterate(dirty);
@@ -225,9 +226,12 @@ export class PrecopyVm implements OutgoingVm {
       this.#writer.ramSectionEnd();
     }
     await this.#flush();
+  }
+
+  /** Until the next scan may begin, or at once when the guest may be stopped. */
+  async #rest(): Promise<void> {
     const restMs = SCAN_EVERY_MS - this.#sinceScanMs;
-    if (restMs <= 0) return;
-    let rested = false;
+    let rested = restMs <= 0;
     const cancelTimer = this.#clock.after(restMs, () => {
       rested = true;
       this.#wake();
@@ -243,10 +247,9 @@ export class PrecopyVm implements OutgoingVm {
     this.#cutShort = false;
     const dirty = await this.#guest.scan();
     const elapsedMs = this.#sinceScanMs;
-    if (elapsedMs > 0) {
-      // What was left unsent is dirty in any case.
-      const newPages = Math.max(0, dirty.length - this.#unsentPages);
-      this.#dirtyPagesPerSecond = (newPages / elapsedMs) * 1000;
+    // What was left unsent is dirty in any case: it would say nothing of the rate.
+    if (elapsedMs > 0 && this.#unsentPages === 0) {
+      this.#dirtyPagesPerSecond = (dirty.length / elapsedMs) * 1000;
     }
     this.#scannedMs = this.#clock.nowMs();
     this.#unsentPages = dirty.length;

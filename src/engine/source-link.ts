@@ -18,6 +18,7 @@ export interface LinkFigures {
   inFlightBytes: number;
   windowBytes: number;
   linkBytesPerSecond: number;
+  /** Without queueing, but with what an answer is overdue by: nobody should stop a guest for a link that stands still. */
   roundTripMs: number | undefined;
 }
 

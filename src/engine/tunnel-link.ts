@@ -78,7 +78,7 @@ export class TunnelLink implements SourceLink {
       inFlightBytes: this.#window.inFlightBytes,
       windowBytes: this.#window.windowBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
-      roundTripMs: this.#window.roundTripMs,
+      roundTripMs: this.#window.currentRoundTripMs,
     };
   }
 
@@ -151,25 +151,17 @@ export class TunnelLink implements SourceLink {
     return Math.min(BATCH_BYTES_MAX, Math.max(BATCH_BYTES_MIN, (this.#window.windowBytes / 2) * ratio));
   }
 
-  /** How long the link is busy with what is under way: without what has arrived and is only not yet known to have. */
-  get #coveredMs(): number {
-    const { inFlightBytes, linkBytesPerSecond, roundTripMs = 0 } = this.#window;
-    if (linkBytesPerSecond === 0) return 0;
-    return Math.max(0, (inFlightBytes / linkBytesPerSecond) * 1000 - roundTripMs);
-  }
-
   #sendBatch(writer: StreamWriter): void {
     const { output } = writer;
     const rawBytes = Math.min(output.length, BATCH_BYTES_MAX, RAW_BYTES_MAX);
     const raw = output.bytes.subarray(0, rawBytes);
     const startMs = this.#clock.nowMs();
-    const coveredMs = this.#coveredMs;
     this.#lastBatchMs = startMs;
     const coded = encodeBatch(raw, this.#coder!, this.#effort.level);
     // Incompressible bytes come back as they are: the channel keeps what it is given, the writer's buffer is reused.
     if (coded.bytes.buffer === raw.buffer) coded.bytes = raw.slice();
-    const idleMs = Math.max(0, this.#clock.nowMs() - startMs - coveredMs);
-    this.#effort.observe(coded.bytes.length, idleMs, this.#window.linkBytesPerSecond);
+    const encodeMs = this.#clock.nowMs() - startMs;
+    this.#effort.observe(coded.bytes.length, encodeMs, this.#window.linkBytesPerSecond);
     const before = this.#peer.wireBytes;
     const frame = dataFrame(this.#peer.dataSequence + 1, coded.codecId, raw, coded.bytes);
     this.#blocked = !this.#peer.send(frame);

@@ -157,6 +157,18 @@ test("nothing is known before the first answer, and then at once", () => {
   expect([window.linkBytesPerSecond, window.roundTripMs, window.inFlightBytes]).toEqual([2e6, 10, 20_000]);
 });
 
+test("a link that stands still shows as a round trip that becomes longer and longer", () => {
+  const conditions = { bytesPerSecond: 20 * MBIT, roundTripMs: 20, jitterMs: 5 };
+  const { link, window, clock } = simulate(conditions);
+  for (let i = 0; i < 100; i++) {
+    link.run(97);
+    if (i > 20) expect(window.currentRoundTripMs).toBe(window.roundTripMs);
+  }
+  clock.atMs += 1000;
+  expect(window.currentRoundTripMs).toBeGreaterThan(1000);
+  expect(window.roundTripMs).toBeLessThan(50);
+});
+
 test("several markers answered at once count as one, more than were set are our own mistake", () => {
   const clock = new SetClock();
   const window = new DeliveryWindow(clock);

@@ -15,8 +15,8 @@ export const WINDOW_BYTES_MAX = 256 * 1024 * 1024;
 /** Before anything is known of the link. */
 const WINDOW_BYTES_INITIAL = 32 * 1024;
 /** Bytes between two markers: half of the queue, but neither a few packets nor more than keeps a turn short. */
-export const TURN_BYTES_MIN = 4 * 1024;
-export const TURN_BYTES_MAX = 16 * 1024;
+const TURN_BYTES_MIN = 4 * 1024;
+const TURN_BYTES_MAX = 16 * 1024;
 /** Markers that may be unanswered; a sender asks `mayMark` before it sets one. */
 export const MARKERS_MAX = 1024;
 
@@ -27,6 +27,8 @@ const RATE_MEMORY_MS = 1000;
  * trip is remembered until two such moments have passed, so that what is known always includes one.
  */
 const DRAIN_EVERY_MS = 5000;
+/** Answers later than this many queues are no longer a matter of queueing. */
+const OVERDUE_QUEUES = 5;
 /** Samples over less time than this say more about timers than about the link. */
 const SAMPLE_MS_MIN = 2;
 
@@ -110,6 +112,14 @@ export class DeliveryWindow {
   get roundTripMs(): number | undefined {
     const minMs = Math.min(this.#roundTripMin, this.#roundTripMinBefore);
     return Number.isFinite(minMs) ? minMs : undefined;
+  }
+
+  /** The round trip, and what the oldest marker is overdue by, if it is: the link may stand still. */
+  get currentRoundTripMs(): number | undefined {
+    const { roundTripMs } = this;
+    if (roundTripMs === undefined || this.#count === 0) return roundTripMs;
+    const ageMs = this.#clock.nowMs() - this.#markers[this.#first]!.sentMs;
+    return ageMs > roundTripMs + OVERDUE_QUEUES * QUEUE_MS ? ageMs : roundTripMs;
   }
 
   get unansweredMarkers(): number {

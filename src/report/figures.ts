@@ -195,6 +195,7 @@ function pagesBetween(earlier: PageClasses, later: PageClasses): PageClasses {
 export interface RatePoint {
   /** Middle of the span that the rates are averaged over. */
   readonly atMs: number;
+  /** What has arrived, as far as is known: at switchover much is sent at once, which only fills buffers. */
   readonly wireBytesPerSecond: number;
   /**
    * Guest pages settled, at their full size, however few bytes that took: what races the dirty rate. Without zero
@@ -217,7 +218,7 @@ export function ratesOverTime(events: readonly RecordEvent[], spanMs: number): R
     const { dirtyPagesPerSecond } = to;
     points.push({
       atMs: (from.atMs + to.atMs) / 2,
-      wireBytesPerSecond: Math.max(0, to.wireBytes - from.wireBytes) / seconds,
+      wireBytesPerSecond: Math.max(0, arrivedBytes(to) - arrivedBytes(from)) / seconds,
       guestBytesPerSecond:
         (Math.max(0, filledPages(to.pages) - filledPages(from.pages)) * PAGE_BYTES) / seconds,
       dirtyBytesPerSecond: dirtyPagesPerSecond === undefined ? undefined : dirtyPagesPerSecond * PAGE_BYTES,
@@ -225,6 +226,10 @@ export function ratesOverTime(events: readonly RecordEvent[], spanMs: number): R
     from = to;
   }
   return points;
+}
+
+function arrivedBytes({ wireBytes, inFlightBytes }: EventOf<"sample">): number {
+  return Math.max(0, wireBytes - inFlightBytes);
 }
 
 function filledPages(pages: PageClasses): number {

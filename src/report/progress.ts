@@ -132,13 +132,13 @@ export function progressLine(state: ProgressState, columns: number): string {
     state.phase === "iterating" && state.iteration !== undefined
       ? `iteration ${state.iteration}`
       : state.phase;
-  if (state.marks.length === 0) return step.slice(0, Math.max(0, columns));
+  const label = state.label === undefined ? [] : [plain(state.label)];
+  if (state.marks.length === 0) return [...label, step].join("  ").slice(0, Math.max(0, columns));
 
   const { wireBytes, handedOverBytes, remainingBytes } = state;
   const rateBytesPerSecond = perSecond(state, "wireBytes");
   const time = remainingTime(state);
   // Padded to the longest usual value, so that the line does not jump while its figures change.
-  const label = state.label === undefined ? [] : [plain(state.label)];
   const steps = step.padEnd("iteration 12".length);
   const rate = (rateBytesPerSecond === undefined ? "-" : formatBytesPerSecond(rateBytesPerSecond)).padStart(
     12,

@@ -216,7 +216,7 @@ export function comparisonRows(runs: readonly RunFigures[]): { name: string; cel
     row("cache hits", (run) => optional(run.cache, hitRatioText)),
     row("CPU", (run) => optional(run.cpuMs, formatMs)),
     row("outcome", (run) => run.outcome),
-    row("VM", (run) => plain(run.vm)),
+    row("VM", (run) => plain(run.vm).replace(/^running on /, "")),
     row("memory verified", (run) =>
       optional(run.memoryVerified, (verified) => (verified ? "yes" : "NO, IT DIFFERS")),
     ),
@@ -224,14 +224,18 @@ export function comparisonRows(runs: readonly RunFigures[]): { name: string; cel
 }
 
 /** One column per run, downtime first. */
-export function sideBySideText(runs: readonly RecordedRun[]): string {
-  const figures = runs.map(runFigures);
+export function comparisonText(runs: readonly RecordedRun[]): string {
   const table = [
     ["", ...runs.map(({ label }) => plain(label))],
-    ...comparisonRows(figures).map(({ name, cells }) => [name, ...cells]),
+    ...comparisonRows(runs.map(runFigures)).map(({ name, cells }) => [name, ...cells]),
   ];
-  const verdict = comparisonVerdict(figures);
-  return `${[...columns(table, true), ...(verdict.length === 0 ? [] : ["", ...verdict])].join("\n")}\n`;
+  return `${columns(table, true).join("\n")}\n`;
+}
+
+/** The table, and what it comes to. */
+export function sideBySideText(runs: readonly RecordedRun[]): string {
+  const verdict = comparisonVerdict(runs.map(runFigures));
+  return `${comparisonText(runs)}${verdict.length === 0 ? "" : `\n${verdict.join("\n")}\n`}`;
 }
 
 /** The second run against the first, in a few phrases; none unless there are two and both completed. */

@@ -4,54 +4,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { arbitraryPlan, buildGuestStream, type StreamPlan } from "../../test/support/arbitrary-stream.ts";
-import { be16, be32, be64, counted, END, PART, StreamBuilder } from "../../test/support/stream-builder.ts";
-import {
-  type Call,
-  describeCalls,
-  firstDifference,
-  Trace,
-  tracingHandler,
-} from "../../test/support/stream-trace.ts";
-import { QemuStreamError } from "../base/errors.ts";
-import { StreamReader } from "./reader.ts";
-
-interface Reading {
-  calls: Call[];
-  reader: StreamReader;
-  reason: string;
-  error: QemuStreamError | undefined;
-}
-
-/** `chunkBytes` gives the length of each chunk in turn. */
-function read(bytes: Uint8Array, chunkBytes: () => number): Reading {
-  const trace = new Trace();
-  const handler = tracingHandler(trace);
-  const reader = new StreamReader(handler);
-  let error: QemuStreamError | undefined;
-  try {
-    for (let at = 0; at < bytes.length; ) {
-      const length = Math.max(1, chunkBytes());
-      // A copy that is spoilt afterwards: the reader may keep nothing of a chunk.
-      const chunk = Buffer.from(bytes.subarray(at, at + length));
-      reader.push(chunk);
-      chunk.fill(0xee);
-      at += length;
-    }
-  } catch (thrown) {
-    if (!(thrown instanceof QemuStreamError)) throw thrown;
-    error = thrown;
-  }
-  return { calls: trace.calls, reader, reason: handler.reason, error };
-}
-
-const whole = (bytes: Uint8Array): Reading => read(bytes, () => bytes.length);
-const byteByByte = (bytes: Uint8Array): Reading => read(bytes, () => 1);
-
-function expectCalls(actual: readonly Call[], expected: readonly Call[]): void {
-  const at = firstDifference(actual, expected);
-  if (at !== -1)
-    expect(describeCalls(actual.slice(at, at + 3))).toEqual(describeCalls(expected.slice(at, at + 3)));
-}
+import { byteByByte, expectCalls, read, whole } from "../../test/support/read-stream.ts";
+import { PART, StreamBuilder } from "../../test/support/stream-builder.ts";
 
 const anyPlan = arbitraryPlan(["none", "none", "command", "device", "flag"]);
 const chunks = fc.array(fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 70_000 })), {
@@ -107,212 +61,7 @@ describe("any valid stream", () => {
   });
 });
 
-/** Header and configuration; the ram section has started, two blocks of two pages. */
-function started(): StreamBuilder {
-  const blocks = [
-    { idstr: "pc.ram", pages: 2 },
-    { idstr: "pc.bios", pages: 2 },
-  ];
-  return new StreamBuilder().header().configuration("pc").start(3, blocks).endSection();
-}
-
-const PAGE = new Uint8Array(4096).fill(7);
-const record = (address: number, ...rest: Uint8Array[]): Uint8Array =>
-  Buffer.concat([be64(address), ...rest]);
-const fullSection = (type: number, name: string, version: number): Uint8Array =>
-  Buffer.concat([Buffer.of(type), be32(8), counted(name), be32(0), be32(version)]);
-
-describe("goes opaque, and carries all on, at", () => {
-  const header = () => new StreamBuilder().header();
-  const unknown: [string, () => StreamBuilder, Uint8Array, RegExp][] = [
-    ["a TLS record", () => new StreamBuilder(), Buffer.from("160301020001", "hex"), /TLS/],
-    [
-      "another stream version",
-      () => new StreamBuilder(),
-      Buffer.from("5145564d00000004", "hex"),
-      /version 4/,
-    ],
-    [
-      "an unknown subsection",
-      () => header().configuration("pc"),
-      Buffer.concat([Buffer.of(5), counted("configuration/new"), be32(1)]),
-      /configuration\/new/,
-    ],
-    [
-      "target pages too large for XBZRLE",
-      () => header().configuration("pc"),
-      Buffer.concat([Buffer.of(5), counted("configuration/target-page-bits"), be32(1), be32(16)]),
-      /2\^16/,
-    ],
-    [
-      "a capability that changes the stream",
-      () => header().configuration("pc"),
-      Buffer.concat([
-        Buffer.of(5),
-        counted("configuration/capabilities"),
-        be32(1),
-        be32(2),
-        counted("x-ignore-shared"),
-        counted("mapped-ram"),
-      ]),
-      /mapped-ram/,
-    ],
-    ["an unknown command", () => header(), Buffer.concat([Buffer.of(8), be16(3), be16(0)]), /command 3/],
-    [
-      "a command between RAM sections",
-      () => started().section(PART).page(1, 0, PAGE).endSection(),
-      Buffer.concat([Buffer.of(8), be16(7), be16(0)]),
-      /command 7/,
-    ],
-    ["another live section", () => header(), fullSection(1, "dirty-bitmap", 1), /dirty-bitmap/],
-    ["an early device section", () => started(), fullSection(4, "virtio-gpu", 1), /virtio-gpu/],
-    ["another version of ram", () => header(), fullSection(1, "ram", 5), /version 5/],
-    ["an unknown section type", () => started(), Buffer.of(0x42), /0x42/],
-    ["the end of a stream without RAM", () => header(), Buffer.of(0), /no RAM/],
-    ["unknown flags", () => started().section(PART).zero(0, 0), record(0x100, counted("pc.ram")), /0x100/],
-    ["two flags at once", () => started().section(PART), record(0x0a, counted("pc.ram"), PAGE), /0xa/],
-    [
-      "a RAMBlock list after START",
-      () => new StreamBuilder().header().startWithoutList(8).endSection().section(PART),
-      record(4096 + 4),
-      /after START/,
-    ],
-    [
-      "a section without a footer",
-      () => started().section(END),
-      Buffer.concat([be64(0x10), Buffer.of(4)]),
-      /footer/,
-    ],
-  ];
-  test.each(unknown)("%s", (_what, before, bytes, reason) => {
-    const builder = before();
-    const offsetBytes = builder.lengthBytes;
-    const rest = Buffer.from("whatever follows: never looked at \x03\x00\x00\x00\x99");
-    builder.opaque().verbatim(Buffer.concat([bytes, rest]));
-    for (const reading of [whole(builder.bytes), byteByByte(builder.bytes)]) {
-      expect(reading.error).toBeUndefined();
-      expectCalls(reading.calls, builder.calls);
-      expect(reading.reason).toMatch(reason);
-      expect(reading.reader.isOpaque).toBe(true);
-      expect(reading.calls).toContainEqual(expect.objectContaining({ call: "opaque", offsetBytes }));
-      reading.reader.end();
-    }
-  });
-});
-
-describe("refuses, with offset and section,", () => {
-  const blockList = (...blocks: [string, number][]): Uint8Array =>
-    Buffer.concat(blocks.map(([name, bytes]) => Buffer.concat([counted(name), be64(bytes)])));
-  const ramStart = (totalBytes: number | bigint): StreamBuilder =>
-    new StreamBuilder()
-      .header()
-      .verbatim(fullSection(1, "ram", 4))
-      .verbatim(be64(BigInt(totalBytes) + 4n));
-  const inPart = () => started().section(PART);
-  const configured = () => new StreamBuilder().header().configuration("pc");
-  const many = Array.from({ length: 4097 }, (_, i): [string, number] => [`block${i}`, 0]);
-  // What is wrong, what stands before it, the wrong bytes, the message, the section, and how far in the trouble is.
-  const wrong: [string, StreamBuilder, Uint8Array, RegExp, string, number?][] = [
-    ["another magic", new StreamBuilder(), Buffer.from("HTTP/1.1"), /0x48545450/, "header"],
-    [
-      "a machine name without bounds",
-      new StreamBuilder().header(),
-      Buffer.concat([Buffer.of(7), be32(0xffffffff)]),
-      /Machine name/,
-      "configuration",
-    ],
-    [
-      "capabilities without bounds",
-      configured(),
-      Buffer.concat([Buffer.of(5), counted("configuration/capabilities"), be32(1), be32(257)]),
-      /257 capabilities/,
-      "subsections",
-    ],
-    [
-      "a section that never started",
-      started(),
-      Buffer.concat([Buffer.of(2), be32(4)]),
-      /Section 4/,
-      "sections",
-    ],
-    ["PART before START", configured(), Buffer.concat([Buffer.of(2), be32(3)]), /never started/, "sections"],
-    ["a second START of ram", started(), fullSection(1, "ram", 4), /starts twice/, "sections"],
-    ["an end before RAM is complete", started(), Buffer.of(0), /before RAM/, "sections"],
-    [
-      "a second RAMBlock list",
-      new StreamBuilder().header().start(3, [{ idstr: "pc.ram", pages: 1 }]),
-      record(4096 + 4),
-      /listed twice/,
-      "ram",
-    ],
-    [
-      "a RAMBlock longer than what is left",
-      ramStart(8192),
-      blockList(["a", 12288]),
-      /12288 bytes, 8192/,
-      "ram-blocks",
-    ],
-    ["a RAMBlock that ends inside a page", ramStart(8192), blockList(["a", 4097]), /4097/, "ram-blocks"],
-    ["a RAMBlock twice", ramStart(8192), blockList(["a", 4096], ["a", 4096]), /twice/, "ram-blocks", 10],
-    [
-      "too many RAMBlocks",
-      ramStart(4096),
-      blockList(...many),
-      /More than 4096/,
-      "ram-blocks",
-      blockList(...many.slice(0, 4096)).length,
-    ],
-    [
-      "more RAM than can be counted",
-      new StreamBuilder().header().verbatim(fullSection(1, "ram", 4)),
-      be64(2n ** 60n + 4n),
-      /RAM of/,
-      "ram",
-    ],
-    ["CONTINUE before any name", inPart(), record(0x28, PAGE), /CONTINUE/, "ram"],
-    ["a page of an unlisted RAMBlock", inPart(), record(8, counted("pc.rom\x1b"), PAGE), /"pc.rom\?"/, "ram"],
-    ["a page beyond its RAMBlock", inPart(), record(2 * 4096 + 8, counted("pc.ram"), PAGE), /8192/, "ram"],
-    [
-      "a page at an absurd offset",
-      inPart().zero(0, 0),
-      Buffer.from("fffffffffffff02201", "hex"),
-      /Page at/,
-      "ram",
-    ],
-    [
-      "another XBZRLE encoding",
-      inPart(),
-      record(0x40, counted("pc.ram"), Buffer.of(2, 0, 1, 0)),
-      /encoding 2/,
-      "ram",
-    ],
-    [
-      "a delta longer than a page",
-      inPart(),
-      record(0x40, counted("pc.ram"), Buffer.of(1), be16(4097)),
-      /4097 bytes/,
-      "ram",
-    ],
-    [
-      "the footer of another section",
-      inPart(),
-      Buffer.concat([be64(0x10), Buffer.of(0x7e), be32(9)]),
-      /Footer of section 9/,
-      "ram",
-      8,
-    ],
-  ];
-  test.each(wrong)("%s", (_what, before, bytes, message, section, ahead = 0) => {
-    const offsetBytes = before.lengthBytes + ahead;
-    const stream = Buffer.concat([before.bytes, bytes]);
-    for (const { error } of [whole(stream), byteByByte(stream)]) {
-      expect(error?.message).toMatch(message);
-      expect(error).toMatchObject({ code: "STREAM_CORRUPT", offsetBytes, section });
-    }
-  });
-});
-
-describe("limits:", () => {
+/** Header and configuration; the ram section has started, two blocks of two pages. */ describe("limits:", () => {
   test("never more than one element is held back", () => {
     const names = Array<string>(256).fill("x-ignore-shared");
     const builder = new StreamBuilder().header().configuration("m".repeat(4096)).capabilities(names);
@@ -320,7 +69,7 @@ describe("limits:", () => {
       .command(2, new Uint8Array(65_535))
       .start(3, [{ idstr: "n".repeat(255), pages: 1 }])
       .endSection();
-    builder.section(PART).page(0, 0, PAGE, true);
+    builder.section(PART).page(0, 0, new Uint8Array(4096).fill(7), true);
     const { bytes } = builder;
     for (let cut = 0; cut <= bytes.length; cut += 97) {
       const { reader, error } = read(bytes.subarray(0, cut), () => 4999);
@@ -331,7 +80,11 @@ describe("limits:", () => {
   });
 
   test("a page may straddle chunks larger than any element", () => {
-    const builder = started();
+    const blocks = [
+      { idstr: "pc.ram", pages: 2 },
+      { idstr: "pc.bios", pages: 2 },
+    ];
+    const builder = new StreamBuilder().header().configuration("pc").start(3, blocks).endSection();
     for (let i = 0; i < 200; i++)
       builder
         .section(PART)

@@ -135,7 +135,6 @@ export class StreamReader {
         return;
       }
       start = consumed - this.#carryBytes;
-      this.#carryBytes = 0;
     }
     const consumed = this.#parse(chunk, start, chunk.length, chunk.length);
     assert(chunk.length - consumed <= ELEMENT_BYTES_MAX, "an element is longer than ELEMENT_BYTES_MAX");

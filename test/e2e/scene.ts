@@ -18,7 +18,8 @@ export const TEXT_LOAD = "ws=32768 rate=500 pattern=text fill=text";
 /** What a guest does while something else is tested. */
 export const LIGHT_LOAD = "ws=16384 rate=500 pattern=sparse fill=random";
 
-const HEARTBEATS = 30;
+/** As many as tell that a guest is at work. */
+export const HEARTBEATS = 30;
 
 export type VmOptions = Pick<QemuOptions, "binary"> & Partial<QemuOptions>;
 

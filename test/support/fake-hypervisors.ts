@@ -172,6 +172,8 @@ export interface IncomingFaults {
   failsToResume?: boolean;
   /** Everything is loaded, but nobody hears of it. */
   isMute?: boolean;
+  /** Takes so many bytes of whatever comes for a guest. */
+  loadsAnything?: number;
 }
 
 /** What both kinds of destination have in common: a loader behind a channel. */
@@ -187,6 +189,7 @@ class LoadingSide {
     failed: (error: Error) => void,
   ) {
     this.loader = new Loader((message) => channel.write(message));
+    let takenBytes = 0;
     const fail = (error: Error) => {
       if (this.failed || this.complete) return;
       this.failed = true;
@@ -197,8 +200,10 @@ class LoadingSide {
     channel.listen({
       data: (bytes) => {
         if (this.failed) return;
+        takenBytes += bytes.length;
         try {
-          this.loader.push(bytes);
+          if (faults.loadsAnything === undefined) this.loader.push(bytes);
+          else this.loader.complete = takenBytes === faults.loadsAnything;
           if (this.loader.complete && faults.failsToLoad === true) throw new Error("device state is wrong");
         } catch (thrown) {
           fail(thrown as Error);
@@ -266,7 +271,7 @@ export class FakeIncoming implements IncomingVm {
 
   async begin(): Promise<Channel> {
     if (this.#faults.refuses === true) throw new Error("no memory");
-    const [ours, theirs] = memoryChannels(this.#clock, this.#conditions);
+    const [ours, theirs] = memoryChannels(this.#clock, { ...this.#conditions, spoils: false });
     this.side = new LoadingSide(
       ours,
       this.#faults,

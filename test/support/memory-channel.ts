@@ -1,6 +1,6 @@
 // Two ends of a connection in memory, on virtual time: pieces of any size, back-pressure, a rate, a delay, and
 // every way in which a connection can end. Strict about the contract of src/engine/ports.ts: what was written
-// must not change, and with `poisons` what was read is spoilt as soon as the call is over.
+// must not change, and what was read is spoilt as soon as the call is over, or the pause that it made.
 
 import type { Clock } from "../../src/base/clock.ts";
 import type { Channel, ChannelListener } from "../../src/engine/ports.ts";
@@ -12,7 +12,8 @@ export interface ChannelConditions {
   bufferBytes: number;
   delayMs: number;
   bytesPerSecond: number;
-  poisons: boolean;
+  /** False: what was read stays as it is, as with a socket, which never uses its buffers again. */
+  spoils: boolean;
 }
 
 const DEFAULTS: ChannelConditions = {
@@ -20,7 +21,7 @@ const DEFAULTS: ChannelConditions = {
   bufferBytes: 256 * 1024,
   delayMs: 0,
   bytesPerSecond: 1e9,
-  poisons: false,
+  spoils: true,
 };
 
 interface Piece {
@@ -28,6 +29,7 @@ interface Piece {
   /** What it was when it was written. */
   copy: Buffer;
   atBytes: number;
+  damagedByte: number;
   dueMs: number;
   written: (() => void) | undefined;
 }
@@ -44,7 +46,10 @@ export class MemoryChannel implements Channel {
   #queuedBytes = 0;
   #lineFreeMs = 0;
   #wantsDrain = false;
+  #damageAt = -1;
   #paused = false;
+  /** Bytes of the call that paused. */
+  #lent: Buffer | undefined;
   #ending = false;
   #deaf = false;
   /** Nothing written here arrives any more, and nobody is told. */
@@ -65,12 +70,13 @@ export class MemoryChannel implements Channel {
   write(bytes: Uint8Array, written?: () => void): boolean {
     if (this.#deaf || this.#ending) return false;
     this.onWrite(bytes);
+    const damagedByte = this.#damageAt - this.writtenBytes;
     this.writtenBytes += bytes.length;
     const { bytesPerSecond, delayMs, bufferBytes } = this.#conditions;
     const now = this.#clock.nowMs();
     this.#lineFreeMs = Math.max(now, this.#lineFreeMs) + (bytes.length / bytesPerSecond) * 1000;
     const dueMs = this.#lineFreeMs + delayMs;
-    this.#queue.push({ bytes, copy: Buffer.from(bytes), atBytes: 0, dueMs, written });
+    this.#queue.push({ bytes, copy: Buffer.from(bytes), atBytes: 0, damagedByte, dueMs, written });
     this.#queuedBytes += bytes.length;
     this.#schedule();
     if (this.#queuedBytes <= bufferBytes) return true;
@@ -84,6 +90,8 @@ export class MemoryChannel implements Channel {
 
   resume(): void {
     this.#paused = false;
+    if (this.#conditions.spoils) this.#lent?.fill(0xdb);
+    this.#lent = undefined;
     this.peer.#schedule();
   }
 
@@ -98,6 +106,11 @@ export class MemoryChannel implements Channel {
     this.#deaf = true;
     this.peer.#queue = [];
     this.end();
+  }
+
+  /** The byte of this number that is written here arrives changed. */
+  damageAt(offsetBytes: number): void {
+    this.#damageAt = offsetBytes;
   }
 
   /** The connection breaks: both sides are told, what is under way is lost. */
@@ -141,12 +154,15 @@ export class MemoryChannel implements Channel {
       if (!head.copy.equals(head.bytes)) throw new Error("bytes were changed after they had been written");
       const next = Math.min(head.copy.length, head.atBytes + this.#conditions.chunkBytes);
       const given = Buffer.from(head.copy.subarray(head.atBytes, next));
+      const damaged = head.damagedByte - head.atBytes;
+      if (damaged >= 0 && damaged < given.length) given[damaged]! ^= 0x40;
       this.#queuedBytes -= next - head.atBytes;
       head.atBytes = next;
       const isLast = next === head.copy.length;
       if (isLast) this.#queue.shift();
       listener.data(given);
-      if (this.#conditions.poisons) given.fill(0xdb);
+      if (peer.#paused) peer.#lent = given;
+      else if (this.#conditions.spoils) given.fill(0xdb);
       if (isLast && !this.#deaf) head.written?.();
       if (this.#wantsDrain && this.#queuedBytes === 0 && !this.#deaf) {
         this.#wantsDrain = false;

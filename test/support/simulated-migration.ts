@@ -55,7 +55,7 @@ export class Migration {
   readonly destination: DestinationEngine | undefined;
   readonly sourceEnd: MemoryChannel;
   readonly destinationEnd: MemoryChannel;
-  /** Frames that each side has sent, by type. */
+  /** Frames that each side has sent, by type, without KEEPALIVE. */
   readonly sourceFrames: string[] = [];
   readonly destinationFrames: string[] = [];
   /** COMMIT went out before the source hypervisor had completed. */
@@ -178,6 +178,8 @@ function tap(channel: MemoryChannel, see: (frame: Frame) => void): void {
   const reader = new FrameReader();
   channel.onWrite = (bytes) => {
     reader.push(bytes);
-    for (let frame = reader.next(); frame !== undefined; frame = reader.next()) see(frame);
+    for (let frame = reader.next(); frame !== undefined; frame = reader.next()) {
+      if (frame.type !== "keepalive") see(frame);
+    }
   };
 }

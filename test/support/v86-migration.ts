@@ -43,14 +43,17 @@ export interface V86MigrationOptions {
   onDestination?: (event: RecordEvent, migration: V86Migration) => void;
   /** After COMMIT, before the guest runs. */
   beforeResume?: (migration: V86Migration) => Promise<void>;
+  /** The guest stands still for as long as it takes. */
+  comparesMemory?: boolean;
 }
 
 export interface V86MigrationResult {
   source: SourceOutcome;
-  destination: DestinationOutcome;
+  /** Undefined: it was killed. */
+  destination: DestinationOutcome | undefined;
   sourceEvents: readonly RecordEvent[];
   destinationEvents: readonly RecordEvent[];
-  /** Pages that differed when both sides stood still, the source after its last scan, before the resumption. */
+  /** Pages that differed when both sides stood still, before the resumption; undefined if not compared. */
   differing: number[] | undefined;
   /** Sent by the source, as the link has counted. */
   linkBytes: number;
@@ -63,6 +66,7 @@ export class V86Migration {
   readonly #events: { source: RecordEvent[]; destination: RecordEvent[] };
   readonly #destinationSocket: Promise<Socket>;
   readonly #result: Promise<V86MigrationResult>;
+  #killed: () => void = () => {};
 
   static async start(options: V86MigrationOptions): Promise<V86Migration> {
     const folder = tempFolder();
@@ -146,6 +150,7 @@ export class V86Migration {
 
   /** What is left of the destination when its process is killed: nothing, and a broken connection. */
   async killDestination(): Promise<void> {
+    this.#killed();
     (await this.#destinationSocket).destroy();
     await this.#options.destination.die();
   }
@@ -153,6 +158,9 @@ export class V86Migration {
   async #run(): Promise<V86MigrationResult> {
     const { source, destination } = this.#options;
     let differing: number[] | undefined;
+    const killed = new Promise<undefined>((resolve) => {
+      this.#killed = () => resolve(undefined);
+    });
     const record = new RunRecord({
       clock: systemClock,
       listeners: [
@@ -168,7 +176,8 @@ export class V86Migration {
         loaded: () => incoming.loaded(),
         discard: () => incoming.discard(),
         resume: async () => {
-          if (!source.host.hasEnded) differing = await differingPages(source.host, destination.host);
+          if (this.#options.comparesMemory !== false)
+            differing = await differingPages(source.host, destination.host);
           await this.#options.beforeResume?.(this);
           await incoming.resume();
         },
@@ -185,7 +194,10 @@ export class V86Migration {
         record,
       }).run();
     });
-    const [sourceOutcome, destinationOutcome] = await Promise.all([this.sourceEngine.run(), atDestination]);
+    const [sourceOutcome, destinationOutcome] = await Promise.all([
+      this.sourceEngine.run(),
+      Promise.race([atDestination, killed]),
+    ]);
     return {
       source: sourceOutcome,
       destination: destinationOutcome,

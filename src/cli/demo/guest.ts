@@ -36,35 +36,35 @@ export interface Workload {
 
 export const WORKLOADS = {
   sparse: {
-    says: "a few words change in 5000 pages per second, all over the working set, like a database",
+    says: "a few words change in each of 5000 pages per second",
     pagesPerSecond: 5000,
     hotShare: 1,
     pattern: "sparse",
     fill: "random",
   },
   hot: {
-    says: "the same, but only in a quarter of the working set",
+    says: "the same, in a quarter of the working set only",
     pagesPerSecond: 5000,
     hotShare: 1 / 4,
     pattern: "hot",
     fill: "random",
   },
   page: {
-    says: "700 whole pages per second become random bytes: the worst case, deltas are of no use",
+    says: "700 pages per second become random bytes: no delta is of use",
     pagesPerSecond: 700,
     hotShare: 1,
     pattern: "page",
     fill: "random",
   },
   text: {
-    says: "1000 whole pages per second become new text: no deltas, but it compresses",
+    says: "1000 pages per second become new text: it compresses",
     pagesPerSecond: 1000,
     hotShare: 1,
     pattern: "text",
     fill: "text",
   },
   idle: {
-    says: "the guest only counts its heartbeats: both methods do well",
+    says: "nothing but heartbeats: both methods do well",
     pagesPerSecond: 0,
     hotShare: 1,
     pattern: "sparse",

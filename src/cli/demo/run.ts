@@ -144,9 +144,10 @@ class Run {
     this.#source.send({ type: "migrate", order });
     await Promise.all([ended(this.#source), ended(this.#destination)]);
     await this.#lookAtArrival();
+    this.finishRecord();
   }
 
-  /** The last event of the record: what was seen of the guest. */
+  /** The last event of the record: what was seen of the guest. Idempotent. */
   finishRecord(): void {
     const { downtimeMs } = this.#serial;
     this.#record.finish({

@@ -18,8 +18,9 @@ export interface RunView {
   readonly progress: ProgressState;
   readonly beat: { readonly counter: number; readonly side: Side; readonly atMs: number } | undefined;
   readonly longestGapMs: number;
-  /** Whether the heart beat in each slot since the start; what is missing at the end is not known yet. */
+  /** Whether the heart beat in each slot from its first beat on; what is missing at the end is not known yet. */
   readonly slots: readonly boolean[];
+  readonly firstSlot: number;
   readonly summary: Extract<RecordEvent, { type: "summary" }> | undefined;
 }
 
@@ -30,6 +31,7 @@ export function initialView(label: string): RunView {
     beat: undefined,
     longestGapMs: 0,
     slots: [],
+    firstSlot: 0,
     summary: undefined,
   };
 }
@@ -38,12 +40,15 @@ export function reduceView(view: RunView, event: RecordEvent): RunView {
   const progress = reduceProgress(view.progress, event);
   if (event.type === "heartbeat") {
     const { counter, side, atMs, gapMs } = event;
+    const slot = Math.floor(atMs / SLOT_MS);
+    const firstSlot = view.beat === undefined ? slot : view.firstSlot;
     return {
       ...view,
       progress,
       beat: { counter, side, atMs },
       longestGapMs: Math.max(view.longestGapMs, gapMs),
-      slots: withBeat(view.slots, Math.floor(atMs / SLOT_MS)),
+      slots: withBeat(view.slots, slot - firstSlot),
+      firstSlot,
     };
   }
   return { ...view, progress, ...(event.type === "summary" ? { summary: event } : {}) };
@@ -73,19 +78,21 @@ export function viewLines(view: RunView, nowMs: number, columns: number, paint =
     stillMs === undefined ? (view.summary?.outcome === "completed" ? "good" : undefined) : "alarm";
   return [
     `${view.label.padEnd(LABEL_COLUMNS).slice(0, LABEL_COLUMNS)}${headText(view, room)}`.trimEnd(),
-    `${"guest".padStart(LABEL_COLUMNS - 1)} ${colour === undefined ? guest : paint[colour](guest)}`.trimEnd(),
+    guest === ""
+      ? ""
+      : `${"guest".padStart(LABEL_COLUMNS - 1)} ${colour === undefined ? guest : paint[colour](guest)}`.trimEnd(),
     `${" ".repeat(LABEL_COLUMNS)}${strip(view, nowMs, room, paint)}`.trimEnd(),
   ];
 }
 
-function headText({ progress, summary, slots }: RunView, columns: number): string {
+function headText({ progress, summary, beat }: RunView, columns: number): string {
   if (summary?.outcome === "completed") {
     return `completed in ${formatMs(summary.totalMs)}, ${formatBytes(summary.wireBytes)} sent`.slice(
       0,
       columns,
     );
   }
-  if (progress.marks.length === 0 && slots.length === 0) return "waits";
+  if (beat === undefined && summary === undefined) return "waits";
   return progressLine({ ...progress, label: undefined }, columns);
 }
 
@@ -94,12 +101,12 @@ function guestText(view: RunView, nowMs: number): string {
   if (beat === undefined) return "";
   const counter = formatCount(beat.counter);
   if (summary?.heartbeatGapMs !== undefined) {
-    const verified = summary.memoryVerified === true ? "; memory verified" : "";
-    return `stood still for ${formatMs(summary.heartbeatGapMs)}; now on the ${beat.side}${verified}`;
+    const verified = summary.memoryVerified === true ? ", memory verified" : "";
+    return `stood still for ${formatMs(summary.heartbeatGapMs)}; now at ${beat.side}${verified}`;
   }
   const stillMs = stillFor(view, nowMs);
-  if (stillMs !== undefined) return `STANDS STILL for ${formatMs(stillMs)}, since heartbeat ${counter}`;
-  return `heartbeat ${counter} on the ${beat.side}; longest gap ${formatMs(longestGapMs)}`;
+  if (stillMs !== undefined) return `STANDS STILL for ${formatMs(stillMs)}, since beat ${counter}`;
+  return `beat ${counter} at ${beat.side}; longest gap ${formatMs(longestGapMs)}`;
 }
 
 function stillFor({ beat, summary }: RunView, nowMs: number): number | undefined {
@@ -109,8 +116,10 @@ function stillFor({ beat, summary }: RunView, nowMs: number): number | undefined
 }
 
 /** "^^^^^____^^^": a flat line is a guest that stands still. The newest is at the right. */
-function strip({ slots, summary }: RunView, nowMs: number, columns: number, paint: Paint): string {
-  const count = summary === undefined && slots.length > 0 ? Math.floor(nowMs / SLOT_MS) : slots.length;
+function strip(view: RunView, nowMs: number, columns: number, paint: Paint): string {
+  const { slots, firstSlot, beat, summary } = view;
+  const isLive = beat !== undefined && summary === undefined;
+  const count = isLive ? Math.floor(nowMs / SLOT_MS) - firstSlot : slots.length;
   const first = Math.max(0, count - columns);
   let text = "";
   for (let slot = first; slot < count; slot++) text += slots[slot] === true ? "^" : "_";

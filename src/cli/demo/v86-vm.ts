@@ -21,7 +21,9 @@ export async function openV86Vm(spec: VmSpec, context: VmContext): Promise<DemoV
     onSerialLine: (line, hostMs) => context.onSerial(`${line}\n`, hostMs),
     onFailure: context.onFailure,
   });
-  const { version }: { version: string } = createRequire(import.meta.url)("v86/package.json");
+  const manifest: { version: string } = createRequire(import.meta.url)("v86/package.json");
+  // Without the name of the build, which is nothing to people; what decides is the compatibility text.
+  const version = manifest.version.replace(/\+.*$/, "");
   const identity = { kind: "v86" as const, version, compatibility: host.compatibility };
   return {
     hypervisor: `v86 ${version}`,

@@ -17,8 +17,12 @@ export function downtimeFactor(standard: RunFigures, delta: RunFigures): number 
 export function verdictText(standard: RunFigures, delta: RunFigures): string | undefined {
   const factor = downtimeFactor(standard, delta);
   if (factor === undefined) return undefined;
-  const gaps = `The guest stood still for ${formatMs(standard.heartbeatGapMs ?? 0)} with standard pre-copy, for ${formatMs(delta.heartbeatGapMs ?? 0)} with delta compression: `;
-  return `${gaps}${comparison(factor)}.\n(Seen from outside, by its heartbeat. That comes each ${HEARTBEAT_MS} ms, so a gap of ${HEARTBEAT_MS} ms is none.)`;
+  const [before, after] = [formatMs(standard.heartbeatGapMs ?? 0), formatMs(delta.heartbeatGapMs ?? 0)];
+  return [
+    `The guest stood still for ${before} with standard pre-copy,`,
+    `for ${after} with delta compression: ${comparison(factor)}.`,
+    `(Its heartbeat comes each ${HEARTBEAT_MS} ms: a gap of ${HEARTBEAT_MS} ms is none.)`,
+  ].join("\n");
 }
 
 function comparison(factor: number): string {

@@ -18,6 +18,7 @@ export class StreamLoader implements StreamHandler {
   readonly #reader: StreamReader;
   readonly #memory: () => Uint8Array;
   readonly #tail = new DeviceSection();
+  #listed = false;
   #inTail = false;
 
   /** `memory`: guest RAM, asked for anew in every call since v86 may move it. */
@@ -43,6 +44,7 @@ export class StreamLoader implements StreamHandler {
   }
 
   ramBlocks(blocks: readonly StreamBlock[], pageBytes: number): void {
+    this.#listed = true;
     const ramBytes = this.#memory().length;
     if (blocks.length === 1 && blocks[0]?.lengthBytes === ramBytes && pageBytes === PAGE_BYTES) return;
     const listed = blocks.map(({ idstr, lengthBytes }) => `${idstr} ${lengthBytes}`).join(", ");
@@ -69,6 +71,7 @@ export class StreamLoader implements StreamHandler {
   }
 
   deviceState(): void {
+    if (!this.#listed) throw this.#error("The stream does not say what RAM it is of");
     this.#inTail = true;
   }
 

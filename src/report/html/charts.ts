@@ -56,6 +56,8 @@ const MS: Unit = { name: "ms", size: 1 };
 
 /** Values that differ by more than this in one plot get a logarithmic axis: the smaller would lie on the floor. */
 const LINEAR_RATIO_MAX = 30;
+/** Rates of one run race each other: the slow ones must be told apart too. */
+const RACE_LINEAR_RATIO_MAX = 8;
 /** A rate is averaged over this part of the whole time at least. */
 const RATE_SPAN_RATIO = 1 / 120;
 const RATE_SPAN_MS_MIN = 200;
@@ -241,7 +243,7 @@ export function throughputFigure(runs: readonly RecordedRun[]): string {
   return figureHtml({
     id: "throughput",
     title,
-    says: `Bytes sent, all headers included. On average: ${averages.join("; ")}.${limitText}`,
+    says: `Bytes that have arrived, all headers included. On average: ${averages.join("; ")}.${limitText}`,
     legend: runs.map(({ label }, index) => ({ name: label, line: seriesClass(index) })),
     draw(plot) {
       const x = timeAxis(runs, plot.xSpan);
@@ -256,7 +258,9 @@ export function throughputFigure(runs: readonly RecordedRun[]): string {
         ),
       );
       return (
-        frame(plot, x, { ticks: y.ticks, name: `sent (${unit.name})` }) + limitLines.join("") + lines.join("")
+        frame(plot, x, { ticks: y.ticks, name: `arrived (${unit.name})` }) +
+        limitLines.join("") +
+        lines.join("")
       );
     },
   });
@@ -276,16 +280,26 @@ const RACE: readonly { name: string; of: (point: RatePoint) => number | undefine
   { name: "bytes on the link", of: (point) => point.wireBytesPerSecond, className: seriesClass(2) },
 ];
 
+/** A guest that has been stopped races no more. */
+function ratesUntilSwitchover(run: RecordedRun): RatePoint[] {
+  const endMs = switchoverMs(run) ?? Number.POSITIVE_INFINITY;
+  return rates(run).filter(({ atMs }) => atMs <= endMs);
+}
+
+function switchoverMs({ events }: RecordedRun): number | undefined {
+  return eventsOf(events, "phase").find(({ phase }) => phase === "switchover")?.atMs;
+}
+
 /** One per run: whether a migration converges is to be seen here. */
 export function raceFigures(runs: readonly RecordedRun[]): string {
-  const series = runs.map(rates);
+  const series = runs.map(ratesUntilSwitchover);
   const peaks = RACE.map(({ of }) => maxOf(series.flat().map((point) => of(point) ?? 0))).filter(
     (peak) => peak > 0,
   );
   const max = maxOf(peaks);
   const min = peaks.reduce((least, peak) => Math.min(least, peak), max);
   // Zero has no place on a logarithmic axis: it lies on the floor, a decade below the smallest peak.
-  const isLog = max > min * LINEAR_RATIO_MAX;
+  const isLog = max > min * RACE_LINEAR_RATIO_MAX;
   const unit = unitFor(isLog ? min : max, RATE_UNITS);
 
   return runs
@@ -301,7 +315,7 @@ export function raceFigures(runs: readonly RecordedRun[]): string {
       return figureHtml({
         id: `race-${index}`,
         title,
-        says: `Pre-copy converges while pages are settled faster than the guest dirties them (both at full page size). Averages: ${averages.join("; ")}.`,
+        says: `Pre-copy converges while pages are settled faster than the guest dirties them (both at full page size; a page counts once per iteration, however often it is written to). Averages: ${averages.join("; ")}.`,
         legend: RACE.map(({ name, className }) => ({ name, line: className })),
         draw(plot) {
           const x = timeAxis(runs, plot.xSpan);
@@ -321,10 +335,10 @@ export function raceFigures(runs: readonly RecordedRun[]): string {
     .join("");
 }
 
-function switchoverMark(plot: Plot, { events }: RecordedRun, x: Axis): string {
-  const switchover = eventsOf(events, "phase").find(({ phase }) => phase === "switchover");
-  if (switchover === undefined) return "";
-  const at = px(x.at(switchover.atMs));
+function switchoverMark(plot: Plot, run: RecordedRun, x: Axis): string {
+  const atMs = switchoverMs(run);
+  if (atMs === undefined) return "";
+  const at = px(x.at(atMs));
   const [bottom, top] = plot.ySpan;
   return (
     `<path class="limit" d="M${at} ${px(bottom)}V${px(top)}"/>` +

@@ -65,7 +65,7 @@ test("Axes are labelled with units", () => {
   for (const name of [
     "time since the start (s)",
     "gap (ms, logarithmic)",
-    "sent (Mbit/s)",
+    "arrived (Mbit/s)",
     "rate (Mbit/s)",
     "sent (MB)",
     "share of pages (%)",

@@ -27,6 +27,8 @@ import { escapeHtml } from "./svg.ts";
 
 /** Rows of a table of decisions, notices or iterations; the record has the rest. */
 const ROWS_MAX = 200;
+/** RAM is counted in these, unlike what goes over a network. */
+const MIB = 1024 * 1024;
 
 export function htmlReport(runs: readonly RecordedRun[]): string {
   const figures = runs.map(runFigures);
@@ -112,17 +114,29 @@ function comparisonTable(runs: readonly RecordedRun[], figures: readonly RunFigu
     about("hypervisor", (run) => run.hypervisor),
     about("destination", (run) => run.destination),
     about("guest RAM", (run) =>
-      run.guestRamBytes === undefined ? undefined : formatBytes(run.guestRamBytes),
+      run.guestRamBytes === undefined ? undefined : `${formatCount(run.guestRamBytes / MIB)} MiB`,
     ),
     about("started", (run) => run.startedAt.replace(/^(\S+)T(\d\d:\d\d).*Z$/, "$1 $2 UTC")),
     about("Deltavee", (run) => run.deltavee),
-  ];
+  ].filter(({ cells }) => cells.some((cell) => cell !== "-"));
+  const figureCount = comparisonRows(figures).length;
   const body = rows.map(({ name, cells }, index) => {
-    const values = cells.map((cell) => `<td>${escapeHtml(cell)}</td>`).join("");
+    const values = index < figureCount ? cellsHtml(cells) : sharedCellsHtml(cells);
     return `<tr${index === 0 ? ' class="first"' : ""}><th scope="row">${escapeHtml(name)}</th>${values}</tr>`;
   });
   const head = headRow(["", ...runs.map(({ label }) => label)]);
   return scrollable("Summary", `<table class="figures">${head}<tbody>${body.join("\n")}</tbody></table>`);
+}
+
+function cellsHtml(cells: readonly string[]): string {
+  return cells.map((cell) => `<td>${escapeHtml(cell)}</td>`).join("");
+}
+
+/** What is the same for all runs is said once, which leaves narrow screens room. */
+function sharedCellsHtml(cells: readonly string[]): string {
+  const [first = "", ...others] = cells;
+  if (others.length === 0 || others.some((cell) => cell !== first)) return cellsHtml(cells);
+  return `<td colspan="${cells.length}">${escapeHtml(first)}</td>`;
 }
 
 /** The figures of the iteration plots, for those who want to read them. */

@@ -85,6 +85,7 @@ ${classRules()}
 .legend{display:flex;flex-wrap:wrap;gap:2px 18px;list-style:none;margin:4px 0 6px;padding:0;font-size:.9rem}
 .legend li{display:flex;align-items:center;gap:6px}
 .scroll{overflow-x:auto}
+.scroll+.scroll{margin-top:20px}
 table{border-collapse:collapse;font-size:.95rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--muted);font-size:.9rem;padding-bottom:4px}
 th,td{padding:5px 14px 5px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--grid)}
