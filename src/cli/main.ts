@@ -18,8 +18,8 @@ const EXIT_CANCELLED = 130;
 /** What a person has to do where Deltavee must not decide: two running copies would be worse than none. */
 const VM_ADVICE: Readonly<Partial<Record<VmWhere, string>>> = {
   unknown:
-    "It may run at the destination, and is not resumed at the source. Look at the destination first (QMP " +
-    "query-status); only if it does not run there let it continue at the source (QMP cont).",
+    "It may run at the destination, and Deltavee does not resume it at the source. Look at both (QMP " +
+    "query-status), the destination first; only if it does not run there let it continue at the source (QMP cont).",
   "paused on destination":
     "It is complete there. Make sure that it does not run at the source, then let it continue (QMP cont).",
 };

@@ -142,7 +142,7 @@ export class DestinationEngine {
     channel.listen({
       data: (bytes) => {
         for (let start = 0; start < bytes.length; start += RETURN_BYTES_MAX) {
-          const piece = bytes.slice(start, start + RETURN_BYTES_MAX);
+          const piece = new Uint8Array(bytes.subarray(start, start + RETURN_BYTES_MAX));
           if (!this.#over) this.#peer.send({ type: "return", bytes: piece });
         }
       },
@@ -176,7 +176,7 @@ export class DestinationEngine {
       return;
     }
     // Uncompressed payloads are views of the connection's buffer; the hypervisor's socket keeps what it gets.
-    if (raw.buffer === frame.coded.buffer) raw = raw.slice();
+    if (raw.buffer === frame.coded.buffer) raw = new Uint8Array(raw);
     this.#codedBytes += frame.coded.length;
     this.#rawBytes += raw.length;
     const { sequence } = frame;

@@ -67,6 +67,8 @@ const END_TIMEOUT_MS = 30_000;
 const DESTINATION_ACK_TIMEOUT_MS = 5000;
 /** How long the destination may take from COMMIT to RUNNING. */
 const RUNNING_TIMEOUT_MS = 30_000;
+/** How long the stopped guest may wait while nothing moves any more and the destination has not loaded it. */
+const LOADED_TIMEOUT_MS = 30_000;
 
 export class SourceEngine {
   readonly #options: SourceOptions;
@@ -96,6 +98,8 @@ export class SourceEngine {
   #destinationRefused = false;
   #status: OutgoingStatus = {};
   #iteration = -1;
+  #movedBytes = 0;
+  #movedMs = 0;
   #sampledMs = Number.NEGATIVE_INFINITY;
   readonly #rates: TransferRates;
   readonly #judge: SwitchoverJudge;
@@ -214,7 +218,7 @@ export class SourceEngine {
     const pending = this.#pending;
     try {
       while (pending !== undefined && position < pending.length && this.#link.hasRoom && !this.#ending) {
-        const end = Math.min(position + TURN_BYTES, pending.length);
+        const end = Math.min(position + Math.min(TURN_BYTES, this.#link.turnBytes), pending.length);
         this.#reader.push(pending.subarray(position, end));
         position = end;
         this.#link.flush(this.#writer, false);
@@ -243,7 +247,11 @@ export class SourceEngine {
     this.#options.defer(() => {
       this.#idleAsked = false;
       if (this.#ending || this.#pending !== undefined) return;
-      this.#link.flush(this.#writer, true);
+      try {
+        this.#link.flush(this.#writer, true);
+      } catch (thrown) {
+        void this.#fail(toError(thrown));
+      }
     });
   }
 
@@ -273,7 +281,7 @@ export class SourceEngine {
   #fromDestination(bytes: Uint8Array): void {
     if (this.#ending) return;
     if (this.#opaqueReturnPath) {
-      this.#vmChannel?.write(bytes.slice());
+      this.#vmChannel?.write(new Uint8Array(bytes));
       return;
     }
     for (const message of this.#returnPath.push(bytes)) this.#returnMessage(message);
@@ -373,10 +381,11 @@ export class SourceEngine {
    * will not resume the guest, which is the moment to commit. Only then may the destination let it run.
    */
   async #commitTunnel(): Promise<void> {
-    if (!this.#destinationLoaded || this.#heldVerdict === undefined || this.#ending) return;
-    const verdict = this.#heldVerdict;
+    if (!this.#destinationLoaded || this.#ending) return;
+    // A return path that cannot be read has given the hypervisor its verdict already.
+    if (this.#heldVerdict !== undefined) this.#vmChannel?.write(this.#heldVerdict);
+    else if (!this.#opaqueReturnPath) return;
     this.#heldVerdict = undefined;
-    this.#vmChannel?.write(verdict);
     const end = await this.#endWithin(END_TIMEOUT_MS);
     if (this.#ending) return;
     if (end?.outcome !== "completed") {
@@ -460,6 +469,7 @@ export class SourceEngine {
     if (this.#ending) return;
     this.#ending = true;
     const { vm, record } = this.#options;
+    await this.#settleOpaqueDirect();
     const failure =
       error instanceof DeltaveeError ? error : new DeltaveeError("INTERNAL", error.message, { cause: error });
     const mayRunThere = this.#handover.committed && !this.#destinationRefused;
@@ -470,6 +480,13 @@ export class SourceEngine {
       if (this.#direct !== undefined) this.#vmChannel?.write(returnPathMessage(ReturnPathType.SHUT, 0));
       await this.#endWithin(END_TIMEOUT_MS);
       where = "unknown";
+      const running = await vm.isRunning();
+      record.add({
+        type: "notice",
+        message: running
+          ? "The hypervisor here has let the guest run on by itself: if it runs at the destination too, stop one."
+          : "The destination may have the guest, so it is not resumed here.",
+      });
     } else {
       if (this.#tunnel !== undefined) {
         try {
@@ -487,15 +504,20 @@ export class SourceEngine {
     record.add({ type: "error", code: failure.code, message: failure.message, vm: where });
     const outcome = failure instanceof CancelledError ? "cancelled" : "failed";
     this.#handover.enter(this.#handover.committed ? "failed" : outcome);
-    if (vm.wasRunning && where === "unknown") {
-      record.add({
-        type: "notice",
-        message:
-          "The destination may have the guest. It is paused here: look at the destination first, and only if " +
-          "it does not run there let it continue here.",
-      });
-    }
     await this.#finish(outcome, where, failure);
+  }
+
+  /**
+   * In a stream that is not interpreted nobody has seen the device state go out. A guest that has been stopped
+   * may then have been handed over to a stock destination; one that still runs has not.
+   */
+  async #settleOpaqueDirect(): Promise<void> {
+    const { vm } = this.#options;
+    if (this.#direct === undefined || !this.#reader.isOpaque || this.#handover.committed) return;
+    this.#link.destroy();
+    if (!vm.wasRunning || (await vm.isRunning()) === true) return;
+    if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
+    this.#handover.enter("committed", "the guest was stopped, and how far its state had got is not known");
   }
 
   /** Cancels at the hypervisor and finds out whether the guest runs here again. */
@@ -519,6 +541,7 @@ export class SourceEngine {
     const { clock, vm } = this.#options;
     const again = () => {
       if (this.#ending) return;
+      this.#watchLoading();
       if (clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
       const iterated = (this.#status.iteration ?? 0) >= 1;
       const delayMs = iterated ? STATUS_EVERY_MS : SAMPLE_EVERY_MS;
@@ -534,6 +557,21 @@ export class SourceEngine {
       // The hypervisor may be gone or busy: the sample goes out without new figures of its own.
       again,
     );
+  }
+
+  /** With the guest stopped and everything sent, a destination that never finishes loading is a failure. */
+  #watchLoading(): void {
+    // Not the bytes on the wire: a connection on which nothing moves is still kept alive.
+    const moved = this.#handedOverBytes - this.#link.figures.inFlightBytes;
+    const nowMs = this.#options.clock.nowMs();
+    const waiting = this.#tunnel !== undefined && this.#stoppedMs !== undefined && !this.#destinationLoaded;
+    if (!waiting || moved !== this.#movedBytes) {
+      this.#movedBytes = moved;
+      this.#movedMs = nowMs;
+    } else if (nowMs - this.#movedMs > LOADED_TIMEOUT_MS) {
+      const text = `Destination has not loaded the guest within ${LOADED_TIMEOUT_MS / 1000} s`;
+      void this.#fail(new LinkError("LINK_TIMEOUT", text));
+    }
   }
 
   #sample(): void {

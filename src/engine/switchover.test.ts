@@ -56,7 +56,9 @@ test("as much as may be left is what makes the estimate meet the goal, or nothin
       const estimateMs = estimateDowntimeMs({ ...figures, remainingBytes });
       if (remainingBytes > 0) expect(estimateMs).toBeLessThanOrEqual(goalMs * (1 + 1e-9) + 1e-6);
       const more = estimateDowntimeMs({ ...figures, remainingBytes: remainingBytes + 2 });
-      expect(more).toBeGreaterThan(goalMs - 1e-6 - (3 / figures.handoverBytesPerSecond) * 1000);
+      expect(more).toBeGreaterThanOrEqual(
+        goalMs - 1e-6 - (3 / figures.handoverBytesPerSecond) * 1000 - goalMs * 1e-9,
+      );
     }),
   );
 });
@@ -66,8 +68,14 @@ describe("the judge", () => {
   function judge(goalMs: number, estimatesMs: number[]): string[] {
     const judge = new SwitchoverJudge(goalMs);
     return estimatesMs.map((estimateMs) => {
-      const wait = { ...FIGURES, remainingBytes: 0, queuedBytes: 0, deviceStateBytes: 0, roundTrips: 1 };
-      const decision = judge.judge({ ...wait, roundTripMs: estimateMs - 10 });
+      const nothing = {
+        ...FIGURES,
+        queuedBytes: 0,
+        deviceStateBytes: 0,
+        roundTripMs: 0,
+        wireBytesPerGuestByte: 1,
+      };
+      const decision = judge.judge({ ...nothing, remainingBytes: (estimateMs - 10) * 1000 });
       expect(decision.estimatedMs).toBeCloseTo(estimateMs);
       return decision.switchOver ? "now" : decision.reason.slice(0, decision.reason.indexOf(":"));
     });
@@ -90,6 +98,25 @@ describe("the judge", () => {
 
   test("begins to count anew when the goal is missed in between", () => {
     expect(judge(100, [99, 120, 95, 80, 60])).toEqual([falling, above, falling, falling, falling]);
+  });
+
+  test("does not wait for what no iteration makes smaller", () => {
+    const judge = new SwitchoverJudge(30);
+    // 128 kB of device state alone take 128 ms of this link.
+    const floor = {
+      ...FIGURES,
+      remainingBytes: 4096,
+      queuedBytes: 0,
+      deviceStateBytes: 128_000,
+      roundTripMs: 0,
+    };
+    const decisions = Array.from({ length: 8 }, () => judge.judge(floor));
+    expect(decisions.map(({ switchOver }) => switchOver)).toEqual([...Array(7).fill(false), true]);
+    expect(decisions[7]!.reason).toContain("above the goal even with nothing left");
+    const busy = new SwitchoverJudge(30);
+    for (let i = 0; i < 100; i++) {
+      expect(busy.judge({ ...floor, remainingBytes: 1e7 }).switchOver).toBe(false);
+    }
   });
 
   test("says estimate and goal in its reason", () => {

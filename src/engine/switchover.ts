@@ -30,6 +30,8 @@ const FIXED_MS = 10;
 const FALLING_SHARE = 0.9;
 /** A goal that is met this often in a row is taken, however the estimate moves. */
 const MET_IN_A_ROW_MAX = 8;
+/** This close to what can be reached at all, waiting gains nothing. */
+const NEAR_FLOOR_RATIO = 1.1;
 
 /** How long the guest would stand still if it were stopped now. */
 export function estimateDowntimeMs(figures: SwitchoverFigures): number {
@@ -59,6 +61,7 @@ export class SwitchoverJudge {
   readonly #goalMs: number;
   #lastMs = Number.POSITIVE_INFINITY;
   #metInARow = 0;
+  #atFloorInARow = 0;
 
   constructor(goalMs: number) {
     this.#goalMs = goalMs;
@@ -69,6 +72,18 @@ export class SwitchoverJudge {
     const falling = estimatedMs < this.#lastMs * FALLING_SHARE;
     this.#lastMs = estimatedMs;
     const estimate = `${formatMs(estimatedMs)} estimated, goal ${formatMs(this.#goalMs)}`;
+    const floorMs = estimateDowntimeMs({ ...figures, remainingBytes: 0, queuedBytes: 0 });
+    if (floorMs > this.#goalMs && estimatedMs <= floorMs * NEAR_FLOOR_RATIO) {
+      // What is left is the device state and the round trips: no iteration makes those smaller.
+      this.#atFloorInARow++;
+      const switchOver = this.#atFloorInARow >= MET_IN_A_ROW_MAX;
+      return {
+        switchOver,
+        estimatedMs,
+        reason: `downtime above the goal even with nothing left: ${estimate}`,
+      };
+    }
+    this.#atFloorInARow = 0;
     if (estimatedMs > this.#goalMs) {
       this.#metInARow = 0;
       return { switchOver: false, estimatedMs, reason: `downtime above the goal: ${estimate}` };

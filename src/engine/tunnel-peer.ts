@@ -132,7 +132,13 @@ export class TunnelPeer {
         this.#violated(toError(thrown));
         return;
       }
-      if (frame.type !== "keepalive") this.#listener.frame(frame);
+      try {
+        if (frame.type !== "keepalive") this.#listener.frame(frame);
+      } catch (thrown) {
+        // A bug of ours: the migration fails with it, the process does not.
+        this.#fail(toError(thrown));
+        return;
+      }
     }
   }
 

@@ -271,7 +271,7 @@ export class FakeIncoming implements IncomingVm {
 
   async begin(): Promise<Channel> {
     if (this.#faults.refuses === true) throw new Error("no memory");
-    const [ours, theirs] = memoryChannels(this.#clock, { ...this.#conditions, spoils: false });
+    const [ours, theirs] = memoryChannels(this.#clock, this.#conditions);
     this.side = new LoadingSide(
       ours,
       this.#faults,
