@@ -119,7 +119,7 @@ describe("tunnel mode:", () => {
     }
   });
 
-  // Known to fail: the return path of such a stream is not read, so the verdict that COMMIT waits for never comes.
+  // The return path of such a stream cannot be read: the verdict that COMMIT otherwise waits for is never seen.
   test("a stream encrypted by the source hypervisor itself is carried over as it is", async () => {
     const encrypted = Buffer.concat([Buffer.of(0x16, 3, 1), new Uint8Array(30_000).fill(0x5c)]);
     const opaque = { ...stream, bytes: encrypted, stopsAt: 20_000 };
@@ -134,7 +134,7 @@ describe("tunnel mode:", () => {
   });
 });
 
-// Known to fail: nothing in such a stream says when the guest is handed over, so the source takes it back.
+// Nothing in such a stream says when the guest is handed over: that it stands still has to do.
 test("direct mode: a link that breaks when an uninterpreted stream may have been loaded never leaves two guests", async () => {
   const opaque = buildGuestStream({ ...PLAN, unknown: "command", unknownSection: 1 });
   const action = (migration: Migration) => migration.sourceEnd.cut();
