@@ -18,7 +18,12 @@ import {
   type WorkloadName,
   workloadHelp,
 } from "./demo/guest.ts";
-import { chooseHypervisor, type HypervisorChoice, QEMU_DEFAULT } from "./demo/hypervisor.ts";
+import {
+  type ChosenHypervisor,
+  chooseHypervisor,
+  type HypervisorChoice,
+  QEMU_DEFAULT,
+} from "./demo/hypervisor.ts";
 import type { Method } from "./demo/messages.ts";
 import { createOutputFolder, defaultFolderName, type OutputFolder } from "./demo/output-folder.ts";
 import { type RunPlan, type RunResult, runOnce } from "./demo/run.ts";
@@ -127,7 +132,7 @@ async function runAll(options: Options, folder: OutputFolder, signal: AbortSigna
   const workload = WORKLOADS[options.workload];
   const chosen = await chooseHypervisor(options.hypervisor, options.qemu);
   signal.throwIfAborted();
-  process.stderr.write(introText(options, chosen.says));
+  process.stderr.write(introText(options, chosen));
   const display: Display = openDisplay(process.stderr, METHODS, process.env);
   const plan: Omit<RunPlan, "method" | "recordPath"> = {
     hypervisor: chosen.spec,
@@ -144,8 +149,8 @@ async function runAll(options: Options, folder: OutputFolder, signal: AbortSigna
     for (const method of METHODS) {
       const result = await runOnce({ ...plan, method, recordPath: folder.recordPath(method) });
       results.push(result);
-      // A guest that got lost once is news enough.
-      if (result.problems.length > 0) break;
+      // A guest that did not arrive is news enough.
+      if (runFigures(result).outcome !== "completed") break;
     }
   } finally {
     display.close();
@@ -153,7 +158,7 @@ async function runAll(options: Options, folder: OutputFolder, signal: AbortSigna
   return results;
 }
 
-function introText({ link, delay, workload, memory }: Options, hypervisor: string): string {
+function introText({ link, delay, workload, memory }: Options, { says, warning }: ChosenHypervisor): string {
   const delayText = delay === 0 ? "" : `, ${formatMs(delay)} each way`;
   const seconds = Math.round(expectedMs(WORKLOADS[workload], memory, link) / 5000) * 5;
   return `
@@ -162,10 +167,10 @@ standard pre-copy, which sends every changed page whole, then with delta
 compression. That takes about ${seconds} s.
 
   link        ${formatBytesPerSecond(link)}${delayText}
-  hypervisor  ${hypervisor}
+  hypervisor  ${says}
   guest       ${guestText(memory)}
   workload    ${workload}: ${WORKLOADS[workload].says}
-
+${warning === undefined ? "" : `\nNote: ${warning}\n`}
 `;
 }
 

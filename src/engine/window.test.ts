@@ -190,3 +190,23 @@ test("the window has a limit", () => {
   link.run(5000);
   expect(window.windowBytes).toBeLessThanOrEqual(WINDOW_BYTES_MAX);
 });
+
+test("a rate that was once taken for too high is forgotten, although the sender now and then has room", () => {
+  const clock = new VirtualClock();
+  const window = new DeliveryWindow(clock);
+  /** Fills the window (or leaves room in it) with one marker, which is answered after `ms`. */
+  const round = (bytes: number, ms: number, linkIsFull: boolean) => {
+    window.sent(bytes);
+    window.marked(linkIsFull);
+    clock.advance(ms);
+    window.acknowledged();
+  };
+  round(1_000_000, 20, true);
+  expect(window.linkBytesPerSecond).toBeCloseTo(50e6, -6);
+  // From now on 10 MB/s; every other marker goes out while there is room.
+  for (let i = 0; i < 100; i++) round(200_000, 20, i % 2 === 0);
+  expect(window.linkBytesPerSecond).toBeCloseTo(10e6, -6);
+  // A sender with nothing but a few bytes to send says nothing about the link, for however long.
+  for (let i = 0; i < 100; i++) round(100, 100, false);
+  expect(window.linkBytesPerSecond).toBeCloseTo(10e6, -6);
+});

@@ -31,6 +31,7 @@ const DRAIN_EVERY_MS = 5000;
 const OVERDUE_QUEUES = 5;
 /** Samples over less time than this say more about timers than about the link. */
 const SAMPLE_MS_MIN = 2;
+const LIMITED_SAMPLE_MS_MIN = QUEUE_MS / 2;
 
 interface Marker {
   /** All bytes sent up to this marker. */
@@ -61,6 +62,8 @@ export class DeliveryWindow {
   /** Two halves of the rate memory: the maximum over the last one to two halves is known at any time. */
   #rateMax = 0;
   #rateMaxBefore = 0;
+  /** In this half the link itself was the limit at least once. */
+  #linkMeasured = false;
   #rateHalfEndsMs: number;
   /** Minimum since the last drain began, and between that one and the one before. */
   #roundTripMin = Number.POSITIVE_INFINITY;
@@ -174,9 +177,11 @@ export class DeliveryWindow {
 
   #learnRate(marker: Marker, nowMs: number): void {
     if (nowMs >= this.#rateHalfEndsMs) {
-      // Long silence empties both halves only if something new is known: an old rate beats none.
-      if (this.#rateMax > 0) this.#rateMaxBefore = this.#rateMax;
+      // A half in which nothing but the sender was the limit says nothing new: what was known before stands.
+      const known = this.#linkMeasured ? this.#rateMax : this.linkBytesPerSecond;
+      this.#rateMaxBefore = known;
       this.#rateMax = 0;
+      this.#linkMeasured = false;
       this.#rateHalfEndsMs = nowMs + RATE_MEMORY_MS / 2;
     }
     // Answers that were held up come in a bunch: then the time that sending took is the truer one.
@@ -186,11 +191,10 @@ export class DeliveryWindow {
       SAMPLE_MS_MIN,
     );
     const bytesPerSecond = ((this.#deliveredBytes - marker.deliveredBytes) / elapsedMs) * 1000;
-    // A sender with little to say measures itself, not the link: such a sample may only raise the estimate.
-    if (marker.limitedBySender && bytesPerSecond <= this.linkBytesPerSecond) {
-      this.#rateMax = Math.max(this.#rateMax, this.#rateMaxBefore);
-      return;
-    }
+    if (!marker.limitedBySender) this.#linkMeasured = true;
+    // A sender with little to say measures itself, not the link: such a sample may only raise the estimate, and
+    // not when it is so short that all of it may have fitted into some buffer on the way.
+    else if (this.linkBytesPerSecond > 0 && elapsedMs < LIMITED_SAMPLE_MS_MIN) return;
     this.#rateMax = Math.max(this.#rateMax, bytesPerSecond);
   }
 

@@ -45,6 +45,9 @@ export async function openQemuVm(spec: VmSpec, qemu: QemuSpec, context: VmContex
     // Not of the terminal's group: Ctrl-C is for the demo to hear.
     detached: true,
   });
+  const exited = new Promise<void>((resolve) => {
+    for (const end of ["exit", "error"]) child.once(end, () => resolve());
+  });
   const endVm = () => {
     child.kill("SIGKILL");
     rmSync(folder, { recursive: true, force: true });
@@ -99,6 +102,7 @@ export async function openQemuVm(spec: VmSpec, qemu: QemuSpec, context: VmContex
     async close() {
       process.off("exit", endVm);
       endVm();
+      await exited;
     },
   };
 }
