@@ -102,20 +102,26 @@ describe("pre-copy", () => {
   });
 
   it("stops only when no more is left than the limit allows, if one was set", async () => {
-    let rate = 2;
-    let next = 0;
+    let work = busy(2, 32);
     const scene = await start({
-      limits: NO_LIMITS,
-      work: (guest) => {
-        for (let i = 0; i < rate; i++) guest.write(next++ % guest.pageCount);
-      },
+      ...{ bytesPerMs: 1024, limits: NO_LIMITS },
+      work: (guest, ms) => work(guest, ms),
     });
     await scene.vm.limitSwitchover(4 * scene.guest.pageBytes);
-    await scene.live(125);
+    await scene.live(300);
     scene.reader.acknowledgeSwitchover();
-    await scene.live(500);
+    await scene.live(1000);
     expect(scene.guest.calls).not.toContain("stop");
-    rate = 0;
+    work = () => {};
+    await scene.live(500);
+    expect(scene.reader.complete).toBe(true);
+  });
+
+  it("does not wait for less to be left than the guest dirties between two scans", async () => {
+    const scene = await start({ work: busy(1, 1000), pageCount: 1000, limits: NO_LIMITS });
+    await scene.vm.limitSwitchover(0);
+    await scene.live(225);
+    scene.reader.acknowledgeSwitchover();
     await scene.live(100);
     expect(scene.reader.complete).toBe(true);
   });

@@ -2,7 +2,7 @@
 // stop it, send the rest and the device state (Clark et al., "Live migration of virtual machines", NSDI 2005).
 // What comes out is a QEMU-format stream, so the source engine, codec, tunnel and record serve it unchanged;
 // and it is stopped as QEMU is: it iterates until SWITCHOVER_ACK has come on the return path and no more is
-// left than `limitSwitchover` allows.
+// left than `limitSwitchover` allows, or than iterating could still make less.
 //
 // Better than the textbook in one thing: a page that keeps changing is held back, since whatever is sent of it
 // early is sent in vain. Limits on iterations, time and pages always exist, because a guest may dirty memory
@@ -190,7 +190,7 @@ export class PrecopyVm implements OutgoingVm {
       while (!this.#limitReached()) {
         await this.#rest();
         const dirty = await this.#scan();
-        if (this.#mayStop && dirty.length <= this.#remainingPagesMax) break;
+        if (this.#mayStop && dirty.length <= this.#stopPagesMax) break;
         await this.#iterate(dirty);
       }
       await this.#stopAndCopy();
@@ -266,6 +266,12 @@ export class PrecopyVm implements OutgoingVm {
     if (this.#stoppedMs !== undefined) return this.#unsentPages;
     const expectedPages = ((this.#dirtyPagesPerSecond ?? 0) * this.#sinceScanMs) / 1000;
     return Math.round(Math.min(this.#pageCount, this.#unsentPages + expectedPages));
+  }
+
+  /** Iterating makes no less of it than the guest dirties meanwhile. */
+  get #stopPagesMax(): number {
+    const meanwhilePages = ((this.#dirtyPagesPerSecond ?? 0) * 2 * SCAN_EVERY_MS) / 1000;
+    return Math.max(this.#remainingPagesMax, meanwhilePages);
   }
 
   #limitReached(): boolean {

@@ -54,6 +54,8 @@ const TURN_BYTES = 16 * 1024;
 const SAMPLE_EVERY_MS = 250;
 /** After the first pass the hypervisor is asked this often, since each answer may be the moment to stop. */
 const STATUS_EVERY_MS = 50;
+/** A hypervisor that is silent for longer has nothing to hand over; it is not slow. */
+const HANDOVER_GAP_MS_MAX = 20;
 /** Device state and its description, as seen of PC machines (facts: 114 kB), and what compression leaves of it. */
 const DEVICE_STATE_BYTES = 128 * 1024;
 const DEVICE_STATE_RATIO_TUNNEL = 0.15;
@@ -86,6 +88,9 @@ export class SourceEngine {
   #resolve!: (outcome: SourceOutcome) => void;
   #vmChannel: Channel | undefined;
   #handedOverBytes = 0;
+  /** Time that handing over has taken, our work on it included, and from when on the next may come. */
+  #handoverMs = 0;
+  #handoverFromMs = 0;
   /** Input that arrived while the link had no room. */
   #pending: Uint8Array | undefined;
   #paused = false;
@@ -207,6 +212,8 @@ export class SourceEngine {
 
   #fromSource(bytes: Uint8Array): void {
     if (this.#ending) return;
+    const gapMs = this.#options.clock.nowMs() - this.#handoverFromMs;
+    if (gapMs <= HANDOVER_GAP_MS_MAX) this.#handoverMs += gapMs;
     this.#handedOverBytes += bytes.length;
     this.#pending = this.#pending === undefined ? bytes : Buffer.concat([this.#pending, bytes]);
     this.#pump();
@@ -214,21 +221,8 @@ export class SourceEngine {
 
   /** Takes input while the link has room; otherwise asks the hypervisor's side to wait. */
   #pump(): void {
-    let position = 0;
     const pending = this.#pending;
-    try {
-      while (pending !== undefined && position < pending.length && this.#link.hasRoom && !this.#ending) {
-        const end = Math.min(position + Math.min(TURN_BYTES, this.#link.turnBytes), pending.length);
-        this.#reader.push(pending.subarray(position, end));
-        position = end;
-        this.#link.flush(this.#writer, false);
-      }
-    } catch (thrown) {
-      void this.#fail(toError(thrown));
-      return;
-    }
-    if (pending !== undefined)
-      this.#pending = position < pending.length ? pending.subarray(position) : undefined;
+    if (pending !== undefined) this.#take(pending);
     if (this.#ending) return;
     if (this.#pending !== undefined && !this.#paused) {
       this.#paused = true;
@@ -238,6 +232,25 @@ export class SourceEngine {
       this.#vmChannel?.resume();
     }
     this.#askIdle();
+  }
+
+  #take(pending: Uint8Array): void {
+    const startMs = this.#options.clock.nowMs();
+    let position = 0;
+    try {
+      while (position < pending.length && this.#link.hasRoom && !this.#ending) {
+        const end = Math.min(position + Math.min(TURN_BYTES, this.#link.turnBytes), pending.length);
+        this.#reader.push(pending.subarray(position, end));
+        position = end;
+        this.#link.flush(this.#writer, false);
+      }
+    } catch (thrown) {
+      void this.#fail(toError(thrown));
+      return;
+    }
+    this.#pending = position < pending.length ? pending.subarray(position) : undefined;
+    this.#handoverFromMs = this.#options.clock.nowMs();
+    this.#handoverMs += this.#handoverFromMs - startMs;
   }
 
   /** When nothing more comes at once, what waits for a fuller batch must go: it may be all there is. */
@@ -550,7 +563,7 @@ export class SourceEngine {
     vm.status().then(
       (status) => {
         this.#status = status;
-        this.#rates.sample(this.#handedOverBytes, this.#link.figures.wireBytes);
+        this.#rates.sample(this.#handedOverBytes, this.#link.figures.wireBytes, this.#handoverMs);
         if (!this.#ending) this.#considerSwitchover();
         again();
       },

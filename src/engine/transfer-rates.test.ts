@@ -36,3 +36,15 @@ test("two samples at the same moment divide nothing by zero", () => {
   expect(rates.wireBytesPerGuestByte).toBeCloseTo(0.1);
   expect(rates.handoverBytesPerSecond).toBe(0);
 });
+
+test("a hypervisor that has little to hand over is not taken for a slow one", () => {
+  const clock = new VirtualClock();
+  const rates = new TransferRates(clock);
+  for (let i = 1; i <= 100; i++) {
+    clock.advance(50);
+    // 100 kB in a millisecond, and nothing in the other 49.
+    rates.sample(i * 100_000, i * 1000, i);
+  }
+  expect(rates.handoverBytesPerSecond).toBeCloseTo(100e6, -3);
+  expect(rates.wireBytesPerGuestByte).toBeCloseTo(0.01);
+});

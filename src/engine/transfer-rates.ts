@@ -12,6 +12,7 @@ export class TransferRates {
   #lastMs: number;
   #handedOverBytes = 0;
   #wireBytes = 0;
+  #handoverMs = 0;
   /** Exponentially forgotten sums. */
   #recentMs = 0;
   #recentHandedOver = 0;
@@ -22,18 +23,23 @@ export class TransferRates {
     this.#lastMs = clock.nowMs();
   }
 
-  /** Takes the counters as they stand. */
-  sample(handedOverBytes: number, wireBytes: number): void {
+  /**
+   * Takes the counters as they stand. `handoverMs`: time that handing over has taken, where it is not all of the
+   * time: a hypervisor that has little to hand over is not slow.
+   */
+  sample(handedOverBytes: number, wireBytes: number, handoverMs?: number): void {
     const nowMs = this.#clock.nowMs();
     const elapsedMs = nowMs - this.#lastMs;
     const newBytes = handedOverBytes - this.#handedOverBytes;
     const keep = Math.exp(-elapsedMs / MEMORY_MS - newBytes / MEMORY_BYTES);
-    this.#recentMs = this.#recentMs * keep + elapsedMs;
+    const newMs = handoverMs === undefined ? elapsedMs : handoverMs - this.#handoverMs;
+    this.#recentMs = this.#recentMs * keep + newMs;
     this.#recentHandedOver = this.#recentHandedOver * keep + newBytes;
     this.#recentWire = this.#recentWire * keep + (wireBytes - this.#wireBytes);
     this.#lastMs = nowMs;
     this.#handedOverBytes = handedOverBytes;
     this.#wireBytes = wireBytes;
+    this.#handoverMs += newMs;
   }
 
   /** 1 until something was handed over. */

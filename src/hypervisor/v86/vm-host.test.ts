@@ -1,9 +1,7 @@
-// The worker is compiled code, also here (worker-location.ts): it is compiled anew first.
+// The worker is compiled code, also here (worker-location.ts): test/support/build.ts sees to it.
 
-import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
-import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
 import { FATAL_GUEST } from "../../../test/support/tiny-guest.ts";
 import type { DeltaveeError } from "../../base/errors.ts";
 import { assertCompatible } from "./compatibility.ts";
@@ -11,17 +9,9 @@ import { PAGE_BYTES } from "./dirty-scan.ts";
 import { PAGES_PER_CALL_MAX } from "./protocol.ts";
 import { VmHost, type VmHostOptions } from "./vm-host.ts";
 
-const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 const GUEST = readFileSync(new URL("../../../guest/guest.elf", import.meta.url));
 const MEMORY_BYTES = 16 * 1024 * 1024;
 const WAIT_MS_MAX = 30_000;
-
-beforeAll(() => {
-  // Errors of type are for the checker to report; here only the output counts.
-  spawnSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"], {
-    cwd: ROOT,
-  });
-}, 120_000);
 
 const hosts: VmHost[] = [];
 afterEach(async () => {
