@@ -2,7 +2,6 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-// biome-ignore lint/style/noRestrictedImports: a fixture of tests, which nothing of the product imports
 import { simulatedRecord } from "../../test/support/simulated-record.ts";
 import { VirtualClock } from "../base/clock.ts";
 import { UsageError } from "../base/errors.ts";

@@ -1,8 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-// biome-ignore lint/style/noRestrictedImports: a fixture of tests, which nothing of the product imports
 import { arbitraryEntries } from "../../test/support/arbitrary-record.ts";
-// biome-ignore lint/style/noRestrictedImports: a fixture of tests, which nothing of the product imports
 import { writeRecord } from "../../test/support/write-record.ts";
 import { DeltaveeError } from "../base/errors.ts";
 import { LINE_CHARS_MAX, parseRecord, RecordReader } from "./reader.ts";
