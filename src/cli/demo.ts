@@ -3,7 +3,7 @@
 
 import { writeFile } from "node:fs/promises";
 import { Command, Option } from "commander";
-import { CancelledError, DeltaveeError } from "../base/errors.ts";
+import { CancelledError, DeltaveeError, UsageError } from "../base/errors.ts";
 import { formatBytesPerSecond, formatMs, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import { type RunFigures, runFigures } from "../report/figures.ts";
 import { htmlReport } from "../report/html/page.ts";
@@ -44,6 +44,9 @@ interface Options {
 const METHODS: readonly Method[] = ["standard", "delta"];
 const LINK_DEFAULT = "20mbit";
 const MEMORY_DEFAULT = "64MiB";
+const MIB = 1024 * 1024;
+/** The guest itself, and a working set worth moving. */
+const MEMORY_BYTES_MIN = 8 * MIB;
 const MAX_DOWNTIME_DEFAULT = "100ms";
 
 const HELP = `
@@ -84,8 +87,8 @@ export function demoCommand(): Command {
     .option("--qemu <path>", "the QEMU to use", QEMU_DEFAULT)
     .addOption(
       new Option("--memory <size>", "of the guest")
-        .argParser(parseBytes)
-        .default(parseBytes(MEMORY_DEFAULT), MEMORY_DEFAULT),
+        .argParser(parseMemory)
+        .default(parseMemory(MEMORY_DEFAULT), MEMORY_DEFAULT),
     )
     .addOption(
       new Option("--max-downtime <duration>", "goal for the time that the guest stands still")
@@ -96,6 +99,12 @@ export function demoCommand(): Command {
     .option("--json", "print the result as JSON")
     .addHelpText("after", HELP)
     .action(demo);
+}
+
+function parseMemory(text: string): number {
+  const bytes = parseBytes(text);
+  if (bytes >= MEMORY_BYTES_MIN && bytes % MIB === 0) return bytes;
+  throw new UsageError(`Not a size for the guest's memory: "${text}" (whole MiB, at least 8MiB)`);
 }
 
 function rateOption(): Option {
@@ -121,7 +130,8 @@ async function demo(options: Options): Promise<void> {
     );
     if (problems.length > 0) throw new DeltaveeError("MIGRATION_FAILED", problems.join("\n  "));
   } catch (thrown) {
-    if (thrown instanceof CancelledError) await folder.discard();
+    // Then there is nothing in it that anybody wants.
+    if (thrown instanceof CancelledError || thrown instanceof UsageError) await folder.discard();
     throw thrown;
   } finally {
     release();
@@ -161,10 +171,11 @@ async function runAll(options: Options, folder: OutputFolder, signal: AbortSigna
 function introText({ link, delay, workload, memory }: Options, { says, warning }: ChosenHypervisor): string {
   const delayText = delay === 0 ? "" : `, ${formatMs(delay)} each way`;
   const seconds = Math.round(expectedMs(WORKLOADS[workload], memory, link) / 5000) * 5;
+  const time = seconds < 120 ? `${seconds} s` : `${Math.round(seconds / 60)} min`;
   return `
 A running VM moves from one process to another over a slow link: first by
 standard pre-copy, which sends every changed page whole, then with delta
-compression. That takes about ${seconds} s.
+compression. That takes about ${time}.
 
   link        ${formatBytesPerSecond(link)}${delayText}
   hypervisor  ${says}

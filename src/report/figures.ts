@@ -215,7 +215,9 @@ export function ratesOverTime(events: readonly RecordEvent[], spanMs: number): R
     const isLast = index === samples.length - 1;
     if (to.atMs - from.atMs < spanMs && !(isLast && points.length === 0)) continue;
     const seconds = (to.atMs - from.atMs) / 1000;
-    const { dirtyPagesPerSecond } = to;
+    // A hypervisor that looks only between iterations says 0 during the first, and means that it does not know.
+    const isUnknown = to.dirtyPagesPerSecond === 0 && (to.iteration ?? 0) === 0;
+    const dirtyPagesPerSecond = isUnknown ? undefined : to.dirtyPagesPerSecond;
     points.push({
       atMs: (from.atMs + to.atMs) / 2,
       wireBytesPerSecond: Math.max(0, arrivedBytes(to) - arrivedBytes(from)) / seconds,

@@ -68,12 +68,13 @@ export async function migrateByQemu(
   for (;;) {
     const info = await qmp.execute("query-migrate");
     const figures = figuresOf(info);
-    if (figures !== undefined && figures.iteration > iteration) {
+    // QEMU counts several while it stops; all of them are the last.
+    if (figures !== undefined && figures.iteration > iteration && handover.phase === "iterating") {
       iteration = figures.iteration;
       const { wireBytes, pages, remainingBytes, dirtyPagesPerSecond } = figures;
       record.add({ type: "iteration", iteration, wireBytes, pages, remainingBytes, dirtyPagesPerSecond });
     }
-    if (figures !== undefined) record.add({ type: "sample", ...figures });
+    if (figures !== undefined) record.add({ type: "sample", ...figures, iteration: Math.max(0, iteration) });
     if (iteration > STANDARD_ITERATIONS_MAX && !isRaised) {
       isRaised = true;
       const reason = `limit reached: ${STANDARD_ITERATIONS_MAX} iterations`;

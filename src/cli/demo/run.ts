@@ -3,7 +3,7 @@
 
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DeltaveeError, toError } from "../../base/errors.ts";
+import { DeltaveeError, toError, UsageError } from "../../base/errors.ts";
 import { formatMs } from "../../base/units.ts";
 import { version } from "../../base/version.ts";
 import type { Address } from "../../link/address.ts";
@@ -61,6 +61,8 @@ export async function runOnce(plan: RunPlan): Promise<RunResult> {
   } catch (thrown) {
     plan.signal.throwIfAborted();
     const { message } = toError(thrown);
+    // What the hypervisor or the guest does not take: not a failure, but for the user to choose otherwise.
+    if (thrown instanceof DeltaveeError && thrown.code === "USAGE") throw new UsageError(message);
     problems.push(message);
     const isTold = record.events.some((event) => event.type === "error" && event.message === message);
     const code = thrown instanceof DeltaveeError ? thrown.code : "INTERNAL";

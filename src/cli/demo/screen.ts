@@ -92,7 +92,7 @@ function headText({ progress, summary, beat }: RunView, columns: number): string
       columns,
     );
   }
-  if (beat === undefined && summary === undefined) return "waits";
+  if (beat === undefined && summary === undefined) return "waits".slice(0, columns);
   return progressLine({ ...progress, label: undefined }, columns);
 }
 
