@@ -7,9 +7,10 @@ import { CompressionEffort } from "./effort.ts";
 const LINK_BYTES_PER_SECOND = 1e6;
 /** The link needs 100 ms for each. */
 const BATCH_BYTES = 100_000;
+const RAW_BYTES = 300_000;
 
 function observe(effort: CompressionEffort, encodeMs: number, batches: number): void {
-  for (let i = 0; i < batches; i++) effort.observe(BATCH_BYTES, encodeMs, LINK_BYTES_PER_SECOND);
+  for (let i = 0; i < batches; i++) effort.observe(RAW_BYTES, BATCH_BYTES, encodeMs, LINK_BYTES_PER_SECOND);
 }
 
 test("begins with the least, and goes up step by step while encoding takes no time", () => {
@@ -50,6 +51,17 @@ test("stays where it is when the next level would take too long", () => {
 
 test("learns nothing while the link is not known", () => {
   const effort = new CompressionEffort();
-  for (let i = 0; i < 100; i++) effort.observe(BATCH_BYTES, 0, 0);
+  for (let i = 0; i < 100; i++) effort.observe(RAW_BYTES, BATCH_BYTES, 0, 0);
   expect(effort.level).toBe(1);
+});
+
+test("spends nothing on bytes that cannot be made smaller, and then goes on with the level it had", () => {
+  const effort = new CompressionEffort();
+  observe(effort, 0, 32);
+  const levels = [effort.level];
+  for (let i = 0; i < 40; i++) effort.observe(BATCH_BYTES, BATCH_BYTES, 90, LINK_BYTES_PER_SECOND);
+  levels.push(effort.level);
+  observe(effort, 90, 1);
+  levels.push(effort.level);
+  expect(levels).toEqual([5, 1, 5]);
 });

@@ -12,20 +12,26 @@ const BUSY_SHARE = 0.5;
 const CALM_SHARE = BUSY_SHARE / 2.5;
 /** Batches between two steps up, so that each level is judged by its own figures. */
 const SETTLE_BATCHES = 16;
+/** A batch that stays larger than this share of itself is not worth the effort, and nor is the next one, most likely. */
+const INCOMPRESSIBLE_SHARE = 0.95;
 
 export class CompressionEffort {
   #index = 0;
   #batches = 0;
   #encodeMs = 0;
   #linkMs = 0;
+  #compressible = true;
 
   get level(): number {
-    return LEVELS[this.#index]!;
+    return this.#compressible ? LEVELS[this.#index]! : LEVELS[0];
   }
 
   /** A batch was encoded in `encodeMs`; the link carries `linkBytesPerSecond` (0 = not known yet). */
-  observe(codedBytes: number, encodeMs: number, linkBytesPerSecond: number): void {
-    if (linkBytesPerSecond === 0) return;
+  observe(rawBytes: number, codedBytes: number, encodeMs: number, linkBytesPerSecond: number): void {
+    const wasCompressible = this.#compressible;
+    this.#compressible = codedBytes < INCOMPRESSIBLE_SHARE * rawBytes;
+    // Of a level only batches tell that were encoded with it and could be made smaller.
+    if (!wasCompressible || !this.#compressible || linkBytesPerSecond === 0) return;
     const linkMs = (codedBytes / linkBytesPerSecond) * 1000;
     this.#batches++;
     this.#encodeMs += encodeMs;

@@ -161,7 +161,7 @@ export class TunnelLink implements SourceLink {
     // Incompressible bytes come back as they are: the channel keeps what it is given, the writer's buffer is reused.
     if (coded.bytes.buffer === raw.buffer) coded.bytes = raw.slice();
     const encodeMs = this.#clock.nowMs() - startMs;
-    this.#effort.observe(coded.bytes.length, encodeMs, this.#window.linkBytesPerSecond);
+    this.#effort.observe(rawBytes, coded.bytes.length, encodeMs, this.#window.linkBytesPerSecond);
     const before = this.#peer.wireBytes;
     const frame = dataFrame(this.#peer.dataSequence + 1, coded.codecId, raw, coded.bytes);
     this.#blocked = !this.#peer.send(frame);
