@@ -27,6 +27,7 @@ export type ErrorCode =
   | "HYPERVISOR_INCOMPATIBLE"
   | "MIGRATION_FAILED"
   | "RECORD_INVALID"
+  | "OUT_OF_MEMORY"
   | "CANCELLED"
   | "INTERNAL";
 
