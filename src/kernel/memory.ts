@@ -35,7 +35,10 @@ export class KernelMemory {
    * @throws DeltaveeError OUT_OF_MEMORY when the 4 GiB of one memory, or the machine's, are used up
    */
   allocate(bytes: number, alignBytes = 64): number {
-    assert(bytes >= 0 && (alignBytes & (alignBytes - 1)) === 0, "sizes are not negative, alignments powers of two");
+    assert(
+      bytes >= 0 && (alignBytes & (alignBytes - 1)) === 0,
+      "sizes are not negative, alignments powers of two",
+    );
     const address = Math.ceil(this.#next / alignBytes) * alignBytes;
     const end = address + bytes;
     const missing = end - this.wasm.buffer.byteLength;
