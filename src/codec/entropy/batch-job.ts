@@ -4,6 +4,7 @@
 import { crc32 } from "node:zlib";
 import { assert } from "../../base/assert.ts";
 import { ProtocolError } from "../../base/errors.ts";
+import type { Kernel } from "../../kernel/kernel.ts";
 import type { KernelMemory } from "../../kernel/memory.ts";
 import { type BatchSlot, SLOT_CODED_BYTES, SLOT_RAW_BYTES } from "./batch-coder.ts";
 import {
@@ -15,7 +16,7 @@ import {
   type EntropyCoder,
   entropyCodecOf,
 } from "./entropy-coder.ts";
-import { Lz4, type Lz4Kernel } from "./lz4.ts";
+import { Lz4 } from "./lz4.ts";
 import { hasNativeZstd, ZstdNative } from "./zstd-native.ts";
 import { ZstdWasm } from "./zstd-wasm.ts";
 
@@ -32,7 +33,7 @@ export class BatchJobs {
   #zstd: EntropyCoder | undefined;
 
   /** `kernel` and `lz4TableAddress` (allocateLz4Table) are this thread's own. */
-  constructor(memory: KernelMemory, kernel: Lz4Kernel, lz4TableAddress: number) {
+  constructor(memory: KernelMemory, kernel: Kernel, lz4TableAddress: number) {
     this.#memory = memory;
     this.#lz4 = new Lz4(kernel, lz4TableAddress);
   }

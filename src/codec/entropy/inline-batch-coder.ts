@@ -2,12 +2,13 @@
 // single core, and as what the one with workers must equal.
 
 import { type DeltaveeError, ProtocolError } from "../../base/errors.ts";
+import type { Kernel } from "../../kernel/kernel.ts";
 import type { KernelMemory } from "../../kernel/memory.ts";
 import type { BatchCoder, BatchSlot, DecodedBatch, EncodedBatch } from "./batch-coder.ts";
 import { BatchJobs, checkDecodeJob, checkEncodeJob } from "./batch-job.ts";
 import { BatchSlots } from "./batch-slots.ts";
 import { ENTROPY_NONE, type EntropyCodecId } from "./entropy-coder.ts";
-import { allocateLz4Table, type Lz4Kernel } from "./lz4.ts";
+import { allocateLz4Table } from "./lz4.ts";
 
 export interface InlineBatchCoderOptions {
   slotCount: number;
@@ -25,7 +26,7 @@ export class InlineBatchCoder implements BatchCoder {
   readonly #deferred: (() => void)[] = [];
   #closed = false;
 
-  constructor(memory: KernelMemory, kernel: Lz4Kernel, options: InlineBatchCoderOptions) {
+  constructor(memory: KernelMemory, kernel: Kernel, options: InlineBatchCoderOptions) {
     this.#slots = new BatchSlots(memory, options.slotCount);
     this.#jobs = new BatchJobs(memory, kernel, allocateLz4Table(memory));
     this.#nowMs = options.nowMs;

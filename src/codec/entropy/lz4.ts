@@ -1,28 +1,20 @@
-// LZ4 blocks, by the kernel: straight from and to the kernel memory, the fastest coder on fast links.
+// LZ4 blocks, by the kernel: straight from and to the kernel memory, for links that outrun zstd.
 
+import { type Kernel, LZ4_TABLE_BYTES } from "../../kernel/kernel.ts";
 import type { KernelMemory } from "../../kernel/memory.ts";
 import { damagedBatch, type EntropyCoder } from "./entropy-coder.ts";
 
-/** Bytes of the table in which the compressor keeps where it has seen what; its contents do not matter. */
-const TABLE_BYTES = 64 * 1024;
-
-/** The part of the kernel that is used here. Both give -1 for what does not fit, or is damaged. */
-export interface Lz4Kernel {
-  lz4Compress(source: number, sourceBytes: number, out: number, outLimitBytes: number, table: number): number;
-  lz4Decompress(source: number, sourceBytes: number, out: number, outBytes: number): number;
-}
-
-/** Memory of a Lz4 coder, to be allocated once per thread. */
+/** The scratch memory of a Lz4, to be allocated once per thread. */
 export function allocateLz4Table(memory: KernelMemory): number {
-  return memory.allocate(TABLE_BYTES);
+  return memory.allocate(LZ4_TABLE_BYTES);
 }
 
 export class Lz4 implements EntropyCoder {
-  readonly #kernel: Lz4Kernel;
+  readonly #kernel: Kernel;
   readonly #tableAddress: number;
 
   /** `tableAddress`: from allocateLz4Table, used by no other thread. */
-  constructor(kernel: Lz4Kernel, tableAddress: number) {
+  constructor(kernel: Kernel, tableAddress: number) {
     this.#kernel = kernel;
     this.#tableAddress = tableAddress;
   }

@@ -32,8 +32,12 @@ interface EmscriptenOptions {
 /** With `instantiateWasm`, emscripten's loader is done when it returns; its promise tells nothing more. */
 function loadModule(): ZstdModule {
   const require = createRequire(import.meta.url);
-  const load = require(`${PACKAGE}/dist/wasm-zstd.js`) as (options: EmscriptenOptions) => Promise<unknown>;
-  const compiled = new WebAssembly.Module(readFileSync(require.resolve(`${PACKAGE}/dist/wasm-zstd.wasm`)));
+  const load = require("@foxglove/wasm-zstd/dist/wasm-zstd.js") as (
+    options: EmscriptenOptions,
+  ) => Promise<unknown>;
+  const compiled = new WebAssembly.Module(
+    readFileSync(require.resolve("@foxglove/wasm-zstd/dist/wasm-zstd.wasm")),
+  );
   const options: EmscriptenOptions & Partial<ZstdModule> = {
     instantiateWasm(imports, received) {
       const instance = new WebAssembly.Instance(compiled, imports);
