@@ -2,6 +2,11 @@
 // hypervisor implement these at the rim; tests and the simulator implement them in memory.
 
 export interface ChannelListener {
+  /**
+   * Where the channel may put the next bytes, if it can: asked once at first, and then after each call of `data`.
+   * `data` is given the part of it that was filled. A channel that cannot do this gives bytes of its own.
+   */
+  space?(): Uint8Array;
   /** The next bytes; valid only during the call. */
   data(bytes: Uint8Array): void;
   /** The channel takes bytes again after `write` had returned false. */

@@ -145,12 +145,9 @@ function countersOf({ ram }: MigrationInfo) {
     handedOverBytes: ram?.transferred ?? 0,
     wireBytes: ram?.transferred ?? 0,
     pages: {
+      ...NO_PAGES,
       zeroPages: ram?.duplicate ?? 0,
-      unchangedPages: 0,
-      deltaPages: 0,
-      overflowPages: 0,
       rawPages: ram?.normal ?? 0,
-      deltaBytes: 0,
     },
   };
 }
