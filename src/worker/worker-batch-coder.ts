@@ -29,13 +29,14 @@ import { BatchRing } from "./batch-ring.ts";
 import type { BatchWorkerData, BatchWorkerMessage } from "./batch-worker.ts";
 
 /**
- * Raw bytes up to which a batch is coded on the calling thread: less than the handing over and the waking cost it
- * (15 to 25 us). `node build/bench/entropy.js` measures both.
+ * Raw bytes up to which a batch is coded on the calling thread, since the handing over and the waking would cost it
+ * as much: 5 to 15 us in quick succession, 40 to 80 us when both threads wake up for it. bench/entropy.ts measures
+ * both ways.
  */
 const INLINE_BYTES: Readonly<Record<EntropyCodecId, { encode: number; decode: number }>> = {
-  [ENTROPY_NONE]: { encode: 64 << 10, decode: 64 << 10 },
-  [ENTROPY_LZ4]: { encode: 16 << 10, decode: 32 << 10 },
-  [ENTROPY_ZSTD]: { encode: 4 << 10, decode: 16 << 10 },
+  [ENTROPY_NONE]: { encode: 128 << 10, decode: 128 << 10 },
+  [ENTROPY_LZ4]: { encode: 24 << 10, decode: 48 << 10 },
+  [ENTROPY_ZSTD]: { encode: 8 << 10, decode: 24 << 10 },
 };
 
 const WORKERS_MAX_DEFAULT = 2;

@@ -244,6 +244,27 @@ export function batchCoderSuite(
       });
     }
 
+    test("any bytes at all are refused or decoded", async () => {
+      const { decode } = await codedText(ENTROPY_ZSTD);
+      const arbitrary = fc.record({
+        bytes: fc.uint8Array({ minLength: 1, maxLength: 300 }),
+        codecId: fc.constantFrom(...ENTROPY_CODECS.map(({ id }) => id)),
+        zstdMagic: fc.boolean(),
+        rawBytes: fc.oneof(fc.integer({ min: 1, max: 2000 }), fc.integer({ min: 1, max: SLOT_RAW_BYTES })),
+      });
+      await fc.assert(
+        fc.asyncProperty(arbitrary, async ({ bytes, codecId, zstdMagic, rawBytes }) => {
+          if (zstdMagic) bytes.set([0x28, 0xb5, 0x2f, 0xfd].slice(0, bytes.length));
+          const error = await decode(bytes, codecId, rawBytes).then(
+            () => undefined,
+            (thrown) => thrown,
+          );
+          if (error !== undefined) expect(error).toBeInstanceOf(ProtocolError);
+        }),
+        { numRuns: 300 },
+      );
+    });
+
     test("numbers that no coder has and lengths that no batch has are refused", async () => {
       const { bytes, decode, rawBytes } = await codedText(ENTROPY_ZSTD);
       for (const id of [0, 2, 3, 6, 255]) {
