@@ -92,7 +92,7 @@ async function migrate(options: Options): Promise<void> {
   const notice = (message: string) => record.add({ type: "notice", message });
   let vm: QemuOutgoing | undefined;
   try {
-    vm = await QemuOutgoing.open(options.qmp, { downtimeMsMax: options.maxDowntime, notice });
+    vm = await QemuOutgoing.open(options.qmp, { notice });
     const cacheBytesMax = cacheLimit(options.cacheSize, vm.guestRamBytes, notice);
     record.add({
       type: "run",
