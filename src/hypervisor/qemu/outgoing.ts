@@ -3,10 +3,12 @@
 // running (or paused, if it was) here. Facts: QEMU's qapi/migration.json, 7.2 to 10.x.
 
 import type { Socket } from "node:net";
+import { systemClock } from "../../base/clock.ts";
 import { DeltaveeError, QmpCommandError, toError } from "../../base/errors.ts";
 import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "../../engine/ports.ts";
 import { type Listener, listen } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
+import { DirtyForecast } from "./dirty-forecast.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
@@ -83,6 +85,7 @@ export class QemuOutgoing implements OutgoingVm {
   #listener: Listener | undefined;
   #pollTimer: NodeJS.Timeout | undefined;
   #status: OutgoingStatus = {};
+  readonly #forecast = new DirtyForecast(systemClock);
   #downtimeLimitMs = DOWNTIME_LIMIT_MS_MIN;
   /** QEMU reckons with the bandwidth that we give it, not with what it has measured. */
   readonly #givesBandwidth: boolean;
@@ -320,10 +323,13 @@ export class QemuOutgoing implements OutgoingVm {
   async #query(): Promise<void> {
     const info = await this.#qmp.execute("query-migrate");
     const { ram, downtime, status } = info;
+    // QEMU counts bitmap syncs, and syncs once before the first pass.
+    const iteration = Math.max(0, (ram?.["dirty-sync-count"] ?? 0) - 1);
     this.#status = {
-      // QEMU counts bitmap syncs, and syncs once before the first pass.
-      ...(ram === undefined ? {} : { iteration: Math.max(0, ram["dirty-sync-count"] - 1) }),
-      ...(ram === undefined ? {} : { remainingBytes: ram.remaining }),
+      ...(ram === undefined ? {} : { iteration }),
+      ...(ram === undefined
+        ? {}
+        : { remainingBytes: this.#forecast.remainingBytes(iteration, ram.remaining) }),
       ...(ram === undefined ? {} : { dirtyPagesPerSecond: ram["dirty-pages-rate"] }),
       ...(downtime === undefined ? {} : { downtimeMs: downtime }),
     };
