@@ -215,7 +215,8 @@ export class BatchExpander {
   }
 
   #reference(region: number, page: number): void {
-    if (this.#referenceAt + REFERENCE_BYTES > this.#referenceEnd) throw invalidPayload("references end early");
+    if (this.#referenceAt + REFERENCE_BYTES > this.#referenceEnd)
+      throw invalidPayload("references end early");
     const number = this.#view.getUint32(this.#referenceAt, true);
     this.#referenceAt += REFERENCE_BYTES;
     if (number >= Math.min(this.#wholePages, this.#windowPages)) {

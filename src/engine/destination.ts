@@ -92,7 +92,10 @@ export class DestinationEngine {
       this.#resolve = resolve;
     });
     const { memory, kernel, coder, baselineBytesMax = 0 } = options;
-    this.#expander = new BatchExpander(memory, kernel, { windowBytesMax: WINDOW_BYTES_MAX, baselineBytesMax });
+    this.#expander = new BatchExpander(memory, kernel, {
+      windowBytesMax: WINDOW_BYTES_MAX,
+      baselineBytesMax,
+    });
     this.#regions = new RegionPool(memory, REGION_COUNT, REGION_BYTES);
     this.#slotForNext = coder.acquire();
     this.#peer = new TunnelPeer("destination", options.channel, options.clock, {
@@ -241,7 +244,7 @@ export class DestinationEngine {
     if (kind === PAYLOAD_RAM_LAYOUT) {
       this.#expander.layOut(memory.bytes(address, rawBytes));
       this.#release(slot);
-      this.#acknowledge(sequence);
+      // Acknowledged with what follows it, since what came before it may not have been taken yet.
       return true;
     }
     if (kind !== PAYLOAD_PAGES) {

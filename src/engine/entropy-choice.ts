@@ -3,6 +3,7 @@
 // their time; on a fast one the same effort would be the brake. Learned while running, for each class of batch on
 // its own, from what coding has cost and left; pure.
 
+import { assert } from "../base/assert.ts";
 import { formatBytesPerSecond } from "../base/units.ts";
 import {
   ENTROPY_LZ4,
@@ -114,11 +115,22 @@ export class EntropyChoice {
     deltas: new ClassKnowledge(),
   };
   #leavesAlone = false;
+  /** Methods that the destination knows; all of them until it has said so. */
+  #isAllowed: readonly boolean[] = METHODS.map(() => true);
 
   /** `encoders`: batches that can be coded at the same time. `decided` hears of every change, with its reason. */
   constructor(encoders: number, decided: (choice: string, reason: string) => void) {
     this.#encoders = encoders;
     this.#decided = decided;
+  }
+
+  /** The destination decodes only these. */
+  allow(codecIds: readonly number[]): void {
+    this.#isAllowed = METHODS.map(({ codecId }) => codecIds.includes(codecId));
+    for (const knowledge of Object.values(this.#classes)) {
+      if (!this.#isAllowed[knowledge.index]) knowledge.index = this.#isAllowed.indexOf(true);
+    }
+    assert(this.#isAllowed.includes(true), "the two sides have agreed on a codec");
   }
 
   /**
@@ -131,7 +143,7 @@ export class EntropyChoice {
     randomness: number | undefined,
     linkBytesPerSecond: number,
   ): EntropyMethod {
-    if (randomness !== undefined && randomness >= RANDOM_MIN) {
+    if (randomness !== undefined && randomness >= RANDOM_MIN && this.#isAllowed[0]) {
       if (!this.#leavesAlone) this.#decided("none", "these pages look random: coding would gain nothing");
       this.#leavesAlone = true;
       return METHODS[0]!;
@@ -178,6 +190,7 @@ export class EntropyChoice {
     // One step up at most: what is known of the dearer ones is the less certain the further they are away.
     const last = knowledge.sinceChange < SETTLE_BATCHES ? knowledge.index : knowledge.index + 1;
     for (let index = 0; index <= last && index < METHODS.length; index++) {
+      if (!this.#isAllowed[index]) continue;
       const { costMsPerByte } = knowledge.estimate(index);
       if (index > 0 && costMsPerByte * rawBytes > BATCH_MS_MAX && index > REFERENCE) continue;
       const rate = this.#rate(knowledge, index, linkBytesPerSecond);
@@ -187,7 +200,8 @@ export class EntropyChoice {
       }
     }
     const tooLong = knowledge.estimate(knowledge.index).costMsPerByte * rawBytes > BATCH_MS_MAX;
-    if (best === knowledge.index && tooLong && knowledge.index > REFERENCE) best = knowledge.index - 1;
+    if (best === knowledge.index && tooLong && knowledge.index > REFERENCE && this.#isAllowed[best - 1])
+      best = knowledge.index - 1;
     if (best === knowledge.index) return;
     const before = METHODS[knowledge.index]!.name;
     knowledge.index = best;

@@ -38,6 +38,7 @@ export interface Channel {
 export interface OutgoingStatus {
   /** 0 = first pass over all RAM. */
   iteration?: number;
+  /** Dirty pages: those that it knows of, and what must be expected to have become so since it looked. */
   remainingBytes?: number;
   dirtyPagesPerSecond?: number;
   /** The hypervisor's own figure, once it has one. */
@@ -58,7 +59,10 @@ export interface OutgoingVm {
   readonly switchoverControl: "ack" | "limit";
   /** The destination's own SWITCHOVER_ACK is to be waited for as well: it was asked for by the operator. */
   readonly awaitsDestinationAck: boolean;
-  /** Asks it to stop the guest only when at most so many bytes of dirty pages are left. */
+  /**
+   * Asks it to stop the guest only when, by its own count at that moment, at most so many bytes of dirty pages are
+   * left. It may go by it with a delay, and stops with nothing left in any case.
+   */
   limitSwitchover(remainingBytesMax: number): Promise<void>;
   /** Starts the migration. The stream comes out of the channel; the return path goes into it. */
   begin(): Promise<Channel>;

@@ -30,8 +30,7 @@ import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "./ports.t
 import { type CacheFactory, StreamRewriter } from "./rewriter.ts";
 import type { SourceLink } from "./source-link.ts";
 import { StreamSink } from "./stream-sink.ts";
-import { remainingBytesFor, type SwitchoverFigures, SwitchoverJudge } from "./switchover.ts";
-import { TransferRates } from "./transfer-rates.ts";
+import { SwitchoverControl } from "./switchover-control.ts";
 import { TunnelLink } from "./tunnel-link.ts";
 
 export interface TunnelOptions {
@@ -75,21 +74,10 @@ const TURN_BYTES = 128 * 1024;
 /** Whole pages sent last, to which an equal page is a reference: the destination keeps them. */
 const WINDOW_BYTES = 32 * 1024 * 1024;
 const SAMPLE_EVERY_MS = 250;
-/** After the first pass the hypervisor is asked this often, since each answer may be the moment to stop. */
-const STATUS_EVERY_MS = 50;
 /** A hypervisor that is silent for longer has nothing to hand over; it is not slow. */
 const HANDOVER_GAP_MS_MAX = 20;
-/** Device state and its description, as seen of PC machines (facts: 114 kB), and what compression leaves of it. */
-const DEVICE_STATE_BYTES = 128 * 1024;
-const DEVICE_STATE_RATIO_TUNNEL = 0.15;
 /** How long the hypervisor may take to say how the migration ended, once both sides have what they need. */
 const END_TIMEOUT_MS = 30_000;
-/**
- * How long the destination's own SWITCHOVER_ACK is waited for after the first pass, where the operator has asked
- * for it. It is there for a shorter downtime, not for correctness, and may never come: the capability may be on at
- * this side alone, left behind by a migration of ours that was killed.
- */
-const DESTINATION_ACK_TIMEOUT_MS = 5000;
 /** How long the destination may take from COMMIT to RUNNING. */
 const RUNNING_TIMEOUT_MS = 30_000;
 /** How long the stopped guest may wait while nothing moves any more and the destination has not loaded it. */
@@ -131,13 +119,7 @@ export class SourceEngine {
   #movedBytes = 0;
   #movedMs = 0;
   #sampledMs = Number.NEGATIVE_INFINITY;
-  readonly #rates: TransferRates;
-  readonly #judge: SwitchoverJudge;
-  /** Where the moment of switchover stands; see OutgoingVm.switchoverControl. */
-  #switchover: "held" | "released" = "held";
-  #destinationAcked = false;
-  #ackAwaitedSinceMs: number | undefined;
-  #lastDecision = "";
+  readonly #switchover: SwitchoverControl;
   #stoppedMs: number | undefined;
   #downtimeMs: number | undefined;
   #cancelStatusTimer: () => void = () => {};
@@ -148,8 +130,11 @@ export class SourceEngine {
     this.#options = options;
     this.#startMs = options.clock.nowMs();
     this.#handover = new Handover(options.record);
-    this.#rates = new TransferRates(options.clock);
-    this.#judge = new SwitchoverJudge(options.downtimeMsMax);
+    this.#switchover = new SwitchoverControl({
+      ...options,
+      mode: options.tunnel === undefined ? "direct" : "tunnel",
+      release: () => this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK)),
+    });
     this.#result = new Promise((resolve) => {
       this.#resolve = resolve;
     });
@@ -375,78 +360,8 @@ export class SourceEngine {
       if (this.#stoppedMs !== undefined) this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
       this.#destinationLoaded = true;
     }
-    if (message.type === ReturnPathType.SWITCHOVER_ACK && this.#switchover === "held") {
-      this.#destinationAcked = true;
-      return;
-    }
+    if (message.type === ReturnPathType.SWITCHOVER_ACK && this.#switchover.keepsBackAck()) return;
     this.#vmChannel?.write(Buffer.from(message.bytes));
-  }
-
-  // ---- the moment of switchover ----
-
-  #considerSwitchover(): void {
-    const { vm, record } = this.#options;
-    const { iteration, remainingBytes } = this.#status;
-    if (this.#switchover !== "held" || this.#handover.phase !== "iterating") return;
-    // During the first pass most of what is left has never been sent: there is nothing to judge by.
-    if (iteration === undefined || iteration < 1 || remainingBytes === undefined) return;
-    const figures = this.#switchoverFigures(remainingBytes);
-    const affordableBytes = remainingBytesFor(this.#options.downtimeMsMax, figures);
-    if (vm.switchoverControl === "limit") {
-      this.#limitSwitchover(affordableBytes);
-      return;
-    }
-    if (this.#awaitsDestinationAck()) return;
-    const { switchOver, reason } = this.#judge.judge(figures);
-    // The estimate moves all the time; a record full of it would say less.
-    const kind = reason.slice(0, reason.indexOf(":"));
-    if (kind !== this.#lastDecision) {
-      this.#lastDecision = kind;
-      record.add({ type: "decision", subject: "switchover", choice: switchOver ? "now" : "wait", reason });
-    }
-    if (!switchOver) return;
-    this.#switchover = "released";
-    // The hypervisor's own limit knows only whole pages: it must not stand in the way of what was decided.
-    this.#limitSwitchover(Math.max(affordableBytes, 2 * remainingBytes));
-    this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK));
-  }
-
-  #awaitsDestinationAck(): boolean {
-    const { vm, clock, record } = this.#options;
-    if (!vm.awaitsDestinationAck || this.#destinationAcked) return false;
-    this.#ackAwaitedSinceMs ??= clock.nowMs();
-    if (clock.nowMs() - this.#ackAwaitedSinceMs < DESTINATION_ACK_TIMEOUT_MS) return true;
-    this.#destinationAcked = true;
-    record.add({
-      type: "notice",
-      message:
-        `The destination has not acknowledged the switchover within ${DESTINATION_ACK_TIMEOUT_MS / 1000} s ` +
-        "(capability switchover-ack is on here): going on without",
-    });
-    return false;
-  }
-
-  #limitSwitchover(remainingBytesMax: number): void {
-    this.#options.vm.limitSwitchover(remainingBytesMax).catch((error: unknown) => {
-      const message = `Switchover could not be steered: ${toError(error).message}`;
-      this.#options.record.add({ type: "notice", message });
-    });
-  }
-
-  #switchoverFigures(remainingBytes: number): SwitchoverFigures {
-    const { inFlightBytes, waitingBytes, linkBytesPerSecond, roundTripMs } = this.#link.figures;
-    const isTunnel = this.#tunnel !== undefined;
-    return {
-      remainingBytes,
-      wireBytesPerGuestByte: this.#rates.wireBytesPerGuestByte,
-      handoverBytesPerSecond: this.#rates.handoverBytesPerSecond,
-      queuedBytes: inFlightBytes + waitingBytes,
-      linkBytesPerSecond,
-      roundTripMs: roundTripMs ?? 0,
-      // Direct: the stream must get there. Tunnel: LOADED comes back and COMMIT goes out besides.
-      roundTrips: isTunnel ? 1.5 : 0.5,
-      deviceStateBytes: DEVICE_STATE_BYTES * (isTunnel ? DEVICE_STATE_RATIO_TUNNEL : 1),
-    };
   }
 
   // ---- how it ends ----
@@ -618,15 +533,17 @@ export class SourceEngine {
       if (this.#ending) return;
       this.#watchLoading();
       if (clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
-      const iterated = (this.#status.iteration ?? 0) >= 1;
-      const delayMs = iterated ? STATUS_EVERY_MS : SAMPLE_EVERY_MS;
-      this.#cancelStatusTimer = clock.after(delayMs, () => this.#pollStatus());
+      this.#cancelStatusTimer = clock.after(this.#switchover.lookAgainMs, () => this.#pollStatus());
     };
     vm.status().then(
       (status) => {
         this.#status = status;
-        this.#rates.sample(this.#handedOverBytes, this.#link.figures.wireBytes, this.#handoverMs);
-        if (!this.#ending) this.#considerSwitchover();
+        const progress = {
+          handedOverBytes: this.#handedOverBytes,
+          handoverMs: this.#handoverMs,
+          link: this.#link.figures,
+        };
+        this.#switchover.look(status, progress, !this.#ending && this.#handover.phase === "iterating");
         again();
       },
       // The hypervisor may be gone or busy: the sample goes out without new figures of its own.

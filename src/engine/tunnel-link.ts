@@ -260,6 +260,7 @@ export class TunnelLink implements SourceLink {
   #frame(frame: Frame): void {
     switch (frame.type) {
       case "welcome":
+        this.#choice.allow(frame.body.entropyCodecs);
         this.#listener.welcome(frame);
         return;
       case "refuse":

@@ -105,6 +105,10 @@ export class WorkerBatchCoder implements BatchCoder {
     return this.#started;
   }
 
+  get concurrency(): number {
+    return this.#lz4TableAddresses.length;
+  }
+
   acquire(): number {
     return this.#slots.acquire();
   }

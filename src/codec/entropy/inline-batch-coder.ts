@@ -19,6 +19,7 @@ export interface InlineBatchCoderOptions {
 }
 
 export class InlineBatchCoder implements BatchCoder {
+  readonly concurrency = 1;
   readonly #slots: BatchSlots;
   readonly #jobs: BatchJobs;
   readonly #defer: ((callback: () => void) => void) | undefined;
