@@ -147,6 +147,9 @@ describe("the judge", () => {
         const stalled = { ...PLAIN, remainingBytes: 4096, roundTripMs: 100 + ms };
         expect(judge(stalled, ms)[1]).toBe(25);
       }
+      // The time that the link stood still says nothing of what the hypervisor finds left.
+      expect(judge(estimated(60), 60_000)[1]).toBe(25);
+      expect(judge(estimated(60), 60_100)[1]).toBe(38);
     });
 
     test("goes by it when it has come to stay after the release", () => {
