@@ -15,7 +15,7 @@ import {
   PAGE_COUNT_MAX,
   PageDirectory,
 } from "./page-directory.ts";
-import { CLOCK } from "./policy/clock.ts";
+import { HISTORY } from "./policy/history.ts";
 import { NO_SLOT, type PolicyKind } from "./policy/policy.ts";
 import type { RamBlock } from "./ram-block.ts";
 
@@ -40,7 +40,7 @@ export interface PageCacheOptions {
   limitBytes: number;
   /** The home memory (shard 0); what else is needed there has been allocated. One of its own unless given. */
   memory?: KernelMemory;
-  /** Which pages are held when not all can be. */
+  /** Which pages are held when not all can be. HISTORY unless given. */
   policy?: PolicyKind;
 }
 
@@ -86,7 +86,7 @@ export class PageCache {
     assert(limitBytes >= 0, "limit of the page cache is not negative");
     this.#pageBytes = pageBytes;
     this.#limitBytes = limitBytes;
-    this.#kind = options.policy ?? CLOCK;
+    this.#kind = options.policy ?? HISTORY;
     this.#slotsPerSlabLog2 = Math.log2(SLAB_BYTES / pageBytes);
     if (options.memory !== undefined) this.#memories.push(options.memory);
   }
