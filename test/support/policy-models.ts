@@ -1,8 +1,6 @@
 // Page cache policies as one would explain them: arrays, maps and searches, no state packed into bytes. What the
 // real ones are compared with. Each says which pages are held after the same calls.
 
-import { xorshift32 } from "../../src/memory/policy/xorshift.ts";
-
 export interface PolicyModel {
   evictions: number;
   holds(page: number): boolean;
@@ -153,8 +151,6 @@ export class HistoryModel implements PolicyModel {
   #sweep = 0;
   #lastPage = 0;
   #hand = 0;
-  #random = 1;
-  #asked = 0;
   evictions = 0;
 
   constructor(slotCount: number) {
@@ -178,19 +174,12 @@ export class HistoryModel implements PolicyModel {
 
   admit(page: number, mayEvict: boolean): void {
     this.touch(page);
-    if (this.#sweep === 0) this.#asked++;
     let slot = this.#empty.pop();
     if (slot === undefined && mayEvict) {
-      slot = this.#sweep === 0 ? this.#sampled() : this.#worthLess(page);
+      slot = this.#worthLess(page);
       if (slot !== undefined) this.evictions++;
     }
     if (slot !== undefined) this.#slots[slot] = page;
-  }
-
-  #sampled(): number | undefined {
-    this.#random = xorshift32(this.#random);
-    const place = Math.floor((this.#random / 2 ** 32) * this.#asked);
-    return place < this.#slots.length ? place : undefined;
   }
 
   #worthLess(page: number): number | undefined {

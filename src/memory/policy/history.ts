@@ -4,14 +4,13 @@
 // before it comes again; this one holds on to as many as fit, and to those that are dirtied in every iteration
 // rather than to those that are dirtied in some.
 //
-// A new sweep is told by a page number lower than the last one. The first one, in which every page is as good as any
-// other, leaves a random sample of all pages. In the later ones pages that the sweep has not reached yet get
-// the benefit of the doubt: they are compared as if they were dirty in this one too.
+// A new sweep is told by a page number lower than the last one. Pages that the sweep has not reached yet get the
+// benefit of the doubt: they are compared as if they were dirty in this one too. In the first sweep every page is
+// as good as any other: the first ones stay, which have the longest time to become dirty again.
 
 import { assert } from "../../base/assert.ts";
 import { EMPTY_SLOTS_BYTES_PER_SLOT, EmptySlots } from "./empty-slots.ts";
 import { type CachePolicy, NO_SLOT, type PolicyKind } from "./policy.ts";
-import { xorshift32 } from "./xorshift.ts";
 
 /** Slots that are looked at for one that is worth less. */
 const WINDOW_SLOTS = 32;
@@ -34,9 +33,6 @@ class HistoryPolicy implements CachePolicy {
   readonly #slotStates: Uint16Array;
   #sweep = 0;
   #lastPage = 0;
-  /** Pages that have asked for a slot in the first sweep. */
-  #sampledOf = 0;
-  #random = 1;
   /** Where the search for a page that is worth less goes on. */
   #hand = 0;
 
@@ -49,11 +45,10 @@ class HistoryPolicy implements CachePolicy {
 
   admit(page: number, mayEvict: boolean): number {
     this.#reach(page);
-    if (this.#sweep === 0) this.#sampledOf++;
     const state = this.#dirtyNow(this.#states[page]!);
     let slot = this.#empty.take();
     if (slot === NO_SLOT && mayEvict) {
-      slot = this.#sweep === 0 ? this.#sampled() : this.#worthLess(page, state & HISTORY_MASK);
+      slot = this.#worthLess(page, state & HISTORY_MASK);
       if (slot !== NO_SLOT) this.#states[this.#pages[slot]!] = this.#slotStates[slot]!;
     }
     if (slot === NO_SLOT) {
@@ -95,16 +90,6 @@ class HistoryPolicy implements CachePolicy {
 
   #dirtyNow(state: number): number {
     return ((this.#sweep & SWEEP_MASK) << HISTORY_BITS) | this.#historyOf(state) | DIRTY_NOW;
-  }
-
-  /**
-   * In the first sweep nothing is known yet, and a guest keeps what it writes to anywhere: each of the pages so far
-   * has the same chance to stay (reservoir sampling).
-   */
-  #sampled(): number {
-    this.#random = xorshift32(this.#random);
-    const place = Math.floor((this.#random / 2 ** 32) * this.#sampledOf);
-    return place < this.#pages.length ? place : NO_SLOT;
   }
 
   /** Of the next slots the one with the least history, if that is less than `history`; all are occupied. */
