@@ -257,8 +257,8 @@ export class BatchSink implements PageSink {
 
   wholePage(blockIndex: number, pageIndex: number, address: number, slot: number): boolean {
     if (this.#streaming) {
-      const home = this.#memory.bytes(address, this.#pageBytes);
-      this.#record(blockIndex).page(blockIndex, pageIndex, home, 0);
+      const at = this.#record(blockIndex).pageSpace(blockIndex, pageIndex);
+      this.#kernel.copy(this.#coder.slots[this.#current]!.rawAddress + at, address, this.#pageBytes);
       return false;
     }
     this.#makeRoom();

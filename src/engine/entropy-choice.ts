@@ -65,6 +65,9 @@ const BATCH_MS_MAX = 20;
 const GAIN_MIN = 1.02;
 /** A method is left for a cheaper one at once, for a dearer one only after so many batches. */
 const SETTLE_BATCHES = 4;
+/** A method that was left for a cheaper one is tried again after so many batches, each time after twice as many. */
+const RETRY_BATCHES = 32;
+const RETRY_BATCHES_MAX = 4096;
 /** Bytes that look more random than this (kernel.sampledEntropy) are left alone. */
 const RANDOM_MIN = 250;
 
@@ -90,6 +93,10 @@ class Measured {
 class ClassKnowledge {
   index = REFERENCE;
   sinceChange = 0;
+  /** Count of batches, and by method: from which on it may be chosen again, and how long that was last time. */
+  batches = 0;
+  readonly notBefore = METHODS.map(() => 0);
+  readonly #waited = METHODS.map(() => 0);
   readonly #methods = METHODS.map(() => new Measured());
   /** Everything, as zstd 1 would have done it: what guesses about other methods are made from. */
   readonly #asReference = new Measured();
@@ -123,6 +130,19 @@ class ClassKnowledge {
     this.#methods[index]!.add(rawBytes, codedBytes, encodeMs);
     this.#asReference.add(rawBytes, Math.min(rawBytes, codedBytes / sizeRatio), encodeMs / costRatio);
     this.sinceChange++;
+    this.batches++;
+  }
+
+  moveTo(index: number): void {
+    if (index < this.index) {
+      // All between the two were passed on the way up: they are no better now.
+      for (let left = index + 1; left <= this.index; left++) {
+        this.#waited[left] = Math.min(RETRY_BATCHES_MAX, Math.max(RETRY_BATCHES, 2 * this.#waited[left]!));
+        this.notBefore[left] = this.batches + this.#waited[left]!;
+      }
+    }
+    this.index = index;
+    this.sinceChange = 0;
   }
 }
 
@@ -131,6 +151,8 @@ export interface EntropyMethod {
   readonly codecId: EntropyCodecId;
   readonly level: number;
 }
+
+export const NO_ENTROPY: EntropyMethod = METHODS[0]!;
 
 export class EntropyChoice {
   readonly #encoders: number;
@@ -171,7 +193,7 @@ export class EntropyChoice {
     if (randomness !== undefined && randomness >= RANDOM_MIN && this.#isAllowed[0]) {
       if (!this.#leavesAlone) this.#decided("none", "pages look random here and there: those are left alone");
       this.#leavesAlone = true;
-      return METHODS[0]!;
+      return NO_ENTROPY;
     }
     const knowledge = this.#classes[batchClass];
     if (linkBytesPerSecond > 0) this.#reconsider(batchClass, knowledge, rawBytes, linkBytesPerSecond);
@@ -211,7 +233,7 @@ export class EntropyChoice {
     // One step up at most: what is known of the dearer ones is the less certain the further they are away.
     const last = knowledge.sinceChange < SETTLE_BATCHES ? knowledge.index : knowledge.index + 1;
     for (let index = 0; index <= last && index < METHODS.length; index++) {
-      if (!this.#isAllowed[index]) continue;
+      if (!this.#isAllowed[index] || knowledge.batches < knowledge.notBefore[index]!) continue;
       if (index > REFERENCE && knowledge.costMsPerByte(index) * rawBytes > BATCH_MS_MAX) continue;
       const rate = this.#rate(knowledge, index, linkBytesPerSecond);
       if (rate > bestRate * (index === knowledge.index ? 1 : GAIN_MIN)) {
@@ -224,8 +246,7 @@ export class EntropyChoice {
       best = knowledge.index - 1;
     if (best === knowledge.index) return;
     const before = METHODS[knowledge.index]!.name;
-    knowledge.index = best;
-    knowledge.sinceChange = 0;
+    knowledge.moveTo(best);
     this.#decided(
       METHODS[best]!.name,
       `${batchClass}: ${formatBytesPerSecond(bestRate)} of memory expected, ${formatBytesPerSecond(presentRate)} ` +
