@@ -35,6 +35,8 @@ const tasks = {
   },
   /** The migration path against QEMU's own methods, over one link in one run (needs root: test hosts). */
   "bench:peers": () => bench("peers"),
+  /** The kernels against a plain JavaScript loop, on synthetic pages. */
+  "bench:kernels": () => bench("kernels"),
   setup: () => console.log("deltavee: ready"),
 };
 
