@@ -79,7 +79,8 @@ export class SocketChannel implements Channel {
     const owner = old as unknown as HandleOwner;
     const handle = owner._handle;
     // Bytes that were read already would be lost with the old object.
-    if (handle == null || handle.reading === true || old.readableLength > 0 || old.bytesWritten > 0) return false;
+    if (handle == null || handle.reading === true || old.readableLength > 0 || old.bytesWritten > 0)
+      return false;
     const options: SocketOptionsInside = {
       handle,
       allowHalfOpen: old.allowHalfOpen,
