@@ -108,6 +108,7 @@ class Scene {
       link: {
         wireBytes: this.#wireBytes,
         inFlightBytes: 250_000,
+        waitingBytes: 0,
         windowBytes: 250_000,
         linkBytesPerSecond: LINK_BYTES_PER_SECOND,
         roundTripMs: 1 + stalledMs,

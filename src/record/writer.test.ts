@@ -21,6 +21,7 @@ const pages = {
   deltaPages: 0,
   overflowPages: 0,
   rawPages: 0,
+  duplicatePages: 0,
   deltaBytes: 0,
 };
 const summary: RecordEntry = {

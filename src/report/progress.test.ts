@@ -34,6 +34,7 @@ function sample(
       deltaPages: settledPages,
       overflowPages: 0,
       rawPages: 0,
+      duplicatePages: 0,
       deltaBytes: 0,
     },
     ...more,

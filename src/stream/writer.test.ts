@@ -182,7 +182,7 @@ test("an output buffer gives back what was put into it, however it grows and is 
   const steps = fc.array(fc.oneof(piece, fc.constant("take" as const), fc.nat(200)), { maxLength: 40 });
   fc.assert(
     fc.property(steps, (steps) => {
-      const output = new OutputBuffer(16);
+      const output = new OutputBuffer(new Uint8Array(16));
       let model: number[] = [];
       for (const step of steps) {
         if (step === "take") {

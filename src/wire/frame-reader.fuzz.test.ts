@@ -4,10 +4,11 @@
 
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { uncodedData } from "../../test/support/data-frame.ts";
 import { ProtocolError } from "../base/errors.ts";
 import type { Welcome } from "./bodies.ts";
 import type { Frame } from "./frame.ts";
-import { dataFrame, encodeFrame } from "./frame.ts";
+import { encodeFrame } from "./frame.ts";
 import { FrameReader } from "./frame-reader.ts";
 import { abortFrame, answerHello, helloFrame, refuseFrame } from "./handshake.ts";
 import { ProtocolState } from "./protocol-state.ts";
@@ -21,13 +22,13 @@ const OWN: Welcome = {
 };
 const FROM_SOURCE: Frame[] = [
   helloFrame({ ...OWN, session: "00112233445566778899aabbccddeeff" }),
-  dataFrame(1, 1, RAW, RAW),
+  uncodedData(1, RAW),
   { type: "keepalive" },
-  dataFrame(2, 1, RAW, RAW),
+  uncodedData(2, RAW),
   { type: "commit", resume: true },
 ];
 const FROM_DESTINATION: Frame[] = [
-  { type: "welcome", version: 1, body: OWN },
+  { type: "welcome", version: 2, body: OWN },
   { type: "ack", sequence: 1 },
   { type: "return", bytes: RAW },
   { type: "loaded" },

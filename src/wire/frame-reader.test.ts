@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { ProtocolError } from "../base/errors.ts";
-import type { Frame, FrameType } from "./frame.ts";
+import type { DataFrame, Frame, FrameType } from "./frame.ts";
 import {
   CODED_BYTES_MAX,
   DATA_FIXED_BYTES,
@@ -13,6 +13,7 @@ import {
   SEQUENCE_MAX,
 } from "./frame.ts";
 import { FrameReader } from "./frame-reader.ts";
+import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT, PAYLOAD_STREAM } from "./page-batch.ts";
 
 // ---- Frames of every type, as any engine might send them.
 
@@ -59,6 +60,7 @@ const anyFrame: fc.Arbitrary<Frame> = fc.oneof(
     type: fc.constant("data" as const),
     sequence,
     entropyCodec: fc.integer({ min: 1, max: 255 }),
+    payloadKind: fc.constantFrom(PAYLOAD_STREAM, PAYLOAD_RAM_LAYOUT, PAYLOAD_PAGES),
     rawBytes: fc.integer({ min: 1, max: RAW_BYTES_MAX }),
     rawCrc32: fc.integer({ min: 0, max: 0xffffffff }),
     coded: bytes(300),
@@ -136,10 +138,11 @@ const WELCOME: Frame = {
   version: 1,
   body: { deltavee: "0.1.0", entropyCodecs: [1], hypervisor: HELLO_BODY.hypervisor },
 };
-const DATA: Frame = {
+const DATA: DataFrame = {
   type: "data",
   sequence: 7,
   entropyCodec: 1,
+  payloadKind: PAYLOAD_PAGES,
   rawBytes: 3,
   rawCrc32: 0x01020304,
   coded: Uint8Array.of(1, 2, 3),
@@ -284,7 +287,9 @@ describe("FrameReader", () => {
     ["HELLO with an upside-down range", patched(HELLO, 25, 2), "begins at 1 or above, got 2 to 1"],
     ["WELCOME with version 0", patched(WELCOME, 17, 0), "welcome version 1 or above, got 0"],
     ["DATA with entropy codec 0", patched(DATA, 16, 0), "an entropy codec id of 1 or above, got 0"],
-    ["DATA with a first reserved byte", patched(DATA, 17, 1), "data reserved bytes 0, got 0x10000"],
+    ["DATA of kind 0", patched(DATA, 17, 0), "a kind of payload that is known, got 0"],
+    ["DATA of an unknown kind", patched(DATA, 17, 4), "a kind of payload that is known, got 4"],
+    ["DATA with a first reserved byte", patched(DATA, 18, 1), "data reserved bytes 0, got 0x100"],
     ["DATA with a last reserved byte", patched(DATA, 19, 1), "data reserved bytes 0, got 0x1"],
     ["DATA of no raw bytes", patched(DATA, 23, 0), "data of 1 to 1048576 raw bytes, got 0"],
     ["DATA of too many raw bytes", patched(DATA, 20, 0, 0x10, 0, 1), "raw bytes, got 1048577"],

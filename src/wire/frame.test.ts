@@ -1,18 +1,11 @@
-import { crc32 } from "node:zlib";
 import { describe, expect, test } from "vitest";
-import { ProtocolError } from "../base/errors.ts";
+import { uncodedData } from "../../test/support/data-frame.ts";
 import type { DataFrame, Frame } from "./frame.ts";
-import {
-  CODED_BYTES_MAX,
-  checkRaw,
-  dataFrame,
-  encodeFrame,
-  RAW_BYTES_MAX,
-  RETURN_BYTES_MAX,
-} from "./frame.ts";
+import { CODED_BYTES_MAX, encodeFrame, RAW_BYTES_MAX, RETURN_BYTES_MAX } from "./frame.ts";
+import { PAYLOAD_PAGES } from "./page-batch.ts";
 
 const RAW = new TextEncoder().encode("123456789");
-const DATA: DataFrame = dataFrame(1, 1, RAW, RAW);
+const DATA: DataFrame = uncodedData(1, RAW);
 
 describe("encodeFrame", () => {
   test("hands large payloads on without a copy", () => {
@@ -41,22 +34,11 @@ describe("encodeFrame", () => {
   });
 });
 
-describe("DATA", () => {
-  test("carries length and CRC-32 of the raw bytes", () => {
-    // The check value that CRC-32 definitions give for these nine bytes.
-    expect(DATA).toMatchObject({ rawBytes: 9, rawCrc32: 0xcbf43926 });
-    expect(() => checkRaw(DATA, RAW)).not.toThrow();
-  });
-
-  test("decoded to other bytes is a protocol error that names the frame", () => {
-    const flipped = RAW.slice();
-    flipped[4]! ^= 1;
-    expect(() => checkRaw(DATA, flipped)).toThrow(ProtocolError);
-    expect(() => checkRaw(DATA, flipped)).toThrow("DATA 1: expected 9 raw bytes with CRC-32 0xcbf43926");
-  });
-
-  test("decoded to another length is a protocol error even if the CRC agrees", () => {
-    const longer = { ...DATA, rawBytes: 10, rawCrc32: crc32(RAW) };
-    expect(() => checkRaw(longer, RAW)).toThrow("expected 10 raw bytes");
-  });
+test("DATA carries codec, kind of payload, length and CRC-32 of the raw bytes", () => {
+  const [head, coded] = encodeFrame({ ...DATA, sequence: 3, payloadKind: PAYLOAD_PAGES });
+  // The check value that CRC-32 definitions give for these nine bytes.
+  expect(Buffer.from(head!.subarray(8)).toString("hex")).toBe(
+    "0000000000000003" + "01030000" + "00000009" + "cbf43926",
+  );
+  expect(coded).toBe(RAW);
 });

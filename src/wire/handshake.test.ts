@@ -45,18 +45,18 @@ describe("version negotiation", () => {
   });
 
   test("a peer one version newer that still speaks ours is welcome", () => {
-    const newer = { ...helloFrame(HELLO), versions: { min: 1, max: 2 } };
-    expect(answerHello(newer, OWN)).toMatchObject({ type: "welcome", version: 1 });
-    expect(answerHello(helloFrame(HELLO), OWN, { min: 1, max: 2 })).toMatchObject({ version: 1 });
+    const newer = { ...helloFrame(HELLO), versions: { min: 2, max: 3 } };
+    expect(answerHello(newer, OWN)).toMatchObject({ type: "welcome", version: 2 });
+    expect(answerHello(helloFrame(HELLO), OWN, { min: 2, max: 3 })).toMatchObject({ version: 2 });
   });
 
   test("ranges that do not overlap are refused with both of them named", () => {
-    const newer = { ...helloFrame(HELLO), versions: { min: 2, max: 4 } };
+    const newer = { ...helloFrame(HELLO), versions: { min: 3, max: 4 } };
     expect(answerHello(newer, OWN)).toEqual({
       type: "refuse",
       reason: {
         code: "VERSION",
-        message: "source speaks protocol versions 2 to 4, destination 1 (Deltavee 0.2.0)",
+        message: "source speaks protocol versions 3 to 4, destination 2 (Deltavee 0.2.0)",
       },
     });
   });
@@ -103,7 +103,7 @@ describe("answerHello", () => {
 
 describe("welcomeMismatch", () => {
   const hello = helloFrame(HELLO);
-  const welcome: WelcomeFrame = { type: "welcome", version: 1, body: { ...OWN, entropyCodecs: [1] } };
+  const welcome: WelcomeFrame = { type: "welcome", version: 2, body: { ...OWN, entropyCodecs: [1] } };
 
   test("finds nothing in what answerHello chose", () => {
     const answer = answerHello(hello, OWN);
@@ -111,7 +111,7 @@ describe("welcomeMismatch", () => {
   });
 
   test.each<[string, WelcomeFrame, string]>([
-    ["a version", { ...welcome, version: 2 }, "version 2 was not offered (1)"],
+    ["a version", { ...welcome, version: 1 }, "version 1 was not offered (2)"],
     [
       "a codec",
       { ...welcome, body: { ...OWN, entropyCodecs: [1, 2] } },

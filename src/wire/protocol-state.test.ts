@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
+import { uncodedData } from "../../test/support/data-frame.ts";
 import { ProtocolError } from "../base/errors.ts";
 import type { DataFrame, Frame } from "./frame.ts";
-import { dataFrame } from "./frame.ts";
 import { abortFrame, helloFrame, refuseFrame } from "./handshake.ts";
 import type { Side } from "./protocol-state.ts";
 import { ProtocolState } from "./protocol-state.ts";
 
 const RAW = new Uint8Array(8);
-const data = (sequence: number): DataFrame => dataFrame(sequence, 1, RAW, RAW);
+const data = (sequence: number): DataFrame => uncodedData(sequence, RAW);
 const ack = (sequence: number): Frame => ({ type: "ack", sequence });
 const OWN = {
   deltavee: "0.1.0",
@@ -15,7 +15,7 @@ const OWN = {
   entropyCodecs: [2, 1],
 };
 const HELLO = helloFrame({ ...OWN, session: "00112233445566778899aabbccddeeff" });
-const WELCOME: Frame = { type: "welcome", version: 1, body: OWN };
+const WELCOME: Frame = { type: "welcome", version: 2, body: OWN };
 const RETURN: Frame = { type: "return", bytes: RAW };
 const LOADED: Frame = { type: "loaded" };
 const COMMIT: Frame = { type: "commit", resume: true };
@@ -129,8 +129,8 @@ describe("a peer's frame out of place", () => {
       "a WELCOME to something else",
       "source",
       [HELLO],
-      { type: "welcome", version: 2, body: OWN },
-      "welcome does not answer the hello: version 2 was not offered (1)",
+      { type: "welcome", version: 1, body: OWN },
+      "welcome does not answer the hello: version 1 was not offered (2)",
     ],
   ])("%s is a protocol error and changes nothing", (_, side, before, frame, message) => {
     const state = talk(side, ...before);

@@ -2,10 +2,10 @@
 
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { uncodedData } from "../../test/support/data-frame.ts";
 import type { Frame, FrameType } from "./frame.ts";
 import {
   CODED_BYTES_MAX,
-  dataFrame,
   encodeFrame,
   FRAME_LAYOUTS,
   JSON_BYTES_MAX,
@@ -46,16 +46,16 @@ const WORKED: Record<Frame["type"], Frame> = {
     deltavee: "0.1.0",
     session: "00112233445566778899aabbccddeeff",
     hypervisor: HYPERVISOR,
-    entropyCodecs: [2, 1],
+    entropyCodecs: [4, 1],
     guestRamBytes: 512 * 1024 * 1024,
     name: "web-1",
   }),
   welcome: {
     type: "welcome",
-    version: 1,
+    version: 2,
     body: { deltavee: "0.1.0", entropyCodecs: [1], hypervisor: HYPERVISOR },
   },
-  data: dataFrame(1, 1, RAW, RAW),
+  data: uncodedData(1, RAW),
   ack: { type: "ack", sequence: 1 },
   return: { type: "return", bytes: Uint8Array.of(0, 7, 0, 0) },
   keepalive: { type: "keepalive" },
