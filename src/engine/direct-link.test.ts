@@ -1,16 +1,17 @@
 // DirectLink: PINGs as markers of the delivery window, invisible to the source, and what silence means.
 
 import { describe, expect, test } from "vitest";
+import { makeHome } from "../../test/support/engine-parts.ts";
 import { Loader } from "../../test/support/loader.ts";
 import { memoryChannels } from "../../test/support/memory-channel.ts";
 import { be32, PART, StreamBuilder } from "../../test/support/stream-builder.ts";
 import { VirtualClock } from "../base/clock.ts";
 import { returnPathMessage } from "../stream/return-path.ts";
-import { OutputBuffer, StreamWriter } from "../stream/writer.ts";
 import { DirectLink, SILENT_MS } from "./direct-link.ts";
+import { StreamSink } from "./stream-sink.ts";
 
 const BLOCKS = [{ idstr: "pc.ram", pages: 64 }];
-const PAGE = new Uint8Array(4096).fill(9);
+const NO_SLOT = -1;
 
 /** A link behind which a loader answers after `roundTripMs`; `answers` false: nobody is there. */
 function connected({ answers = true, roundTripMs = 10 } = {}) {
@@ -24,31 +25,38 @@ function connected({ answers = true, roundTripMs = 10 } = {}) {
     ended: () => {},
     failed: () => {},
   });
-  const link = new DirectLink(ours, clock, {
+  const { memory, kernel } = makeHome();
+  const page = memory.allocate(4096);
+  memory.bytes(page, 4096).fill(9);
+  const sink = new StreamSink(memory, kernel);
+  const rooms = { told: 0 };
+  const link = new DirectLink(ours, clock, sink, {
     returnPath: (bytes) => heard.push(Buffer.from(bytes).toString("hex")),
-    room: () => {},
+    room: () => rooms.told++,
     ended: () => heard.push("ended"),
     failed: (error) => heard.push(error.message),
   });
-  const writer = new StreamWriter(new OutputBuffer());
   const start = new StreamBuilder()
     .header()
     .command(1)
     .command(2, be32(1))
     .start(1, BLOCKS)
     .endSection().bytes;
-  writer.verbatim(start, 0, start.length);
-  writer.setBlocks(
+  sink.verbatim(start, 0, start.length);
+  sink.setBlocks(
     BLOCKS.map(({ idstr, pages }) => ({ idstr, lengthBytes: pages * 4096 })),
     4096,
   );
   const send = (pages: number) => {
-    writer.ramSection(PART, 1);
-    for (let i = 0; i < pages; i++) writer.page(0, i, PAGE, 0);
-    writer.ramSectionEnd();
-    link.flush(writer);
+    sink.ramSection(PART, 1);
+    putPages(pages);
+    sink.ramSectionEnd();
+    link.flush();
   };
-  return { clock, link, writer, loader, heard, theirs, send };
+  const putPages = (pages: number) => {
+    for (let i = 0; i < pages; i++) sink.wholePage(0, i, page, NO_SLOT);
+  };
+  return { clock, link, sink, loader, heard, theirs, rooms, send, putPages };
 }
 
 test("what the source asked for comes back to it, what we asked for does not", () => {
@@ -71,36 +79,53 @@ test("a PONG that nobody asked for is the source's", () => {
 });
 
 test("every turn's bytes carry a PING, and what is left over gets one as soon as nothing is unanswered", () => {
-  const { clock, link, writer, loader, send } = connected();
+  const { clock, link, loader, send } = connected();
   link.allowPings();
   send(1);
-  for (let i = 0; i < 20; i++) send(4);
+  for (let i = 0; i < 20; i++) {
+    send(4);
+    // Taken by the connection, and not answered yet.
+    clock.advance(6);
+  }
   send(1);
-  expect(link.figures.inFlightBytes).toBeGreaterThan(20 * 4 * 4096);
+  expect(link.figures.inFlightBytes).toBeGreaterThan(4 * 4096);
   clock.advance(1000);
-  link.flush(writer);
+  link.flush();
   clock.advance(1000);
   expect(link.figures.inFlightBytes).toBe(0);
   expect(loader.pings.length).toBeGreaterThanOrEqual(21);
 });
 
 test("the window closes when nothing comes back, and opens when it does", () => {
-  const { clock, link, send } = connected();
+  const { clock, link, sink, send } = connected();
   link.allowPings();
-  for (let i = 0; i < 5; i++) send(4);
+  send(4);
+  send(16);
+  expect(sink.isFull).toBe(false);
   expect(link.hasRoom).toBe(false);
   clock.advance(100);
   expect(link.hasRoom).toBe(true);
 });
 
+test("when all regions are with the connection there is no room, and it is said when one has come back", () => {
+  const { clock, link, sink, rooms, send } = connected();
+  while (!sink.isFull) send(4);
+  expect(link.hasRoom).toBe(false);
+  link.flush();
+  expect(rooms.told).toBe(0);
+  clock.advance(6);
+  expect(rooms.told).toBe(1);
+  expect(link.hasRoom).toBe(true);
+});
+
 test("before the return path is open, and where no PING may stand, there is nothing to wait for", () => {
-  const { link, writer, send } = connected();
-  for (let i = 0; i < 20; i++) send(4);
+  const { link, sink, send, putPages } = connected();
+  for (let i = 0; i < 2; i++) send(40);
   expect(link.hasRoom).toBe(true);
   link.allowPings();
-  writer.ramStarted(1);
-  for (let i = 0; i < 20; i++) writer.page(0, i, PAGE, 0);
-  link.flush(writer);
+  sink.ramStarted(1);
+  putPages(20);
+  link.flush();
   // In START: without this the window would be closed for ever.
   expect(link.hasRoom).toBe(true);
 });
@@ -110,7 +135,7 @@ test("after the guest has stopped neither a window nor PINGs hold anything up", 
   link.allowPings();
   send(4);
   link.liftWindow();
-  for (let i = 0; i < 40; i++) send(4);
+  for (let i = 0; i < 2; i++) send(60);
   expect(link.hasRoom).toBe(true);
   clock.advance(1000);
   expect(loader.pings.length).toBe(2);

@@ -3,20 +3,22 @@
 
 import { expect, test } from "vitest";
 import { randomBytes } from "../../test/support/arbitrary-stream.ts";
+import { makeParts } from "../../test/support/engine-parts.ts";
 import { memoryChannels } from "../../test/support/memory-channel.ts";
 import { VirtualClock } from "../base/clock.ts";
-import { availableEntropyCodecs, entropyCoderOf } from "../codec/entropy.ts";
-import { OutputBuffer, StreamWriter } from "../stream/writer.ts";
+import { DeltaveeError } from "../base/errors.ts";
+import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import type { Welcome } from "../wire/bodies.ts";
-import { checkRaw } from "../wire/frame.ts";
+import type { DataFrame } from "../wire/frame.ts";
 import { answerHello } from "../wire/handshake.ts";
+import { BatchSink } from "./batch-sink.ts";
 import { TunnelLink } from "./tunnel-link.ts";
 import { TunnelPeer } from "./tunnel-peer.ts";
 import { MARKERS_MAX } from "./window.ts";
 
 const OWN: Welcome = {
   deltavee: "0.1.0",
-  entropyCodecs: availableEntropyCodecs(),
+  entropyCodecs: [...ENTROPY_CODEC_IDS],
   hypervisor: { kind: "qemu", version: "10.0.2" },
 };
 
@@ -26,6 +28,7 @@ function connected() {
   const [ours, theirs] = memoryChannels(clock, { delayMs: 5, bytesPerSecond: 1e6, bufferBytes: 1 << 24 });
   const arrived: Uint8Array[] = [];
   const failures: string[] = [];
+  const decode = decoder(clock);
   const peer = {
     acknowledges: true,
     frames: 0,
@@ -37,68 +40,94 @@ function connected() {
     frame(frame) {
       if (frame.type === "hello") end.send(answerHello(frame, OWN));
       if (frame.type !== "data") return;
-      const raw = entropyCoderOf(frame.entropyCodec).decompress(frame.coded, frame.rawBytes);
-      checkRaw(frame, raw);
-      arrived.push(Uint8Array.from(raw));
+      arrived.push(decode(frame));
       peer.frames++;
       if (peer.acknowledges) peer.acknowledge();
     },
     drained: () => {},
     failed: (error) => failures.push(error.message),
   });
-  const link = new TunnelLink(ours, clock, {
-    welcome: (frame) => link.useCoder(entropyCoderOf(frame.body.entropyCodecs[0]!)),
-    returnPath: () => {},
-    room: () => {},
-    ended: () => {},
-    failed: (error) => failures.push(error.message),
-    loaded: () => {},
-    running: () => {},
+  const { memory, kernel, coder } = makeParts(clock);
+  const sink = new BatchSink(memory, kernel, coder, () => {
+    throw new Error("there are no RAMBlocks here");
+  });
+  const link = new TunnelLink({
+    channel: ours,
+    clock,
+    sink,
+    coder,
+    memory,
+    kernel,
+    listener: {
+      welcome: () => {},
+      returnPath: () => {},
+      room: () => {},
+      ended: () => {},
+      failed: (error) => failures.push(error.message),
+      loaded: () => {},
+      running: () => {},
+      decision: () => {},
+    },
   });
   link.greet({ ...OWN, session: "00112233445566778899aabbccddeeff" });
   clock.advance(100);
-  const writer = new StreamWriter(new OutputBuffer());
   const sent: Uint8Array[] = [];
   const put = (bytes: Uint8Array) => {
+    while (sink.isFull) clock.advance(1);
     sent.push(bytes);
-    writer.verbatim(bytes, 0, bytes.length);
+    sink.verbatim(bytes, 0, bytes.length);
   };
   const expectAllArrived = () => expect(Buffer.concat(arrived).equals(Buffer.concat(sent))).toBe(true);
-  return { clock, link, writer, peer, put, failures, expectAllArrived };
+  return { clock, link, sink, peer, put, failures, expectAllArrived };
+}
+
+/** Gives the raw bytes of a frame, or throws. */
+function decoder(clock: VirtualClock): (frame: DataFrame) => Uint8Array {
+  const { memory, coder } = makeParts(clock);
+  const slot = coder.acquire();
+  return ({ coded, entropyCodec, rawBytes, rawCrc32 }) => {
+    let raw: Uint8Array | undefined;
+    memory.bytes(coder.slots[slot]!.codedAddress, coded.length).set(coded);
+    coder.decode(slot, coded.length, entropyCodec, rawBytes, rawCrc32, (result) => {
+      if (result instanceof DeltaveeError) throw result;
+      raw = memory.bytes(result.rawAddress, rawBytes).slice();
+    });
+    return raw!;
+  };
 }
 
 test("bytes arrive whole and in order, compressible or not, however they were flushed", () => {
-  const { clock, link, writer, put, failures, expectAllArrived } = connected();
+  const { clock, link, sink, put, failures, expectAllArrived } = connected();
   const random = randomBytes(3);
   for (let i = 0; i < 300; i++) {
     const length = 1 + random() * (1 + (random() % 200));
     put(Uint8Array.from({ length }, i % 2 === 0 ? random : () => i));
-    link.flush(writer, random() < 60);
+    link.flush(random() < 60);
     clock.advance(random() % 7);
   }
-  link.flush(writer, true);
+  link.flush(true);
   clock.advance(10_000);
   expectAllArrived();
   expect(failures).toEqual([]);
   expect(link.figures.inFlightBytes).toBe(0);
-  expect(writer.output.length).toBe(0);
+  expect(sink.waitingBytes).toBe(0);
 });
 
 test("what is left over goes out by itself, without another flush", () => {
-  const { clock, link, writer, put, expectAllArrived } = connected();
+  const { clock, link, put, expectAllArrived } = connected();
   for (let i = 0; i < 5; i++) {
     put(Uint8Array.of(i));
-    link.flush(writer, true);
+    link.flush(true);
   }
   clock.advance(100);
   expectAllArrived();
 });
 
 test("small batches are gathered, so that their number stays within what pays", () => {
-  const { clock, link, writer, peer, put } = connected();
+  const { clock, link, peer, put } = connected();
   for (let i = 0; i < 1000; i++) {
     put(Uint8Array.of(i));
-    link.flush(writer, true);
+    link.flush(true);
     clock.advance(0.1);
   }
   clock.advance(100);
@@ -106,13 +135,13 @@ test("small batches are gathered, so that their number stays within what pays", 
 });
 
 test("a closed window gathers what comes, says so, and goes on when it is acknowledged", () => {
-  const { clock, link, writer, peer, put, expectAllArrived } = connected();
+  const { clock, link, sink, peer, put, expectAllArrived } = connected();
   peer.acknowledges = false;
   const random = randomBytes(5);
   while (link.hasRoom) {
     put(Uint8Array.from({ length: 5000 }, random));
-    link.flush(writer, false);
-    expect(writer.output.length).toBeLessThan(600_000);
+    link.flush(false);
+    expect(sink.waitingBytes).toBeLessThan(600_000);
   }
   clock.advance(5000);
   expect(link.hasRoom).toBe(false);
@@ -124,16 +153,16 @@ test("a closed window gathers what comes, says so, and goes on when it is acknow
 });
 
 test("more batches than the window can keep account of wait, even when the guest has stopped", () => {
-  const { clock, link, writer, peer, put, failures, expectAllArrived } = connected();
+  const { clock, link, sink, peer, put, failures, expectAllArrived } = connected();
   peer.acknowledges = false;
   link.liftWindow();
   for (let i = 0; i < MARKERS_MAX + 200; i++) {
     put(Uint8Array.of(i, i >> 8));
-    link.flush(writer, true);
+    link.flush(true);
     clock.advance(3);
   }
   expect(peer.frames).toBe(MARKERS_MAX);
-  expect(writer.output.length).toBe(400);
+  expect(sink.waitingBytes).toBe(400);
   peer.acknowledges = true;
   peer.acknowledge();
   clock.advance(1000);
