@@ -210,8 +210,8 @@ export class BatchSink implements PageSink {
       blocks,
     });
     this.#writer.verbatim(layout, 0, layout.length);
+    // Sealed by what follows: one call may use up one slot, of which there is a spare.
     this.#kind = PAYLOAD_RAM_LAYOUT;
-    this.seal();
   }
 
   ramStarted(sectionId: number): void {

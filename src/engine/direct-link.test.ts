@@ -11,7 +11,6 @@ import { DirectLink, SILENT_MS } from "./direct-link.ts";
 import { StreamSink } from "./stream-sink.ts";
 
 const BLOCKS = [{ idstr: "pc.ram", pages: 64 }];
-const NO_SLOT = -1;
 
 /** A link behind which a loader answers after `roundTripMs`; `answers` false: nobody is there. */
 function connected({ answers = true, roundTripMs = 10 } = {}) {
@@ -54,7 +53,7 @@ function connected({ answers = true, roundTripMs = 10 } = {}) {
     link.flush();
   };
   const putPages = (pages: number) => {
-    for (let i = 0; i < pages; i++) sink.wholePage(0, i, page, NO_SLOT);
+    for (let i = 0; i < pages; i++) sink.wholePage(0, i, page);
   };
   return { clock, link, sink, loader, heard, theirs, rooms, send, putPages };
 }

@@ -6,75 +6,29 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { arbitraryPlan, buildGuestStream } from "../../test/support/arbitrary-stream.ts";
 import { Loader, load } from "../../test/support/loader.ts";
+import { CACHE_SIZES, type CacheSize, DirectRewriting } from "../../test/support/rewriting.ts";
 import { be64, counted, END, PART, StreamBuilder } from "../../test/support/stream-builder.ts";
 import { modelEncode } from "../../test/support/xbzrle-model.ts";
 import { DeltaveeError } from "../base/errors.ts";
-import { PageCache } from "../memory/page-cache.ts";
-import { Command } from "../stream/format.ts";
-import { StreamReader } from "../stream/reader.ts";
-import { OutputBuffer, StreamWriter } from "../stream/writer.ts";
-import { StreamRewriter } from "./rewriter.ts";
-
-/** Bytes of the page cache; undefined: method standard. */
-type CacheSize = "none" | "zero" | "tiny" | "plenty";
-
-class Rewriting {
-  readonly writer = new StreamWriter(new OutputBuffer());
-  readonly rewriter: StreamRewriter;
-  readonly reader: StreamReader;
-  readonly events: string[] = [];
-  mayPing = false;
-
-  constructor(cacheSize: CacheSize) {
-    const listener = {
-      ramBlocks: () => this.events.push("ramBlocks"),
-      command: (command: number) => {
-        if (command === Command.OPEN_RETURN_PATH) this.mayPing = true;
-      },
-      stopped: () => this.events.push("stopped"),
-      deviceState: () => {
-        this.events.push("deviceState");
-        this.mayPing = false;
-      },
-      opaque: (reason: string) => {
-        this.events.push(`opaque: ${reason}`);
-        this.mayPing = false;
-      },
-    };
-    const factory = (pageBytes: number) => {
-      // Index of 15 pages, and a few slots that are fought for.
-      const limitBytes = { none: 0, zero: 0, tiny: 60 + 3 * (pageBytes + 16), plenty: 1 << 22 }[cacheSize];
-      return new PageCache({ pageBytes, limitBytes });
-    };
-    this.rewriter = new StreamRewriter(this.writer, listener, cacheSize === "none" ? undefined : factory);
-    this.reader = new StreamReader(this.rewriter);
-  }
-
-  push(bytes: Uint8Array): Buffer {
-    this.reader.push(bytes);
-    return this.writer.output.take();
-  }
-}
 
 function rewrite(
   bytes: Uint8Array,
   cacheSize: CacheSize,
-): { loader: Loader; rewriting: Rewriting; bytes: Buffer } {
-  const rewriting = new Rewriting(cacheSize);
-  const output = rewriting.push(bytes);
+): { loader: Loader; rewriting: DirectRewriting; bytes: Buffer } {
+  const rewriting = new DirectRewriting(cacheSize);
+  rewriting.push(bytes);
+  const output = rewriting.take();
   return { loader: load(output), rewriting, bytes: output };
 }
 
-const sizes: CacheSize[] = ["none", "zero", "tiny", "plenty"];
-
-describe.each(sizes)("with a page cache of size %s", (cacheSize) => {
+describe.each(CACHE_SIZES)("with a page cache of size %s", (cacheSize) => {
   test("RAM is the guest's after every section, wherever the stream is cut and PINGs are put in", () => {
     const cuts = fc.array(fc.integer({ min: 1, max: 9000 }), { minLength: 1, maxLength: 8 });
     const plan = arbitraryPlan(["none", "none", "command", "device", "flag"]);
     fc.assert(
       fc.property(plan, cuts, fc.boolean(), (plan, cuts, pings) => {
         const source = buildGuestStream(plan);
-        const rewriting = new Rewriting(cacheSize);
+        const rewriting = new DirectRewriting(cacheSize);
         const pongs: number[] = [];
         const original = new Loader();
         const rewritten = new Loader((message) => pongs.push(message.readUInt32BE(4)));
@@ -84,10 +38,10 @@ describe.each(sizes)("with a page cache of size %s", (cacheSize) => {
           const sectionEnd = source.sectionEnds.find((end) => end > at) ?? source.bytes.length;
           const next = Math.min(at + cuts[turn++ % cuts.length]!, sectionEnd);
           original.push(source.bytes.subarray(at, next));
-          rewriting.reader.push(source.bytes.subarray(at, next));
+          rewriting.push(source.bytes.subarray(at, next));
           if (pings && rewriting.mayPing && rewriting.writer.ping(0x44560000 + turn))
             sent.push(0x44560000 + turn);
-          rewritten.push(rewriting.writer.output.take());
+          rewritten.push(rewriting.take());
           at = next;
           if (at === sectionEnd) expectSameRam(rewritten, original);
         }
@@ -212,6 +166,7 @@ test("each kind of page is sent the cheapest way that is right", () => {
     deltaPages: 2,
     overflowPages: 1,
     rawPages: 8,
+    duplicatePages: 0,
     deltaBytes: 10,
   });
 });
@@ -238,7 +193,7 @@ test("a delta of the source is made anew against a page that we hold, and passed
   const stream = finished(
     afterFirstPass().section(PART).xbzrle(0, 0, delta).xbzrle(0, 1, delta).endSection(),
   );
-  for (const size of sizes) {
+  for (const size of CACHE_SIZES) {
     const { loader } = rewrite(stream, size);
     expect(loader.blocks[0]!.bytes.subarray(0, 4096).equals(C)).toBe(true);
     expect(loader.records.slice(8).map(({ kind }) => kind)).toEqual(["xbzrle", "xbzrle"]);
@@ -247,10 +202,10 @@ test("a delta of the source is made anew against a page that we hold, and passed
 
 test("a delta of the source that is none ends in a typed error", () => {
   const stream = finished(afterFirstPass().section(PART).xbzrle(0, 0, Uint8Array.of(0, 0)).endSection());
-  expect(() => new Rewriting("plenty").push(stream)).toThrow(
+  expect(() => new DirectRewriting("plenty").push(stream)).toThrow(
     expect.objectContaining({ code: "XBZRLE_CORRUPT" }),
   );
-  expect(() => new Rewriting("plenty").push(stream)).toThrow(DeltaveeError);
+  expect(() => new DirectRewriting("plenty").push(stream)).toThrow(DeltaveeError);
 });
 
 describe("when the stream goes opaque and the last page was left out, CONTINUE still means its RAMBlock:", () => {
@@ -267,7 +222,7 @@ describe("when the stream goes opaque and the last page was left out, CONTINUE s
   ];
   test.each(unknowns)("%s", (_where, builder) => {
     const stream = finished(builder().verbatim(continued).endSection());
-    for (const size of sizes) {
+    for (const size of CACHE_SIZES) {
       const { loader, rewriting } = rewrite(stream, size);
       expect(rewriting.events.some((event) => event.startsWith("opaque"))).toBe(true);
       expectSameRam(loader, load(stream));
@@ -289,7 +244,7 @@ test("commands, configuration and device state go through byte by byte", () => {
   const builder = new StreamBuilder().header().configuration("pc").command(1).command(2, Buffer.from("pong"));
   const stream = finished(builder.start(2, []).endSection().command(11));
   expect(rewrite(stream, "plenty").bytes).toEqual(stream);
-  expect(rewrite(stream, "plenty").rewriting.events).toEqual(["ramBlocks", "stopped", "deviceState"]);
+  expect(rewrite(stream, "plenty").rewriting.events).toEqual(["stopped", "deviceState"]);
 });
 
 test("any damage to a stream ends in a typed error or in a stream", () => {
@@ -306,7 +261,7 @@ test("any damage to a stream ends in a typed error or in a stream", () => {
         const damaged = Buffer.from(bytes);
         for (const [at, value] of edits) damaged[at] = value;
         try {
-          new Rewriting("tiny").push(damaged);
+          new DirectRewriting("tiny").push(damaged);
         } catch (thrown) {
           if (!(thrown instanceof DeltaveeError)) throw thrown;
         }
