@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { uncodedData } from "../../test/support/data-frame.ts";
+import { workedBytes } from "../../test/support/worked-bytes.ts";
 import type { Frame, FrameType } from "./frame.ts";
 import {
   CODED_BYTES_MAX,
@@ -16,6 +17,7 @@ import {
 } from "./frame.ts";
 import { FrameReader } from "./frame-reader.ts";
 import { abortFrame, helloFrame, refuseFrame } from "./handshake.ts";
+import { BATCH_ENTRIES_MAX, decodeRamLayout, encodeRamLayout, readPagesHeader } from "./page-batch.ts";
 import type { Side, Stage } from "./protocol-state.ts";
 import { ProtocolState } from "./protocol-state.ts";
 
@@ -67,28 +69,22 @@ const WORKED: Record<Frame["type"], Frame> = {
 };
 
 /** Frame name and bytes, in the order of the page. */
-function workedBytes(): [string, Buffer][] {
-  const block = /```hex\n(.*?)```/s.exec(PROTOCOL)?.[1] ?? "";
-  return [...block.matchAll(/^([A-Z]+)\n((?:[0-9a-f]{4} .*\n)+)/gm)].map(([, name, lines]) => {
-    const hex = lines!.replace(/^[0-9a-f]{4} {2}((?:[0-9a-f]{2} ?)+).*$/gm, "$1");
-    return [name!.toLowerCase(), Buffer.from(hex.replace(/\s/g, ""), "hex")];
-  });
-}
+const workedFrames = () => workedBytes(PROTOCOL, "hex");
 
 describe("PROTOCOL.md", () => {
   test("its worked bytes show every type of frame", () => {
-    expect(workedBytes().map(([name]) => name)).toEqual(Object.keys(WORKED));
+    expect(workedFrames().map(([name]) => name)).toEqual(Object.keys(WORKED));
   });
 
   test("its worked bytes are read as what it says", () => {
     const reader = new FrameReader();
-    reader.push(Buffer.concat(workedBytes().map(([, bytes]) => bytes)));
+    reader.push(Buffer.concat(workedFrames().map(([, bytes]) => bytes)));
     for (const frame of Object.values(WORKED)) expect(reader.next()).toEqual(frame);
     expect(reader.next()).toBeUndefined();
   });
 
   test("its worked bytes are what is written", () => {
-    for (const [name, bytes] of workedBytes()) {
+    for (const [name, bytes] of workedFrames()) {
       const written = Buffer.concat(encodeFrame(WORKED[name as FrameType]));
       expect([name, written.toString("hex")]).toEqual([name, bytes.toString("hex")]);
     }
@@ -99,6 +95,34 @@ describe("PROTOCOL.md", () => {
       const frames = Object.values(WORKED);
       expect(stateAfter(side, frames.slice(0, frames.indexOf(WORKED.refuse))).stage).toBe("finished");
     }
+  });
+
+  test("its worked payloads are read as what it says", () => {
+    const [layout, pages] = workedBytes(PROTOCOL, "hex-payloads").map(([, bytes]) => bytes);
+    const said = {
+      sectionId: 2,
+      pageBytes: 512,
+      deltaCodec: 2,
+      windowPages: 16,
+      baselinePages: 0,
+      blocks: [
+        { idstr: "pc.ram", lengthBytes: 2048 },
+        { idstr: "vga.vram", lengthBytes: 1024 },
+      ],
+    };
+    expect(decodeRamLayout(layout!)).toEqual(said);
+    expect(Buffer.from(encodeRamLayout(said)).equals(layout!)).toBe(true);
+    const view = new DataView(pages!.buffer, pages!.byteOffset);
+    expect(readPagesHeader(view, 0, pages!.length, 512)).toEqual({
+      ownSection: true,
+      entryCount: 4,
+      wholePages: 1,
+      dataBytes: 8,
+      controlBytes: 2,
+      referenceBytes: 4,
+      slotBytes: 0,
+      addressBytes: 6,
+    });
   });
 
   test("its table of frames names the numbers and the payload lengths of the code", () => {
@@ -119,6 +143,7 @@ describe("PROTOCOL.md", () => {
       JSON_BYTES_MAX,
       KEEPALIVE_MS,
       PEER_SILENT_MS,
+      BATCH_ENTRIES_MAX,
     };
     const rows = Object.entries(limits).map(([name, value]) => [`\`${name}\``, `${value}`]);
     expect(table("name", "value")).toEqual(rows);
