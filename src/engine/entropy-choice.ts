@@ -129,6 +129,10 @@ class ClassKnowledge {
     this.#asReference.age();
     this.#methods[index]!.add(rawBytes, codedBytes, encodeMs);
     this.#asReference.add(rawBytes, Math.min(rawBytes, codedBytes / sizeRatio), encodeMs / costRatio);
+  }
+
+  /** A batch of its class has gone, whatever became of it. */
+  count(): void {
     this.sinceChange++;
     this.batches++;
   }
@@ -209,8 +213,11 @@ export class EntropyChoice {
     encodeMs: number,
   ): void {
     const index = METHODS.findIndex((method) => method.name === name);
+    const knowledge = this.#classes[batchClass];
+    // Those that teach nothing count too: a link that becomes slow again would else find nothing worth a try.
+    knowledge.count();
     if (METHODS[index]!.codecId === ENTROPY_NONE || rawBytes < OBSERVED_BYTES_MIN) return;
-    this.#classes[batchClass].observe(index, rawBytes, codedBytes, encodeMs);
+    knowledge.observe(index, rawBytes, codedBytes, encodeMs);
   }
 
   /** Raw bytes per second with this method. */
