@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { arbitraryPlan, buildGuestStream } from "../../test/support/arbitrary-stream.ts";
 import { Migration } from "../../test/support/simulated-migration.ts";
+import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
 
 const modes = ["direct", "tunnel"] as const;
 const conditions = fc.record({
@@ -26,6 +27,7 @@ describe.each(modes)("%s mode", (mode) => {
   test("brings the guest over as it was when it was stopped, and only once", async () => {
     const control = fc.constantFrom("ack" as const, "limit" as const);
     const cacheBytes = fc.constantFrom(undefined, 0, 20_000, 1 << 22);
+    const deltaCodec = fc.constantFrom(...Object.values(DELTA_CODEC_NAMES));
     await fc.assert(
       fc.asyncProperty(
         plan,
@@ -33,9 +35,18 @@ describe.each(modes)("%s mode", (mode) => {
         local,
         control,
         cacheBytes,
-        async (plan, link, hypervisorLink, control, cacheBytes) => {
+        deltaCodec,
+        async (plan, link, hypervisorLink, control, cacheBytes, deltaCodec) => {
           const stream = buildGuestStream(plan);
-          const migration = new Migration({ mode, stream, link, hypervisorLink, control, cacheBytes });
+          const migration = new Migration({
+            mode,
+            stream,
+            link,
+            hypervisorLink,
+            control,
+            cacheBytes,
+            deltaCodec,
+          });
           const { sourceOutcome, destinationOutcome, world, loader } = await migration.run();
           expect(sourceOutcome).toEqual({ outcome: "completed", vm: "running on destination" });
           if (mode === "tunnel") {
@@ -46,7 +57,7 @@ describe.each(modes)("%s mode", (mode) => {
           expect(loader!.images.every((image, i) => image.equals(stream.images[i]!))).toBe(true);
         },
       ),
-      { numRuns: 60 },
+      { numRuns: 100 },
     );
   });
 

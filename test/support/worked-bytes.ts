@@ -1,6 +1,12 @@
 // The worked examples of a page of documentation: blocks of names, each followed by its bytes as a hex dump.
 
+import { readFileSync } from "node:fs";
+
 const LINE_BYTES = 16;
+
+export function workedBytesIn(file: URL, language: string): [string, Buffer][] {
+  return workedBytes(readFileSync(file, "utf8"), language);
+}
 
 /** Name (in lower case) and bytes, in order; `*` repeats the line before it up to the offset of the next. */
 export function workedBytes(page: string, language: string): [string, Buffer][] {
