@@ -12,6 +12,8 @@ type HandleOwner = { _handle?: { reading?: boolean } | null };
 interface SocketOptionsInside {
   handle: unknown;
   allowHalfOpen: boolean;
+  /** Else it would read at once, paused or not. */
+  pauseOnCreate: true;
   onread: { buffer: () => Uint8Array; callback: (bytes: number, buffer: Uint8Array) => boolean };
 }
 
@@ -84,6 +86,7 @@ export class SocketChannel implements Channel {
     const options: SocketOptionsInside = {
       handle,
       allowHalfOpen: old.allowHalfOpen,
+      pauseOnCreate: true,
       onread: {
         buffer: space,
         callback: (bytes, buffer) => {
