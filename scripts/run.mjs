@@ -37,6 +37,8 @@ const tasks = {
   "bench:peers": () => bench("peers"),
   /** The kernels against a plain JavaScript loop, on synthetic pages. */
   "bench:kernels": () => bench("kernels"),
+  /** What a page costs beside the kernels that look at it. */
+  "bench:page-path": () => bench("page-path"),
   setup: () => console.log("deltavee: ready"),
 };
 
