@@ -34,6 +34,8 @@ const tasks = {
   },
   /** The migration path against QEMU's own methods, over one link in one run (needs root: test hosts). */
   "bench:peers": () => bench("peers"),
+  /** Policies of the page cache over page traces of migrations. */
+  "bench:cache": () => bench("cache"),
   setup: () => console.log("deltavee: ready"),
 };
 

@@ -10,6 +10,7 @@ import { migrateCommand } from "./migrate.ts";
 import { receiveCommand } from "./receive.ts";
 import { relayCommand } from "./relay.ts";
 import { reportCommand } from "./report.ts";
+import { traceCommand } from "./trace.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -32,9 +33,10 @@ const program = new Command("deltavee")
   .addCommand(receiveCommand())
   .addCommand(relayCommand())
   .addCommand(reportCommand())
+  .addCommand(traceCommand())
   .addCommand(demoCommand());
 
-for (const command of [program, ...program.commands]) {
+for (const command of withAllBelow(program)) {
   command.exitOverride().configureOutput({ outputError: (text, write) => write(text) });
 }
 
@@ -42,6 +44,11 @@ try {
   await program.parseAsync();
 } catch (thrown) {
   process.exitCode = report(toError(thrown));
+}
+
+/** The commands of commands, too. */
+function withAllBelow(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(withAllBelow)];
 }
 
 /** Says what went wrong, why, and where the VM is. */
