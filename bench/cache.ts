@@ -154,6 +154,8 @@ async function replayAll({ traces: folder, json, markdown: file }: Options): Pro
   const hits: string[][] = [["hits, % of pages dirtied again", "cache", ...COLUMNS.map(nameOf)]];
   const wire: string[][] = [["bytes, % of those without a cache", "cache", ...COLUMNS.map(nameOf)]];
   const lines: string[] = [];
+  /** Per kind of guest, of each trace and size: hits of each policy in proportion to the optimal one's. */
+  const shares: Record<"real" | "synthetic", number[][]> = { real: [], synthetic: [] };
   for (const trace of traces) {
     const none = replay(trace, "optimal", 0);
     for (const share of CACHE_SHARES) {
@@ -162,12 +164,15 @@ async function replayAll({ traces: folder, json, markdown: file }: Options): Pro
       const name = [basename(trace.name, SUFFIX), `1/${1 / share}`];
       hits.push([...name, ...results.map((result) => percent(result.hits, result.pagesAgain))]);
       wire.push([...name, ...results.map(({ wireBytes }) => percent(wireBytes, none.wireBytes))]);
+      const most = results.at(-1)!.hits;
+      const kind = trace.name in SYNTHETIC ? "synthetic" : "real";
+      if (most > 0) shares[kind].push(results.map((result) => (100 * result.hits) / most));
       for (const [i, result] of results.entries()) {
         lines.push(JSON.stringify({ trace: name[0], limitBytes, policy: nameOf(COLUMNS[i]!), ...result }));
       }
     }
   }
-  const tables: Table[] = [hits, wire, costs(traces)];
+  const tables: Table[] = [summary(shares), hits, wire, costs(traces)];
   console.log(tables.map(plainText).join("\n\n"));
   if (json !== undefined) writeFileSync(json, `${lines.join("\n")}\n`, { flag: "a" });
   if (file !== undefined) {
@@ -187,6 +192,19 @@ function slotsOf(trace: PageTrace, kind: PolicyKind | "optimal", limitBytes: num
 
 function percent(part: number, whole: number): string {
   return whole === 0 ? "-" : ((100 * part) / whole).toFixed(1);
+}
+
+/** How near each policy comes to the best there could be, on average and at worst, over all traces and sizes. */
+function summary(shares: Readonly<Record<string, number[][]>>): Table {
+  const rows: string[][] = [["hits, % of those of optimal", ...POLICIES.map(nameOf)]];
+  for (const [kind, all] of Object.entries(shares)) {
+    if (all.length === 0) continue;
+    const columns = POLICIES.map((_, i) => all.map((row) => row[i]!));
+    const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+    rows.push([`${kind} guests, mean`, ...columns.map((values) => mean(values).toFixed(1))]);
+    rows.push([`${kind} guests, worst`, ...columns.map((values) => Math.min(...values).toFixed(1))]);
+  }
+  return rows;
 }
 
 /** What each policy takes: bookkeeping, and time for each page of all traces, the replay's own included. */
