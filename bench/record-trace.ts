@@ -24,7 +24,6 @@ export interface Recording {
   iterations: number;
   limitMs: number;
   file: string;
-  contents: boolean;
 }
 
 const nothing = () => {};
@@ -109,7 +108,7 @@ class Classifier implements StreamHandler {
 /** @returns the iterations that were seen after the full one */
 export async function recordTrace(vm: QemuVm, recording: Recording): Promise<number> {
   const file = openSync(recording.file, "w");
-  const writer = new TraceWriter((chunk) => writeSync(file, chunk), { contents: recording.contents });
+  const writer = new TraceWriter((chunk) => writeSync(file, chunk), { contents: false });
   const classifier = new Classifier(writer);
   const reader = new StreamReader(classifier);
   const path = join(vm.folder, "trace.sock");

@@ -39,6 +39,8 @@ const tasks = {
   "bench:kernels": () => bench("kernels"),
   /** What a page costs beside the kernels that look at it. */
   "bench:page-path": () => bench("page-path"),
+  /** Policies of the page cache over page traces of migrations. */
+  "bench:cache": () => bench("cache"),
   setup: () => console.log("deltavee: ready"),
 };
 

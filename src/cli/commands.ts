@@ -8,6 +8,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ["receive", async () => (await import("./receive.ts")).receiveCommand()],
   ["relay", async () => (await import("./relay.ts")).relayCommand()],
   ["report", async () => (await import("./report.ts")).reportCommand()],
+  ["trace", async () => (await import("./trace.ts")).traceCommand()],
   ["demo", async () => (await import("./demo.ts")).demoCommand()],
 ]);
 

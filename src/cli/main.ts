@@ -26,7 +26,7 @@ const program = new Command("deltavee")
   .showHelpAfterError("(deltavee --help shows what there is)");
 
 for (const command of await commandsFor(process.argv.slice(2))) program.addCommand(command);
-for (const command of [program, ...program.commands]) {
+for (const command of withAllBelow(program)) {
   command.exitOverride().configureOutput({ outputError: (text, write) => write(text) });
 }
 
@@ -34,6 +34,11 @@ try {
   await program.parseAsync();
 } catch (thrown) {
   process.exitCode = report(toError(thrown));
+}
+
+/** The commands of commands, too. */
+function withAllBelow(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(withAllBelow)];
 }
 
 /** Says what went wrong, why, and where the VM is. */

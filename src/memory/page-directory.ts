@@ -83,7 +83,7 @@ export class PageDirectory {
     this.hits++;
     if (entry === ENTRY_ZERO) return PAGE_ZERO;
     const slot = entry - ENTRY_FIRST_SLOT;
-    this.#policy!.touched(slot);
+    this.#policy!.touched(slot, page);
     return slot;
   }
 

@@ -104,7 +104,7 @@ describe.each(POLICIES)("the policy $name", (kind) => {
 
   test("takes what is not in a slot for our own mistake", () => {
     const policy = kind.make(4, PAGES);
-    expect(() => policy.touched(0)).toThrow(/Assertion/);
+    expect(() => policy.touched(0, 0)).toThrow(/Assertion/);
     expect(() => policy.removed(0)).toThrow(/Assertion/);
     expect(() => policy.removed(9)).toThrow(/Assertion/);
   });

@@ -60,9 +60,8 @@ class HistoryPolicy implements CachePolicy {
     return slot;
   }
 
-  touched(slot: number): void {
-    const page = this.#pages[slot] ?? EMPTY;
-    assert(page !== EMPTY, "touched an occupied slot");
+  touched(slot: number, page: number): void {
+    assert(this.#pages[slot] === page, "touched the page in its slot");
     this.#reach(page);
     this.#slotStates[slot] = this.#dirtyNow(this.#slotStates[slot]!);
   }

@@ -13,8 +13,8 @@ export interface CachePolicy {
    * missed least. That page has left then, without removed(). NO_SLOT: rather none than any that is occupied.
    */
   admit(page: number, mayEvict: boolean): number;
-  /** The page in `slot` was dirtied again and looked up. */
-  touched(slot: number): void;
+  /** `page`, which is in `slot`, was dirtied again and looked up. */
+  touched(slot: number, page: number): void;
   /** The user of the cache has emptied `slot`. */
   removed(slot: number): void;
   /** A new iteration of the migration begins: the clock of policies that let pages age. */

@@ -36,8 +36,8 @@ class SecondTouchPolicy implements CachePolicy {
     return slot;
   }
 
-  touched(slot: number): void {
-    this.#inner.touched(slot);
+  touched(slot: number, page: number): void {
+    this.#inner.touched(slot, page);
   }
 
   removed(slot: number): void {
