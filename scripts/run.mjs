@@ -3,10 +3,11 @@
 // does the task. Plain Node without dependencies, since in a fresh clone there are none yet.
 
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { bin, build } from "./build.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const NODE_MIN = [20, 19];
@@ -52,23 +53,14 @@ function setUp() {
   }
   // npm writes this file last: without it, or with an older one, an installation is missing or cut short.
   const installed = join(root, "node_modules/.package-lock.json");
-  if (!existsSync(installed) || newestMs([join(root, "package-lock.json")]) > statSync(installed).mtimeMs) {
+  if (
+    !existsSync(installed) ||
+    statSync(join(root, "package-lock.json")).mtimeMs > statSync(installed).mtimeMs
+  ) {
     console.error("deltavee: installing dependencies (npm ci)");
     run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
   }
-  const stamp = join(root, "dist/.built");
-  const sources = [
-    join(root, "src"),
-    join(root, "tsconfig.json"),
-    join(root, "tsconfig.build.json"),
-    join(root, "package-lock.json"),
-  ];
-  if (!existsSync(stamp) || newestMs(sources) > statSync(stamp).mtimeMs) {
-    console.error("deltavee: building (tsc)");
-    rmSync(join(root, "dist"), { recursive: true, force: true });
-    run(process.execPath, [bin("typescript", "tsc"), "-p", "tsconfig.build.json"]);
-    writeFileSync(stamp, "");
-  }
+  build({ onlyIfNeeded: true });
 }
 
 function check() {
@@ -115,23 +107,4 @@ function run(command, args, { mayFail = false } = {}) {
   const code = status ?? 1;
   if (code !== 0 && !mayFail) process.exit(code);
   return code;
-}
-
-/** Path of a dependency's executable: started by its file, so that no shell or PATH is involved. */
-function bin(packageName, name) {
-  const folder = join(root, "node_modules", packageName);
-  const { bin } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-  return join(folder, typeof bin === "string" ? bin : bin[name]);
-}
-
-function newestMs(paths) {
-  let newest = 0;
-  for (const path of paths) {
-    const stats = statSync(path);
-    newest = Math.max(
-      newest,
-      stats.isDirectory() ? newestMs(readdirSync(path).map((name) => join(path, name))) : stats.mtimeMs,
-    );
-  }
-  return newest;
 }

@@ -9,6 +9,8 @@ const WASM_PAGE_BYTES = 65536;
 /** The most that a 32-bit WebAssembly memory can be. Only the address space is reserved; it costs nothing. */
 const WASM_PAGES_MAX = 65536;
 export const KERNEL_MEMORY_BYTES_MAX = WASM_PAGES_MAX * WASM_PAGE_BYTES;
+/** So far beyond the ranges they are given kernels may read (never write, never use) what is in the memory. */
+const OVERREAD_BYTES = 64;
 /** Below this lies what the compiler itself puts into the memory (static data of the debug build). */
 const ARENA_START_BYTES = 64 * 1024;
 
@@ -41,7 +43,7 @@ export class KernelMemory {
     );
     const address = Math.ceil(this.#next / alignBytes) * alignBytes;
     const end = address + bytes;
-    const missing = end - this.wasm.buffer.byteLength;
+    const missing = end + OVERREAD_BYTES - this.wasm.buffer.byteLength;
     if (missing > 0) {
       try {
         this.wasm.grow(Math.ceil(missing / WASM_PAGE_BYTES));
