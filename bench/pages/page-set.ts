@@ -96,7 +96,7 @@ export class PairCollector {
     }
     for (const page of changed) {
       const [old, now] = at(page)!;
-      this.#pairs.push([old.slice(), now.slice()]);
+      this.#pairs.push([new Uint8Array(old), new Uint8Array(now)]);
     }
   }
 
