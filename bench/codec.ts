@@ -19,7 +19,7 @@ import {
 } from "./codecs.ts";
 import { changeFigures, PAGE_BYTES, type PageSet, pageCountOf, SET_PAGES_MAX } from "./pages/page-set.ts";
 import { pageSets } from "./pages/sets.ts";
-import { PlainLoop } from "./plain-loop.ts";
+import { PlainLoopEncoder } from "./plain-loop.ts";
 import type { Goal, SectionOptions, SectionResult } from "./report.ts";
 import { type Contender, geometricMean, takeTurns } from "./timing.ts";
 
@@ -166,18 +166,14 @@ class CodecBench {
   /** Pages and output in memory of its own: plain JavaScript would not keep its pages in a WebAssembly memory. */
   #baseline(set: PageSet): Contender & { encodedBytes: number } {
     const pages = pageCountOf(set);
-    const [oldPages, newPages] = [new Uint8Array(set.oldPages), new Uint8Array(set.newPages)];
-    const loop = new PlainLoop(oldPages.buffer, newPages.buffer, PAGE_BYTES);
-    const out = new Uint8Array(BATCH_BYTES_MAX);
+    const loop = new PlainLoopEncoder(new Uint8Array(set.oldPages), new Uint8Array(set.newPages), PAGE_BYTES);
     const encodeBatch = (first: number, count: number): number => {
-      let at = 0;
-      let omittedBytes = 0;
+      let bytes = 0;
       for (let page = first; page < first + count; page++) {
-        const bytes = loop.encode(page, out, at, PAGE_BYTES - 1);
-        if (bytes < 0) omittedBytes += PAGE_BYTES;
-        else at += bytes;
+        const deltaBytes = loop.encode(page * PAGE_BYTES, PAGE_BYTES);
+        bytes += deltaBytes < 0 ? PAGE_BYTES : deltaBytes;
       }
-      return at + omittedBytes;
+      return bytes;
     };
     let encodedBytes = 0;
     forEachBatch(pages, (first, count) => {

@@ -5,6 +5,7 @@ import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs
 import { Argument, Command, CommanderError } from "commander";
 import { toError, UsageError } from "../src/base/errors.ts";
 import { codecSection } from "./codec.ts";
+import { pipelineSection } from "./pipeline.ts";
 import {
   runSetting,
   type SectionOptions,
@@ -16,6 +17,7 @@ import { replaceSection } from "./section.ts";
 
 const SECTIONS: Readonly<Record<string, (options: SectionOptions) => Promise<SectionResult>>> = {
   codec: codecSection,
+  pipeline: pipelineSection,
 };
 
 interface Options {
