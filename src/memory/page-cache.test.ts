@@ -3,17 +3,34 @@
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { PAGE_ABSENT, PAGE_ZERO, PageCache, type PageCacheStats } from "./page-cache.ts";
-import type { ReplacementPolicy } from "./replacement.ts";
+import { KERNEL_MEMORY_BYTES_MAX, KernelMemory } from "../kernel/memory.ts";
+import { NO_TAG, PAGE_ABSENT, PAGE_ZERO, PageCache, type PageCacheStats } from "./page-cache.ts";
+import { CLOCK } from "./policy/clock.ts";
+import { type CachePolicy, NO_SLOT, type PolicyKind } from "./policy/policy.ts";
 
 const PAGE_BYTES = 4096;
 const GIB = 1024 ** 3;
-/** Content, owner and policy's state of one page. */
-const SLOT_BYTES = PAGE_BYTES + 16;
+/** Content, owner, tag and policy's state of one page. */
+const SLOT_BYTES = PAGE_BYTES + 8 + CLOCK.bytesPerSlot;
+/** Of all caches here, where it does not matter: address space is not endless. */
+const shared = new KernelMemory();
 
-function cacheOf(slotCount: number, pagesOfBlocks: readonly number[], pageBytes = PAGE_BYTES): PageCache {
-  const indexBytes = 4 * pagesOfBlocks.reduce((sum, pages) => sum + pages, 0);
-  const cache = new PageCache({ pageBytes, limitBytes: indexBytes + slotCount * (pageBytes + 16) });
+function cacheOf(
+  slotCount: number,
+  pagesOfBlocks: readonly number[],
+  pageBytes = PAGE_BYTES,
+  policy: PolicyKind = CLOCK,
+  memory = shared,
+): PageCache {
+  const pageCount = pagesOfBlocks.reduce((sum, pages) => sum + pages, 0);
+  const indexBytes = Math.ceil(pageCount * (4 + policy.bytesPerPage));
+  const slotBytes = pageBytes + 8 + policy.bytesPerSlot;
+  const cache = new PageCache({
+    pageBytes,
+    limitBytes: indexBytes + Math.ceil(slotCount * slotBytes),
+    memory,
+    policy,
+  });
   for (const [i, pages] of pagesOfBlocks.entries()) {
     expect(cache.addBlock({ idstr: `block${i}`, lengthBytes: pages * pageBytes })).toBe(i);
   }
@@ -27,7 +44,9 @@ function page(fill: number, pageBytes = PAGE_BYTES): Uint8Array {
 function contentAt(cache: PageCache, slot: number, pageBytes = PAGE_BYTES): Uint8Array {
   expect(slot).toBeGreaterThanOrEqual(0);
   const offset = cache.offsetOf(slot);
-  return cache.slabOf(slot).subarray(offset, offset + pageBytes);
+  const content = cache.memoryOf(cache.shardOf(slot)).bytes(cache.addressOf(slot), pageBytes);
+  expect(content.byteOffset).toBe(cache.slabOf(slot).byteOffset + offset);
+  return content;
 }
 
 function expectSameBytes(actual: Uint8Array, expected: Uint8Array): void {
@@ -105,7 +124,7 @@ test("pages of the same number in two blocks are two pages", () => {
 
 describe("the limit", () => {
   test("of nothing caches no content but still knows which pages are zero", () => {
-    const cache = new PageCache({ pageBytes: PAGE_BYTES, limitBytes: 0 });
+    const cache = new PageCache({ pageBytes: PAGE_BYTES, limitBytes: 0, policy: CLOCK });
     cache.addBlock({ idstr: "pc.ram", lengthBytes: 10 * PAGE_BYTES });
     cache.storeZero(0, 1);
     cache.storeZero(0, 2);
@@ -128,7 +147,8 @@ describe("the limit", () => {
       [SLOT_BYTES, 1],
       [5 * SLOT_BYTES + 100, 5],
     ] as const) {
-      const cache = new PageCache({ pageBytes: PAGE_BYTES, limitBytes: indexBytes + spareBytes });
+      const limitBytes = indexBytes + spareBytes;
+      const cache = new PageCache({ pageBytes: PAGE_BYTES, limitBytes, memory: shared, policy: CLOCK });
       cache.addBlock({ idstr: "pc.ram", lengthBytes: 100 * PAGE_BYTES });
       for (let i = 0; i < 100; i++) cache.store(0, i, page(i + 1), 0);
       let found = 0;
@@ -146,7 +166,7 @@ describe("the limit", () => {
       expect(cache.stats.usedBytes).toBeLessThanOrEqual(cache.stats.limitBytes);
       if (i === 0 || i === 1023 || i === 1024 || i === 4999) usedBytes.push(cache.stats.usedBytes);
     }
-    const bookkeepingBytes = 3000 * 16;
+    const bookkeepingBytes = 3000 * (SLOT_BYTES - PAGE_BYTES);
     const slabBytes = 4 * 1024 * 1024;
     expect(usedBytes).toEqual([
       20_000,
@@ -195,29 +215,93 @@ test("what no caller may do is our own mistake", () => {
   expect(() => odd.addBlock({ idstr: "odd", lengthBytes: PAGE_BYTES + 1 })).toThrow(/Assertion/);
 });
 
-test("another policy decides which page leaves", () => {
-  class NewestLeaves implements ReplacementPolicy {
-    #slots: number[] = [];
-    inserted(slot: number): void {
-      this.#slots.push(slot);
+test("another policy decides which page leaves, and which is not taken", () => {
+  /** Slots of even pages stay, that of an odd one is given to the next. */
+  class EvenPagesStay implements CachePolicy {
+    readonly #pages: number[];
+    constructor(slotCount: number) {
+      this.#pages = new Array<number>(slotCount).fill(-1);
+    }
+    admit(page: number): number {
+      const empty = this.#pages.indexOf(-1);
+      const slot = empty === -1 ? this.#pages.findIndex((held) => held % 2 === 1) : empty;
+      if (slot !== -1) this.#pages[slot] = page;
+      return slot;
     }
     touched(): void {}
     removed(slot: number): void {
-      this.#slots = this.#slots.filter((other) => other !== slot);
+      this.#pages[slot] = -1;
     }
-    victim(): number {
-      return this.#slots.at(-1)!;
-    }
+    iterationBegan(): void {}
   }
-  const cache = new PageCache({
-    pageBytes: PAGE_BYTES,
-    limitBytes: 4 * 10 + 2 * SLOT_BYTES,
-    policy: () => new NewestLeaves(),
+  const kind: PolicyKind = {
+    name: "even",
+    bytesPerSlot: 8,
+    bytesPerPage: 0.5,
+    make: (slots) => new EvenPagesStay(slots),
+  };
+  const cache = cacheOf(2, [10], PAGE_BYTES, kind);
+  for (const i of [0, 1, 3, 6]) cache.store(0, i, page(i + 1), 0);
+  const known = () => Array.from({ length: 10 }, (_, i) => i).filter((i) => cache.lookup(0, i) >= 0);
+  expect(known()).toEqual([0, 6]);
+  cache.storeZero(0, 8);
+  expect(cache.reserve(0, 8)).toBe(NO_SLOT);
+  expect(cache.lookup(0, 8)).toBe(PAGE_ABSENT);
+  expect(known()).toEqual([0, 6]);
+  expect(cache.stats).toMatchObject({ evictions: 2 });
+  expect(cache.stats.usedBytes).toBeLessThanOrEqual(cache.stats.limitBytes);
+});
+
+describe("a tag", () => {
+  test("stays with its page until another takes the slot", () => {
+    const cache = cacheOf(1, [4]);
+    const slot = cache.reserve(0, 0);
+    expect(cache.tagOf(slot)).toBe(NO_TAG);
+    cache.setTag(slot, 77);
+    expect(cache.reserve(0, 0)).toBe(slot);
+    expect(cache.tagOf(slot)).toBe(77);
+    expect(cache.reserve(0, 1)).toBe(slot);
+    expect(cache.tagOf(slot)).toBe(NO_TAG);
   });
-  cache.addBlock({ idstr: "pc.ram", lengthBytes: 10 * PAGE_BYTES });
-  for (let i = 0; i < 10; i++) cache.store(0, i, page(i + 1), 0);
-  const known = Array.from({ length: 10 }, (_, i) => i).filter((i) => cache.lookup(0, i) >= 0);
-  expect(known).toEqual([0, 9]);
+
+  test("does not outlive a page that was forgotten or became zero", () => {
+    const cache = cacheOf(1, [4]);
+    for (const leave of [() => cache.forget(0, 0), () => cache.storeZero(0, 0)]) {
+      cache.setTag(cache.reserve(0, 0), -(2 ** 31));
+      leave();
+      expect(cache.tagOf(cache.reserve(0, 0))).toBe(NO_TAG);
+    }
+  });
+});
+
+describe("kernel memory", () => {
+  test("holds the content where the caller has put it", () => {
+    const cache = cacheOf(2, [2]);
+    const slot = cache.reserve(0, 1);
+    shared.bytes(cache.addressOf(slot), PAGE_BYTES).fill(6);
+    expect(cache.shardOf(slot)).toBe(0);
+    expect(cache.memoryOf(0)).toBe(shared);
+    expectSameBytes(contentAt(cache, cache.lookup(0, 1)), page(6));
+    expect(cache.addressOf(slot) % PAGE_BYTES).toBe(0);
+  });
+
+  test("of the home is left 64 MiB, and what does not fit goes on in further ones", () => {
+    const home = new KernelMemory();
+    const spareBytes = 64 * 1024 * 1024;
+    const slabBytes = 4 * 1024 * 1024;
+    // Room for one slab and not for two.
+    home.allocate(KERNEL_MEMORY_BYTES_MAX - home.allocatedBytes - spareBytes - 2 * slabBytes);
+    const cache = cacheOf(4096, [4096], PAGE_BYTES, CLOCK, home);
+    for (let i = 0; i < 4096; i++) cache.store(0, i, page((i % 255) + 1), 0);
+    const shards = Array.from({ length: 4096 }, (_, i) => cache.shardOf(cache.lookup(0, i)));
+    expect(shards.filter((shard) => shard === 0).length).toBe(1024);
+    expect(shards.filter((shard) => shard === 1).length).toBe(3072);
+    expect(cache.memoryOf(0)).toBe(home);
+    expect(home.hasRoom(spareBytes)).toBe(true);
+    for (let i = 0; i < 4096; i++) {
+      expectSameBytes(contentAt(cache, cache.lookup(0, i)), page((i % 255) + 1));
+    }
+  });
 });
 
 describe("under any operations", () => {

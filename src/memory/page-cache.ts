@@ -1,35 +1,33 @@
 // The page cache: what the DESTINATION holds of every page of every RAMBlock, kept at the source, so that a page
 // dirtied again can leave as a delta. A page is absent (not known), zero (known, no bytes stored), or content in
-// a slot. Knows nothing of streams, deltas or the link; replacement.ts decides which page leaves when it is full.
+// a slot. Knows nothing of streams, deltas or the link; policy/ decides which pages have slots.
 //
-// Memory: content lies in slabs that are allocated when first needed and never moved or copied. For each page of
-// guest RAM there is one 32-bit entry (the index), for each slot two (its owner).
+// Content lies in slabs of kernel memory, where kernels work on it in place: in the home memory, beside what else
+// the migration has there, and, when that is full, in further memories (shards), so that a cache may be larger
+// than the 4 GiB of one. Slabs are allocated when first needed and never moved.
 
 import { assert } from "../base/assert.ts";
+import { KernelMemory } from "../kernel/memory.ts";
+import {
+  directoryBytesPerPage,
+  directoryBytesPerSlot,
+  INDEX_BYTES_PER_PAGE,
+  PAGE_COUNT_MAX,
+  PageDirectory,
+} from "./page-directory.ts";
+import { CLOCK } from "./policy/clock.ts";
+import { NO_SLOT, type PolicyKind } from "./policy/policy.ts";
 import type { RamBlock } from "./ram-block.ts";
-import { ClockPolicy, POLICY_BYTES_PER_SLOT_MAX, type ReplacementPolicy } from "./replacement.ts";
 
-/** lookup(): what the destination holds is not known. */
-export const PAGE_ABSENT = -1;
-/** lookup(): the destination holds a page of zeros. */
-export const PAGE_ZERO = -2;
+export { PAGE_ABSENT, PAGE_ZERO } from "./page-directory.ts";
 
 const SLAB_BYTES = 4 * 1024 * 1024;
+/** Of the home memory, left to whatever else the migration allocates there. */
+const HOME_SPARE_BYTES = 64 * 1024 * 1024;
 
-/** Owner of the slot (two 32-bit numbers) and the policy's state. */
-const BOOKKEEPING_BYTES_PER_SLOT = 8 + POLICY_BYTES_PER_SLOT_MAX;
-const INDEX_BYTES_PER_PAGE = 4;
-
-/** Pages of one RAMBlock and slots of a cache are 32-bit numbers: 8 TiB of 4 KiB pages. */
-const COUNT_MAX = 2 ** 31 - 8;
-
-// Entries of the index. A new index is all zero bytes, so "absent" is 0: RAM that never becomes known costs no
-// physical memory in it.
-const ENTRY_ABSENT = 0;
-const ENTRY_ZERO = 1;
-const ENTRY_FIRST_SLOT = 2;
-
-const NO_SLOT = -1;
+const TAG_BYTES_PER_SLOT = 4;
+/** Tag of a slot that nobody has set since its page came. */
+export const NO_TAG = -1;
 
 export interface PageCacheOptions {
   /** A power of two. */
@@ -40,8 +38,10 @@ export interface PageCacheOptions {
    * and which pages are zero is still known. 0 is such a limit.
    */
   limitBytes: number;
-  /** CLOCK unless given. May allocate POLICY_BYTES_PER_SLOT_MAX for each slot. */
-  policy?: (slotCount: number) => ReplacementPolicy;
+  /** The home memory (shard 0); what else is needed there has been allocated. One of its own unless given. */
+  memory?: KernelMemory;
+  /** Which pages are held when not all can be. */
+  policy?: PolicyKind;
 }
 
 export interface PageCacheStats {
@@ -59,23 +59,25 @@ export interface PageCacheStats {
 export class PageCache {
   readonly #pageBytes: number;
   readonly #limitBytes: number;
-  readonly #makePolicy: (slotCount: number) => ReplacementPolicy;
+  readonly #kind: PolicyKind;
 
-  /** Per block, per page: an ENTRY_ value, or the slot + ENTRY_FIRST_SLOT. */
-  readonly #indexes: Int32Array[] = [];
-  #indexBytes = 0;
+  /** By block: its pages, and the number of its first one, counted through all blocks. */
+  readonly #pagesOf: number[] = [];
+  readonly #firstPageOf: number[] = [];
+  #pageCount = 0;
 
-  /** Slots are numbered through the slabs; a power of two of them fills one. */
-  readonly #slabs: Uint8Array[] = [];
+  /** Made with the first use of a page: from then on the number of slots is fixed. */
+  #directory: PageDirectory | undefined;
+  #tags = new Int32Array(0);
+
+  /** By shard; 0 is the home memory. */
+  readonly #memories: KernelMemory[] = [];
+  /** By slab, each of a power of two of slots: its shard, its address there (0: not allocated), a view of it. */
   readonly #slotsPerSlabLog2: number;
+  #slabShards = new Uint16Array(0);
+  #slabAddresses = new Uint32Array(0);
+  #slabViews: Uint8Array[] = [];
   #slabBytes = 0;
-
-  /** Set by the first page: from then on the number of slots is fixed. */
-  #slots: Slots | undefined;
-
-  #hits = 0;
-  #misses = 0;
-  #evictions = 0;
 
   constructor(options: PageCacheOptions) {
     const { pageBytes, limitBytes } = options;
@@ -84,181 +86,166 @@ export class PageCache {
     assert(limitBytes >= 0, "limit of the page cache is not negative");
     this.#pageBytes = pageBytes;
     this.#limitBytes = limitBytes;
-    this.#makePolicy = options.policy ?? ((slotCount) => new ClockPolicy(slotCount));
+    this.#kind = options.policy ?? CLOCK;
     this.#slotsPerSlabLog2 = Math.log2(SLAB_BYTES / pageBytes);
+    if (options.memory !== undefined) this.#memories.push(options.memory);
   }
 
-  /** All blocks are added before the first page is stored. @returns the block's index, counted from 0 */
+  /** All blocks are added before the first page is asked for. @returns the block's index, counted from 0 */
   addBlock(block: RamBlock): number {
-    assert(this.#slots === undefined, "blocks are added before the first page");
+    assert(this.#directory === undefined, "blocks are added before the first page");
     const pageCount = block.lengthBytes / this.#pageBytes;
     assert(Number.isInteger(pageCount) && pageCount >= 0, "a RAMBlock is a whole number of pages");
-    assert(pageCount <= COUNT_MAX, "pages of a RAMBlock are 32-bit numbers");
-    this.#indexBytes += pageCount * INDEX_BYTES_PER_PAGE;
-    return this.#indexes.push(new Int32Array(pageCount)) - 1;
+    this.#firstPageOf.push(this.#pageCount);
+    this.#pageCount += pageCount;
+    assert(this.#pageCount <= PAGE_COUNT_MAX, "pages of the guest are at most PAGE_COUNT_MAX");
+    return this.#pagesOf.push(pageCount) - 1;
   }
 
   /** @returns a slot (valid until the next change to the cache), PAGE_ABSENT or PAGE_ZERO */
   lookup(blockIndex: number, pageIndex: number): number {
-    const entry = this.#entryOf(blockIndex, pageIndex);
-    if (entry === ENTRY_ABSENT) {
-      this.#misses++;
-      return PAGE_ABSENT;
-    }
-    this.#hits++;
-    if (entry === ENTRY_ZERO) return PAGE_ZERO;
-    const slot = entry - ENTRY_FIRST_SLOT;
-    this.#slots!.policy.touched(slot);
-    return slot;
+    const page = this.#pageNumber(blockIndex, pageIndex);
+    return (this.#directory ?? this.#seal()).lookup(page);
+  }
+
+  /** The memory in which `slot` lies: 0 is the home memory. */
+  shardOf(slot: number): number {
+    return this.#slabShards[slot >>> this.#slotsPerSlabLog2]!;
+  }
+
+  memoryOf(shard: number): KernelMemory {
+    const memory = this.#memories[shard];
+    assert(memory !== undefined, "a shard that a slot lies in");
+    return memory;
+  }
+
+  /** Where the page in `slot` begins, in the memory of its shard; it is `pageBytes` long. */
+  addressOf(slot: number): number {
+    return this.#slabAddresses[slot >>> this.#slotsPerSlabLog2]! + this.offsetOf(slot);
   }
 
   /** The slab that holds `slot`. Its bytes are the cache's: read only, and only until the next change to it. */
   slabOf(slot: number): Uint8Array {
-    return this.#slabs[slot >>> this.#slotsPerSlabLog2]!;
+    return this.#slabViews[slot >>> this.#slotsPerSlabLog2]!;
   }
 
-  /** Where in its slab `slot` begins; it is `pageBytes` long. */
+  /** Where in its slab `slot` begins. */
   offsetOf(slot: number): number {
     return (slot & ((1 << this.#slotsPerSlabLog2) - 1)) * this.#pageBytes;
   }
 
+  /** A number of the caller's about the page in `slot`: NO_TAG after the slot got another page. */
+  tagOf(slot: number): number {
+    return this.#tags[slot]!;
+  }
+
+  setTag(slot: number, tag: number): void {
+    this.#tags[slot] = tag;
+  }
+
   /**
-   * The destination now holds this content: copies it. When the cache is full another page becomes absent; when
-   * it has no slots at all, this one does. `source` may not lie in the cache's own slabs.
+   * The destination gets new content for this page: the slot that the caller copies it to, before the next call
+   * that is not about this page. When the cache is full another page may become absent for it. NO_SLOT: this
+   * one does, because the policy prefers what is there, or there are no slots at all.
+   * @throws DeltaveeError OUT_OF_MEMORY when the machine has no memory for a slab
    */
+  reserve(blockIndex: number, pageIndex: number): number {
+    const page = this.#pageNumber(blockIndex, pageIndex);
+    const directory = this.#directory ?? this.#seal();
+    const slot = directory.reserve(page);
+    if (slot !== NO_SLOT && directory.isNew) {
+      this.#tags[slot] = NO_TAG;
+      const slab = slot >>> this.#slotsPerSlabLog2;
+      if (this.#slabAddresses[slab] === 0) this.#addSlab(slab, directory.slotCount);
+    }
+    return slot;
+  }
+
+  /** reserve() with the copy, for callers outside kernel memory. `source` may not lie in the cache's own slabs. */
   store(blockIndex: number, pageIndex: number, source: Uint8Array, sourceOffset: number): void {
     assert(sourceOffset >= 0 && sourceOffset + this.#pageBytes <= source.length, "page within its buffer");
-    const entry = this.#entryOf(blockIndex, pageIndex);
-    this.#slots ??= new Slots(this.#slotCount(), this.#makePolicy);
-    let slot = entry - ENTRY_FIRST_SLOT;
-    if (slot >= 0) {
-      this.#slots.policy.touched(slot);
-    } else {
-      slot = this.#slotForNewPage(this.#slots);
-      // The limit leaves no room for content: what the destination holds from now on is not known.
-      this.#indexes[blockIndex]![pageIndex] = slot === NO_SLOT ? ENTRY_ABSENT : slot + ENTRY_FIRST_SLOT;
-      if (slot === NO_SLOT) return;
-      this.#slots.occupy(slot, blockIndex, pageIndex);
-    }
-    // One small view per page (no page-sized memory): a loop over bytes or words is two to eight times slower.
+    const slot = this.reserve(blockIndex, pageIndex);
+    if (slot === NO_SLOT) return;
     const page = source.subarray(sourceOffset, sourceOffset + this.#pageBytes);
     this.slabOf(slot).set(page, this.offsetOf(slot));
   }
 
   /** The destination now holds zeros. */
   storeZero(blockIndex: number, pageIndex: number): void {
-    this.#replaceEntry(blockIndex, pageIndex, ENTRY_ZERO);
+    const page = this.#pageNumber(blockIndex, pageIndex);
+    (this.#directory ?? this.#seal()).setZero(page);
   }
 
   /** What the destination holds of this page is no longer known. */
   forget(blockIndex: number, pageIndex: number): void {
-    this.#replaceEntry(blockIndex, pageIndex, ENTRY_ABSENT);
+    const page = this.#pageNumber(blockIndex, pageIndex);
+    (this.#directory ?? this.#seal()).forget(page);
+  }
+
+  /** A new iteration of the migration has begun: policies let pages age by it. */
+  iterationBegan(): void {
+    this.#directory?.iterationBegan();
   }
 
   /** A copy of the counters. */
   get stats(): PageCacheStats {
+    const directory = this.#directory;
+    const slotCount = directory?.slotCount ?? 0;
+    const perPage = slotCount === 0 ? INDEX_BYTES_PER_PAGE : directoryBytesPerPage(this.#kind);
     return {
-      hits: this.#hits,
-      misses: this.#misses,
-      evictions: this.#evictions,
-      usedBytes: this.#indexBytes + this.#slabBytes + (this.#slots?.bookkeepingBytes ?? 0),
+      hits: directory?.hits ?? 0,
+      misses: directory?.misses ?? 0,
+      evictions: directory?.evictions ?? 0,
+      usedBytes: Math.ceil(this.#pageCount * perPage + slotCount * this.#bytesPerSlot()) + this.#slabBytes,
       limitBytes: this.#limitBytes,
     };
   }
 
-  #entryOf(blockIndex: number, pageIndex: number): number {
-    const entry = this.#indexes[blockIndex]?.[pageIndex];
-    assert(entry !== undefined, "page within a known RAMBlock");
-    return entry;
+  /** Number of the page, counted through all blocks. */
+  #pageNumber(blockIndex: number, pageIndex: number): number {
+    const pageCount = this.#pagesOf[blockIndex];
+    assert(
+      pageCount !== undefined && pageIndex >= 0 && pageIndex < pageCount,
+      "page within a known RAMBlock",
+    );
+    return this.#firstPageOf[blockIndex]! + pageIndex;
   }
 
-  /** Slots that fit into the limit beside the index. */
-  #slotCount(): number {
-    const contentBytes = Math.max(0, this.#limitBytes - this.#indexBytes);
-    return Math.min(COUNT_MAX, Math.floor(contentBytes / (this.#pageBytes + BOOKKEEPING_BYTES_PER_SLOT)));
+  /** Beside its content. */
+  #bytesPerSlot(): number {
+    return directoryBytesPerSlot(this.#kind) + TAG_BYTES_PER_SLOT;
   }
 
-  /** Entry becomes zero or absent; a slot that it had is free again. */
-  #replaceEntry(blockIndex: number, pageIndex: number, entry: number): void {
-    const slot = this.#entryOf(blockIndex, pageIndex) - ENTRY_FIRST_SLOT;
-    if (slot >= 0) this.#slots!.release(slot);
-    this.#indexes[blockIndex]![pageIndex] = entry;
+  /** The blocks are known: as many slots as fit into the limit beside what each page costs. */
+  #seal(): PageDirectory {
+    const left = Math.max(0, this.#limitBytes - this.#pageCount * directoryBytesPerPage(this.#kind));
+    const slotCount = Math.min(PAGE_COUNT_MAX, Math.floor(left / (this.#pageBytes + this.#bytesPerSlot())));
+    const directory = new PageDirectory(this.#pageCount, slotCount, this.#kind);
+    const slabCount = Math.ceil(directory.slotCount / (1 << this.#slotsPerSlabLog2));
+    this.#tags = new Int32Array(directory.slotCount);
+    this.#slabShards = new Uint16Array(slabCount);
+    this.#slabAddresses = new Uint32Array(slabCount);
+    this.#slabViews = new Array<Uint8Array>(slabCount).fill(new Uint8Array(0));
+    this.#directory = directory;
+    return directory;
   }
 
-  /** A free slot (its slab is there), made by eviction if need be; NO_SLOT when the cache has none at all. */
-  #slotForNewPage(slots: Slots): number {
-    if (slots.slotCount === 0) return NO_SLOT;
-    let slot = slots.takeFree();
-    if (slot === NO_SLOT) {
-      const victim = slots.policy.victim();
-      this.#indexes[slots.blockOf(victim)]![slots.pageOf(victim)] = ENTRY_ABSENT;
-      slots.release(victim);
-      this.#evictions++;
-      slot = slots.takeFree();
-      assert(slot === victim, "the victim's slot is the free one");
-    }
-    // Slots are first taken in order, so the missing slab is always the next one.
-    if (slot >>> this.#slotsPerSlabLog2 === this.#slabs.length) this.#addSlab(slots.slotCount);
-    return slot;
-  }
-
-  #addSlab(slotCount: number): void {
-    const slotsBefore = this.#slabs.length << this.#slotsPerSlabLog2;
+  #addSlab(slab: number, slotCount: number): void {
+    const slotsBefore = slab << this.#slotsPerSlabLog2;
     const slotsHere = Math.min(1 << this.#slotsPerSlabLog2, slotCount - slotsBefore);
-    this.#slabs.push(new Uint8Array(slotsHere * this.#pageBytes));
-    this.#slabBytes += slotsHere * this.#pageBytes;
-  }
-}
-
-/** Who owns each slot, and which are free. Free again: a list threaded through the owners' page numbers. */
-class Slots {
-  readonly slotCount: number;
-  readonly policy: ReplacementPolicy;
-  readonly #blockOf: Int32Array;
-  /** Page of the owner; of a free slot, the next free one or NO_SLOT. */
-  readonly #pageOf: Int32Array;
-  #firstFree = NO_SLOT;
-  /** Slots from here on have never been taken. */
-  #firstUnused = 0;
-
-  constructor(slotCount: number, makePolicy: (slotCount: number) => ReplacementPolicy) {
-    this.slotCount = slotCount;
-    this.policy = makePolicy(slotCount);
-    this.#blockOf = new Int32Array(slotCount);
-    this.#pageOf = new Int32Array(slotCount);
-  }
-
-  get bookkeepingBytes(): number {
-    return this.slotCount * BOOKKEEPING_BYTES_PER_SLOT;
-  }
-
-  blockOf(slot: number): number {
-    return this.#blockOf[slot]!;
-  }
-
-  pageOf(slot: number): number {
-    return this.#pageOf[slot]!;
-  }
-
-  /** A slot given back, else one never taken, else NO_SLOT. occupy() follows. */
-  takeFree(): number {
-    const slot = this.#firstFree;
-    if (slot !== NO_SLOT) {
-      this.#firstFree = this.#pageOf[slot]!;
-      return slot;
+    const slabBytes = slotsHere * this.#pageBytes;
+    let shard = this.#memories.length - 1;
+    const spareBytes = shard === 0 ? HOME_SPARE_BYTES : 0;
+    // Alignment may take up to a page before the slab.
+    const neededBytes = slabBytes + this.#pageBytes + spareBytes;
+    if (shard < 0 || !this.memoryOf(shard).hasRoom(neededBytes)) {
+      shard = this.#memories.push(new KernelMemory()) - 1;
     }
-    return this.#firstUnused < this.slotCount ? this.#firstUnused++ : NO_SLOT;
-  }
-
-  occupy(slot: number, blockIndex: number, pageIndex: number): void {
-    this.#blockOf[slot] = blockIndex;
-    this.#pageOf[slot] = pageIndex;
-    this.policy.inserted(slot);
-  }
-
-  release(slot: number): void {
-    this.policy.removed(slot);
-    this.#pageOf[slot] = this.#firstFree;
-    this.#firstFree = slot;
+    const memory = this.memoryOf(shard);
+    const address = memory.allocate(slabBytes, this.#pageBytes);
+    this.#slabShards[slab] = shard;
+    this.#slabAddresses[slab] = address;
+    this.#slabViews[slab] = memory.bytes(address, slabBytes);
+    this.#slabBytes += slabBytes;
   }
 }
