@@ -14,9 +14,11 @@ import {
   sectionAsText,
 } from "./report.ts";
 import { replaceSection } from "./section.ts";
+import { streamSection } from "./stream.ts";
 
 const SECTIONS: Readonly<Record<string, (options: SectionOptions) => Promise<SectionResult>>> = {
   codec: codecSection,
+  stream: streamSection,
   pipeline: pipelineSection,
 };
 
