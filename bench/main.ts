@@ -5,6 +5,7 @@ import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs
 import { Argument, Command, CommanderError } from "commander";
 import { toError, UsageError } from "../src/base/errors.ts";
 import { codecSection } from "./codec.ts";
+import { memorySection } from "./memory.ts";
 import { pipelineSection } from "./pipeline.ts";
 import {
   runSetting,
@@ -20,6 +21,7 @@ const SECTIONS: Readonly<Record<string, (options: SectionOptions) => Promise<Sec
   codec: codecSection,
   stream: streamSection,
   pipeline: pipelineSection,
+  memory: memorySection,
 };
 
 interface Options {
