@@ -1,15 +1,11 @@
 #!/usr/bin/env node
-// The command line: one file per command, this one only gathers them and turns errors into words and exit
-// codes (docs/exit-codes in README): 0 done, 1 failed, 2 usage, 130 cancelled by the operator.
+// The command line: one file per command, this one only runs them and turns errors into words and exit codes
+// (docs/exit-codes in README): 0 done, 1 failed, 2 usage, 130 cancelled by the operator.
 
 import { Command, CommanderError } from "commander";
 import { DeltaveeError, toError, UsageError, type VmWhere } from "../base/errors.ts";
 import { version } from "../base/version.ts";
-import { demoCommand } from "./demo.ts";
-import { migrateCommand } from "./migrate.ts";
-import { receiveCommand } from "./receive.ts";
-import { relayCommand } from "./relay.ts";
-import { reportCommand } from "./report.ts";
+import { commandsFor } from "./commands.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -27,13 +23,9 @@ const VM_ADVICE: Readonly<Partial<Record<VmWhere, string>>> = {
 const program = new Command("deltavee")
   .description("Live migration of running virtual machines over slow links, by delta compression.")
   .version(version)
-  .showHelpAfterError("(deltavee --help shows what there is)")
-  .addCommand(migrateCommand())
-  .addCommand(receiveCommand())
-  .addCommand(relayCommand())
-  .addCommand(reportCommand())
-  .addCommand(demoCommand());
+  .showHelpAfterError("(deltavee --help shows what there is)");
 
+for (const command of await commandsFor(process.argv.slice(2))) program.addCommand(command);
 for (const command of [program, ...program.commands]) {
   command.exitOverride().configureOutput({ outputError: (text, write) => write(text) });
 }

@@ -3,12 +3,15 @@
 
 import { randomBytes } from "node:crypto";
 import { totalmem } from "node:os";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { systemClock } from "../base/clock.ts";
 import { UsageError } from "../base/errors.ts";
 import { formatBytes, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
-import { availableEntropyCodecs } from "../codec/entropy.ts";
+import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
+import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
+import type { BatchCoder } from "../codec/entropy/batch-coder.ts";
+import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import type { Channel } from "../engine/ports.ts";
 import { SourceEngine } from "../engine/source.ts";
 import { QemuOutgoing } from "../hypervisor/qemu/outgoing.ts";
@@ -18,6 +21,7 @@ import { PacedChannel } from "../link/paced-channel.ts";
 import { SocketChannel } from "../link/socket-channel.ts";
 import { PageCache } from "../memory/page-cache.ts";
 import { type DisplayOptions, onInterrupt, openShownRun, parseQmpAddress } from "./common.ts";
+import { makeBatchCoder, makeHome } from "./engine-parts.ts";
 
 interface Options extends DisplayOptions {
   qmp: QmpAddress;
@@ -25,6 +29,7 @@ interface Options extends DisplayOptions {
   maxDowntime: number;
   maxBandwidth?: number;
   cacheSize?: number;
+  codec: DeltaCodecId;
   standard?: true;
 }
 
@@ -77,6 +82,11 @@ export function migrateCommand(): Command {
       "memory for the page cache (default: the guest's RAM, at most a quarter of the host's)",
       parseBytes,
     )
+    .addOption(
+      new Option("--codec <name>", "how a page that the destination knows is coded in the tunnel")
+        .argParser(parseCodec)
+        .default(DELTA_CODEC_NAMES["word-mask"], "word-mask"),
+    )
     .option("--standard", "send every page whole, as standard pre-copy does: for comparison")
     .option("--record <file>", "write the run record (NDJSON)")
     .option("--json", "print the events of the run as JSON, one a line")
@@ -91,8 +101,9 @@ async function migrate(options: Options): Promise<void> {
   const { record } = run;
   const notice = (message: string) => record.add({ type: "notice", message });
   let vm: QemuOutgoing | undefined;
+  let coder: BatchCoder | undefined;
   try {
-    vm = await QemuOutgoing.open(options.qmp, { downtimeMsMax: options.maxDowntime, notice });
+    vm = await QemuOutgoing.open(options.qmp, { notice });
     const cacheBytesMax = cacheLimit(options.cacheSize, vm.guestRamBytes, notice);
     record.add({
       type: "run",
@@ -113,25 +124,31 @@ async function migrate(options: Options): Promise<void> {
     if (options.maxBandwidth !== undefined) {
       channel = new PacedChannel(channel, systemClock, options.maxBandwidth);
     }
+    const home = makeHome();
+    coder = tunnel ? makeBatchCoder(home) : undefined;
     const engine = new SourceEngine({
+      ...home,
       vm,
       channel,
-      ...(tunnel
-        ? {
+      ...(coder === undefined
+        ? {}
+        : {
             tunnel: {
-              deltavee: version,
-              session: randomBytes(16).toString("hex"),
-              hypervisor: { kind: "qemu", version: vm.version },
-              entropyCodecs: availableEntropyCodecs(),
-              guestRamBytes: vm.guestRamBytes,
+              hello: {
+                deltavee: version,
+                session: randomBytes(16).toString("hex"),
+                hypervisor: { kind: "qemu", version: vm.version },
+                entropyCodecs: [...ENTROPY_CODEC_IDS],
+                guestRamBytes: vm.guestRamBytes,
+              },
+              coder,
+              deltaCodec: options.codec,
             },
-          }
-        : {}),
+          }),
       cacheFactory: options.standard
         ? undefined
-        : (pageBytes) => new PageCache({ pageBytes, limitBytes: cacheBytesMax }),
+        : (pageBytes, memory) => new PageCache({ pageBytes, memory, limitBytes: cacheBytesMax }),
       downtimeMsMax: options.maxDowntime,
-      clock: systemClock,
       record,
       defer: setImmediate,
       cpuMs,
@@ -147,6 +164,7 @@ async function migrate(options: Options): Promise<void> {
     await run.finish();
     if (error !== undefined) throw error;
   } finally {
+    await coder?.close();
     await vm?.close();
     await run.close();
   }
@@ -164,6 +182,12 @@ function cacheLimit(
   if (whole > share)
     notice(`The page cache is ${formatBytes(share)}, smaller than the guest (see --cache-size)`);
   return Math.min(whole, share);
+}
+
+function parseCodec(name: string): DeltaCodecId {
+  const id = DELTA_CODEC_NAMES[name];
+  if (id !== undefined) return id;
+  throw new UsageError(`There is no codec "${name}" (${Object.keys(DELTA_CODEC_NAMES).join(", ")})`);
 }
 
 function cpuMs(): number {

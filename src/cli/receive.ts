@@ -3,10 +3,10 @@
 
 import type { Socket } from "node:net";
 import { Command } from "commander";
-import { systemClock } from "../base/clock.ts";
 import { CancelledError } from "../base/errors.ts";
+import { parseBytes } from "../base/units.ts";
 import { version } from "../base/version.ts";
-import { availableEntropyCodecs } from "../codec/entropy.ts";
+import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import { DestinationEngine, type DestinationOutcome } from "../engine/destination.ts";
 import { QemuIncoming } from "../hypervisor/qemu/incoming.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
@@ -16,11 +16,13 @@ import type { Welcome } from "../wire/bodies.ts";
 import { encodeFrame } from "../wire/frame.ts";
 import { refuseFrame } from "../wire/handshake.ts";
 import { type DisplayOptions, onInterrupt, openShownRun, parseQmpAddress } from "./common.ts";
+import { makeBatchCoder, makeHome } from "./engine-parts.ts";
 
 interface Options extends DisplayOptions {
   qmp: QmpAddress;
   listen: Address;
   paused?: true;
+  baselineSize: number;
 }
 
 const HELP = `
@@ -38,6 +40,12 @@ export function receiveCommand(): Command {
     .requiredOption("--listen <address>", "where the source connects to, e.g. 0.0.0.0:4445", parseAddress)
     .requiredOption("--qmp <socket>", "QMP monitor of a QEMU started with -incoming defer", parseQmpAddress)
     .option("--paused", "leave the guest paused on arrival, also when it was running at the source")
+    .option(
+      "--baseline-size <size>",
+      "memory for pages of the source, which its --codec xbrle and zstd-dictionary need here",
+      parseBytes,
+      0,
+    )
     .option("--record <file>", "write the run record of this side (NDJSON)")
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors")
@@ -66,7 +74,7 @@ async function receive(options: Options): Promise<void> {
     sayListening(sources.address, options);
     const own: Welcome = {
       deltavee: version,
-      entropyCodecs: availableEntropyCodecs(),
+      entropyCodecs: [...ENTROPY_CODEC_IDS],
       hypervisor: { kind: "qemu", version: vm.version },
     };
     let outcome: DestinationOutcome;
@@ -74,10 +82,23 @@ async function receive(options: Options): Promise<void> {
       do {
         const { channel, from } = await sources.next();
         const paused = options.paused ?? false;
-        const engine = new DestinationEngine({ channel, vm, own, paused, clock: systemClock, record });
+        const baselineBytesMax = options.baselineSize;
+        const home = makeHome();
+        const coder = makeBatchCoder(home);
+        const engine = new DestinationEngine({
+          ...home,
+          coder,
+          channel,
+          vm,
+          own,
+          paused,
+          record,
+          baselineBytesMax,
+        });
         const release = onInterrupt(() => engine.cancel());
         outcome = await engine.run();
         release();
+        await coder.close();
         if (!outcome.welcomed) notice(`${from} was no source for this VM: ${outcome.error?.message}`);
       } while (!outcome.welcomed && outcome.error?.code !== "CANCELLED");
     } finally {

@@ -3,6 +3,8 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { exampleBytes, formatSection, parseFormatBytes, tableRows } from "../../test/support/format-bytes.ts";
+import { changed, noise, pagePairArbitrary } from "../../test/support/page-pairs.ts";
 import { DeltaveeError } from "../base/errors.ts";
 import { XBZRLE_OVERFLOW, XBZRLE_PAGE_BYTES_MAX, xbzrleDecode, xbzrleEncode } from "./xbzrle.ts";
 
@@ -129,67 +131,7 @@ function expectRoundTrip(oldPage: Uint8Array, newPage: Uint8Array): void {
   }
 }
 
-/** Deterministic noise without zero bytes. */
-function noise(lengthBytes: number, seed = 1): Uint8Array {
-  let state = seed;
-  return Uint8Array.from({ length: lengthBytes }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return 1 + ((state >>> 24) % 255);
-  });
-}
-
-/** Copy of `page` in which `lengthBytes` bytes from `start` on all differ. */
-function changed(page: Uint8Array, start: number, lengthBytes: number): Uint8Array {
-  const result = page.slice();
-  for (let i = start; i < start + lengthBytes; i++) result[i] = result[i]! ^ 0x5a;
-  return result;
-}
-
-const pageBytesArbitrary = fc.constantFrom(64, 100, PAGE_BYTES, 8192, XBZRLE_PAGE_BYTES_MAX);
-
-/** Page pairs as guests make them: scattered words, runs of any length, every second byte, a rewritten page. */
-const pagePair = fc
-  .record({
-    pageBytes: pageBytesArbitrary,
-    seed: fc.integer({ min: 1, max: 2 ** 31 - 1 }),
-    zeroBaseline: fc.boolean(),
-    edits: fc.array(
-      fc.record({
-        at: fc.nat({ max: XBZRLE_PAGE_BYTES_MAX - 1 }),
-        lengthBytes: fc.oneof(
-          fc.constantFrom(1, 2, 4, 8, 127, 128, 129),
-          fc.nat({ max: 300 }),
-          fc.nat({ max: XBZRLE_PAGE_BYTES_MAX }),
-        ),
-        strideBytes: fc.constantFrom(1, 1, 2, 3, 4, 8),
-      }),
-      { maxLength: 12 },
-    ),
-  })
-  .map(({ pageBytes, seed, zeroBaseline, edits }) => {
-    const oldPage = zeroBaseline ? new Uint8Array(pageBytes) : noise(pageBytes, seed);
-    const newPage = oldPage.slice();
-    const fresh = noise(pageBytes, seed ^ 0x1234567);
-    for (const edit of edits) {
-      const start = edit.at % pageBytes;
-      const end = Math.min(pageBytes, start + edit.lengthBytes);
-      for (let i = start; i < end; i += edit.strideBytes) newPage[i] = fresh[i]!;
-    }
-    return { oldPage, newPage };
-  });
-
-/** Bytes written as in FORMAT.md: "0a 5a*3" = 0a 5a 5a 5a; the count stands after the value. */
-function parseBytes(text: string): Uint8Array {
-  return Uint8Array.from(
-    text
-      .split(/\s+/)
-      .filter((word) => word !== "")
-      .flatMap((word) => {
-        const [value, count] = word.split("*");
-        return new Array<number>(Number(count ?? 1)).fill(Number.parseInt(value!, 16));
-      }),
-  );
-}
+const pagePair = pagePairArbitrary([64, 100, PAGE_BYTES, 8192, XBZRLE_PAGE_BYTES_MAX]);
 
 function caught(action: () => unknown): unknown {
   try {
@@ -200,30 +142,29 @@ function caught(action: () => unknown): unknown {
   return undefined;
 }
 
-const formatText = readFileSync(new URL("FORMAT.md", import.meta.url), "utf8");
+const format = formatSection(readFileSync(new URL("FORMAT.md", import.meta.url), "utf8"), "# XBZRLE");
 
 describe("FORMAT.md", () => {
   test("the worked example encodes and decodes to the bytes printed", () => {
-    const bytesOf = (name: string) =>
-      parseBytes(new RegExp(`^ {4}${name} +([0-9a-f]{2}[ *].+)$`, "m").exec(formatText)?.[1] ?? "");
-    const [oldPage, newPage, delta] = [bytesOf("old"), bytesOf("new"), bytesOf("delta")];
+    const [oldPage, newPage, delta] = ["old", "new", "delta"].map((name) => exampleBytes(format, name)) as [
+      Uint8Array,
+      Uint8Array,
+      Uint8Array,
+    ];
     expect(oldPage.length).toBe(PAGE_BYTES);
     expect(encode(oldPage, newPage)).toEqual(delta);
     expect(decode(delta, oldPage)).toEqual({ page: newPage, covered: 1009 });
   });
 
-  const rows = formatText
-    .slice(formatText.indexOf("## What is invalid"))
-    .split("\n")
-    .filter((line) => line.startsWith("|"))
-    .slice(2)
-    .map((line) => line.split("|").map((cell) => cell.trim()))
-    .map((cells) => ({ text: cells[1]!.replaceAll("`", ""), rule: cells[2]! }));
+  const rows = tableRows(formatSection(format, "## What is invalid")).map(([text, rule]) => ({
+    text: text!,
+    rule: rule!,
+  }));
 
   test("lists at least ten invalid deltas", () => expect(rows.length).toBeGreaterThanOrEqual(10));
 
   test.each(rows)("the invalid delta '$text' is refused: $rule", ({ text, rule }) => {
-    const error = caught(() => decode(parseBytes(text), noise(PAGE_BYTES)));
+    const error = caught(() => decode(parseFormatBytes(text), noise(PAGE_BYTES)));
     expect(error).toBeInstanceOf(DeltaveeError);
     expect((error as DeltaveeError).code).toBe("XBZRLE_CORRUPT");
     expect((error as DeltaveeError).message).toContain(rule);
@@ -231,7 +172,9 @@ describe("FORMAT.md", () => {
   });
 
   test("the model refuses them too, but for the two that QEMU takes", () => {
-    const taken = rows.filter((row) => modelDecode(parseBytes(row.text), noise(PAGE_BYTES)) !== undefined);
+    const taken = rows.filter(
+      (row) => modelDecode(parseFormatBytes(row.text), noise(PAGE_BYTES)) !== undefined,
+    );
     expect(taken.map((row) => row.rule)).toEqual(["delta is empty", "run length longer than needed"]);
   });
 });

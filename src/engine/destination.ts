@@ -2,13 +2,20 @@
 // keeps no copy of the guest's RAM: XBZRLE records are applied by the hypervisor to its own. It lets the
 // guest run only after COMMIT. Protocol: wire/PROTOCOL.md.
 
+import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
 import { DeltaveeError, type ErrorCode, toError, type VmWhere } from "../base/errors.ts";
-import { entropyCoderOf } from "../codec/entropy.ts";
+import type { BatchCoder } from "../codec/entropy/batch-coder.ts";
+import type { Kernel } from "../kernel/kernel.ts";
+import type { KernelMemory } from "../kernel/memory.ts";
+import { NO_REGION, RegionPool } from "../kernel/region-pool.ts";
+import { NO_PAGES } from "../record/schema.ts";
 import type { RunRecord } from "../record/writer.ts";
 import type { Welcome } from "../wire/bodies.ts";
-import { checkRaw, type DataFrame, type Frame, RETURN_BYTES_MAX } from "../wire/frame.ts";
+import { type DataFrame, type Frame, RETURN_BYTES_MAX } from "../wire/frame.ts";
 import { abortFrame, answerHello, refusalFor } from "../wire/handshake.ts";
+import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
+import { BatchExpander } from "./batch-expander.ts";
 import type { Channel, IncomingVm } from "./ports.ts";
 import { TunnelPeer } from "./tunnel-peer.ts";
 
@@ -18,6 +25,12 @@ export interface DestinationOptions {
   vm: IncomingVm;
   /** What this side is and can decode. */
   own: Welcome;
+  /** The home memory of this migration, this thread's kernel in it, and what decodes batches there. */
+  memory: KernelMemory;
+  kernel: Kernel;
+  coder: BatchCoder;
+  /** The most that may be kept of the source's page cache, for delta codecs that need it (default: nothing). */
+  baselineBytesMax?: number;
   clock: Clock;
   record: RunRecord;
   /** The guest stays paused on arrival, whatever it did at the source: a person lets it run. */
@@ -37,14 +50,20 @@ export interface DestinationOutcome {
 /** The hypervisor, or the way to it, is gone: nobody can say what it has done. */
 const OUT_OF_REACH: ReadonlySet<ErrorCode> = new Set(["QMP_INTERRUPTED", "QMP_UNAVAILABLE"]);
 
-const NO_PAGES = {
-  zeroPages: 0,
-  unchangedPages: 0,
-  deltaPages: 0,
-  overflowPages: 0,
-  rawPages: 0,
-  deltaBytes: 0,
-};
+/** What references may oblige us to keep: twice what this version's source asks for. */
+const WINDOW_BYTES_MAX = 64 * 1024 * 1024;
+/** Records that are on their way to the hypervisor. */
+const REGION_COUNT = 4;
+const REGION_BYTES = 1024 * 1024;
+
+/** A payload that was decoded and has not all gone to the hypervisor. */
+interface Arrived {
+  sequence: number;
+  slot: number;
+  kind: number;
+  address: number;
+  rawBytes: number;
+}
 
 export class DestinationEngine {
   readonly #options: DestinationOptions;
@@ -53,6 +72,12 @@ export class DestinationEngine {
   readonly #outcome: Promise<DestinationOutcome>;
   #resolve!: (outcome: DestinationOutcome) => void;
   #vmChannel: Channel | undefined;
+  readonly #expander: BatchExpander;
+  readonly #regions: RegionPool;
+  /** Decoded, in order; the first one may be half expanded. */
+  readonly #arrived: Arrived[] = [];
+  #slotForNext: number;
+  #hypervisorIsBehind = false;
   #codedBytes = 0;
   #rawBytes = 0;
   #loaded = false;
@@ -66,6 +91,13 @@ export class DestinationEngine {
     this.#outcome = new Promise((resolve) => {
       this.#resolve = resolve;
     });
+    const { memory, kernel, coder, baselineBytesMax = 0 } = options;
+    this.#expander = new BatchExpander(memory, kernel, {
+      windowBytesMax: WINDOW_BYTES_MAX,
+      baselineBytesMax,
+    });
+    this.#regions = new RegionPool(memory, REGION_COUNT, REGION_BYTES);
+    this.#slotForNext = coder.acquire();
     this.#peer = new TunnelPeer("destination", options.channel, options.clock, {
       frame: (frame) => this.#frame(frame),
       drained: () => {},
@@ -146,7 +178,10 @@ export class DestinationEngine {
           if (!this.#over) this.#peer.send({ type: "return", bytes: piece });
         }
       },
-      drained: () => this.#peer.unstall(),
+      drained: () => {
+        this.#hypervisorIsBehind = false;
+        this.#stallIfNeeded();
+      },
       // It closes when it has loaded everything, or when loading failed: `loaded` tells which.
       ended: () => {},
       failed: (error) => {
@@ -167,25 +202,94 @@ export class DestinationEngine {
   }
 
   #data(frame: DataFrame): void {
-    let raw: Uint8Array;
+    const { coder, memory } = this.#options;
+    const { sequence, entropyCodec, payloadKind, rawBytes, rawCrc32, coded } = frame;
+    const slot = this.#slotForNext;
+    assert(slot !== -1, "no DATA is taken from the link without a slot for it");
+    memory.bytes(coder.slots[slot]!.codedAddress, coded.length).set(coded);
+    this.#codedBytes += coded.length;
+    this.#rawBytes += rawBytes;
+    coder.decode(slot, coded.length, entropyCodec, rawBytes, rawCrc32, (result) => {
+      if (this.#over) return;
+      if (result instanceof DeltaveeError) {
+        void this.#fail(result, true);
+        return;
+      }
+      this.#arrived.push({ sequence, slot, kind: payloadKind, address: result.rawAddress, rawBytes });
+      this.#deliver();
+    });
+    this.#slotForNext = coder.acquire();
+    this.#stallIfNeeded();
+  }
+
+  /** Takes frames from the link only while there is a slot for the next, and a hypervisor that keeps up. */
+  #stallIfNeeded(): void {
+    if (this.#slotForNext === -1 || this.#hypervisorIsBehind) this.#peer.stall();
+    else this.#peer.unstall();
+  }
+
+  /** Gives what has arrived to the hypervisor, in order, as far as there are regions for it. */
+  #deliver(): void {
     try {
-      raw = entropyCoderOf(frame.entropyCodec).decompress(frame.coded, frame.rawBytes);
-      checkRaw(frame, raw);
+      while (this.#arrived.length > 0 && !this.#over && this.#deliverFirst()) this.#arrived.shift();
     } catch (thrown) {
       void this.#fail(toError(thrown), true);
-      return;
     }
-    // Uncompressed payloads are views of the connection's buffer; the hypervisor's socket keeps what it gets.
-    if (raw.buffer === frame.coded.buffer) raw = new Uint8Array(raw);
-    this.#codedBytes += frame.coded.length;
-    this.#rawBytes += raw.length;
-    const { sequence } = frame;
-    const flowing = this.#vmChannel!.write(raw, () => {
-      if (this.#over) return;
-      this.#peer.send({ type: "ack", sequence });
-      this.#tellLoaded();
+  }
+
+  /** @returns whether all of it is on its way */
+  #deliverFirst(): boolean {
+    const { memory } = this.#options;
+    const { sequence, slot, kind, address, rawBytes } = this.#arrived[0]!;
+    if (kind === PAYLOAD_RAM_LAYOUT) {
+      this.#expander.layOut(memory.bytes(address, rawBytes));
+      this.#release(slot);
+      // Acknowledged with what follows it, since what came before it may not have been taken yet.
+      return true;
+    }
+    if (kind !== PAYLOAD_PAGES) {
+      this.#toHypervisor(address, rawBytes, () => {
+        this.#release(slot);
+        this.#acknowledge(sequence);
+      });
+      return true;
+    }
+    if (!this.#expander.isUnderWay) this.#expander.begin(address, rawBytes);
+    while (this.#expander.isUnderWay) {
+      const region = this.#regions.take();
+      if (region === NO_REGION) return false;
+      const bytes = this.#expander.expand(region, REGION_BYTES);
+      const isLast = !this.#expander.isUnderWay;
+      if (isLast) this.#release(slot);
+      this.#toHypervisor(region, bytes, () => {
+        this.#regions.give(region);
+        if (isLast) this.#acknowledge(sequence);
+        this.#deliver();
+      });
+    }
+    return true;
+  }
+
+  #toHypervisor(address: number, bytes: number, written: () => void): void {
+    const flowing = this.#vmChannel!.write(this.#options.memory.bytes(address, bytes), () => {
+      if (!this.#over) written();
     });
-    if (!flowing) this.#peer.stall();
+    if (flowing || this.#hypervisorIsBehind) return;
+    this.#hypervisorIsBehind = true;
+    this.#stallIfNeeded();
+  }
+
+  #release(slot: number): void {
+    const { coder } = this.#options;
+    coder.release(slot);
+    if (this.#slotForNext !== -1) return;
+    this.#slotForNext = coder.acquire();
+    this.#stallIfNeeded();
+  }
+
+  #acknowledge(sequence: number): void {
+    this.#peer.send({ type: "ack", sequence });
+    this.#tellLoaded();
   }
 
   /** LOADED, once everything is loaded and acknowledged: the two are noticed in either order. */

@@ -5,9 +5,9 @@
 import type { Clock } from "../base/clock.ts";
 import { LinkError } from "../base/errors.ts";
 import { pongValue, ReturnPathReader, shutValue } from "../stream/return-path.ts";
-import type { StreamWriter } from "../stream/writer.ts";
 import type { Channel } from "./ports.ts";
 import type { LinkFigures, SourceLink, SourceLinkListener } from "./source-link.ts";
+import type { StreamSink } from "./stream-sink.ts";
 import { DeliveryWindow } from "./window.ts";
 
 /** Values of our PINGs: QEMU itself uses 1 to 4. */
@@ -22,6 +22,7 @@ export const SILENT_MS = 30_000;
 export class DirectLink implements SourceLink {
   readonly #channel: Channel;
   readonly #clock: Clock;
+  readonly #sink: StreamSink;
   readonly #listener: SourceLinkListener;
   readonly #window: DeliveryWindow;
   readonly #returnPath = new ReturnPathReader();
@@ -37,8 +38,9 @@ export class DirectLink implements SourceLink {
   /** Set while a sign of life is due, and only then: it must not outlive the migration. */
   #cancelWatch: (() => void) | undefined;
 
-  constructor(channel: Channel, clock: Clock, listener: SourceLinkListener) {
+  constructor(channel: Channel, clock: Clock, sink: StreamSink, listener: SourceLinkListener) {
     this.#channel = channel;
+    this.#sink = sink;
     this.#clock = clock;
     this.#listener = listener;
     this.#window = new DeliveryWindow(clock);
@@ -55,7 +57,7 @@ export class DirectLink implements SourceLink {
   }
 
   get hasRoom(): boolean {
-    if (this.#blocked) return false;
+    if (this.#blocked || this.#sink.isFull) return false;
     // Without pings nothing is ever acknowledged: back-pressure of the connection must do. So it must as long as
     // none could be sent, as in the START section.
     if (this.#windowLifted || !this.#pingAllowed || this.#window.unansweredMarkers === 0) return true;
@@ -70,6 +72,7 @@ export class DirectLink implements SourceLink {
     return {
       wireBytes: this.#wireBytes,
       inFlightBytes: this.#pingAllowed ? this.#window.inFlightBytes : 0,
+      waitingBytes: this.#sink.pendingBytes,
       windowBytes: this.#window.windowBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
       roundTripMs: this.#window.currentRoundTripMs,
@@ -86,9 +89,11 @@ export class DirectLink implements SourceLink {
     this.#pingAllowed = false;
   }
 
-  flush(writer: StreamWriter): void {
+  flush(): void {
     const window = this.#window;
-    const unmarkedBytes = this.#unmarkedBytes + writer.output.length;
+    const sink = this.#sink;
+    if (!sink.isWritable) return;
+    const unmarkedBytes = this.#unmarkedBytes + sink.pendingBytes;
     // With nothing unanswered even a little is worth a PING: it would count as under way for ever.
     const due = unmarkedBytes >= window.turnBytes || (unmarkedBytes > 0 && window.unansweredMarkers === 0);
     const marks =
@@ -96,13 +101,17 @@ export class DirectLink implements SourceLink {
       this.#pingAllowed &&
       !this.#windowLifted &&
       window.mayMark &&
-      writer.ping(PING_VALUE_BASE + (this.#pingsSent & PING_VALUE_MASK));
-    if (writer.output.length === 0) return;
-    const bytes = writer.output.take();
+      sink.writer.ping(PING_VALUE_BASE + (this.#pingsSent & PING_VALUE_MASK));
+    if (sink.pendingBytes === 0) return;
+    const { bytes, release } = sink.take();
     this.#wireBytes += bytes.length;
     this.#unmarkedBytes += bytes.length;
     window.sent(bytes.length);
-    this.#blocked = !this.#channel.write(bytes);
+    this.#blocked = !this.#channel.write(bytes, () => {
+      const wasFull = sink.isFull;
+      release();
+      if (wasFull) this.#listener.room();
+    });
     if (this.#windowLifted && !this.#blocked) this.#heardMs = this.#clock.nowMs();
     if (!marks) return;
     this.#pingsSent++;

@@ -2,6 +2,11 @@
 // hypervisor implement these at the rim; tests and the simulator implement them in memory.
 
 export interface ChannelListener {
+  /**
+   * Where the channel may put the next bytes, if it can: asked once at first, and then after each call of `data`.
+   * `data` is given the part of it that was filled. A channel that cannot do this gives bytes of its own.
+   */
+  space?(): Uint8Array;
   /** The next bytes; valid only during the call. */
   data(bytes: Uint8Array): void;
   /** The channel takes bytes again after `write` had returned false. */
@@ -33,6 +38,7 @@ export interface Channel {
 export interface OutgoingStatus {
   /** 0 = first pass over all RAM. */
   iteration?: number;
+  /** Dirty pages: those that it knows of, and what must be expected to have become so since it looked. */
   remainingBytes?: number;
   dirtyPagesPerSecond?: number;
   /** The hypervisor's own figure, once it has one. */
@@ -53,7 +59,10 @@ export interface OutgoingVm {
   readonly switchoverControl: "ack" | "limit";
   /** The destination's own SWITCHOVER_ACK is to be waited for as well: it was asked for by the operator. */
   readonly awaitsDestinationAck: boolean;
-  /** Asks it to stop the guest only when at most so many bytes of dirty pages are left. */
+  /**
+   * Asks it to stop the guest only when, by its own count at that moment, at most so many bytes of dirty pages are
+   * left. It may go by it with a delay, and stops with nothing left in any case.
+   */
   limitSwitchover(remainingBytesMax: number): Promise<void>;
   /** Starts the migration. The stream comes out of the channel; the return path goes into it. */
   begin(): Promise<Channel>;

@@ -1,19 +1,23 @@
 // Rewrites a migration stream page by page: what the destination already holds is not sent again. Every page
-// is classified against the page cache (zero, unchanged, delta, overflow, raw); everything else is carried on
-// as it is. The output is a stream that any stock QEMU loads. Knows nothing of links.
+// is classified against the page cache (zero, unchanged, delta, overflow, raw), and put into a sink with
+// everything else, which is carried on as it is. Knows nothing of links, nor of how a sink writes.
+//
+// Pages are looked at where they lie in the home memory: `bytes` of every call must be a view of it.
 
 import { assert } from "../base/assert.ts";
-import { XBZRLE_OVERFLOW, xbzrleDecode, xbzrleEncode } from "../codec/xbzrle.ts";
-import { PAGE_ABSENT, PAGE_ZERO, type PageCache } from "../memory/page-cache.ts";
-import { isZeroPage } from "../memory/zero.ts";
+import { DELTA_OVERFLOW, DELTA_UNCHANGED } from "../codec/delta/delta-codec.ts";
+import { xbzrleDecode } from "../codec/xbzrle.ts";
+import type { Kernel } from "../kernel/kernel.ts";
+import type { KernelMemory } from "../kernel/memory.ts";
+import { NO_TAG, PAGE_ABSENT, PAGE_ZERO, type PageCache } from "../memory/page-cache.ts";
+import { NO_SLOT } from "../memory/policy/policy.ts";
 import type { PageClasses } from "../record/schema.ts";
-import { PAGE_BYTES_MAX, SectionType } from "../stream/format.ts";
+import { SectionType } from "../stream/format.ts";
 import type { StreamBlock, StreamHandler } from "../stream/reader.ts";
-import type { StreamWriter } from "../stream/writer.ts";
+import type { PageSink } from "./page-sink.ts";
 
 /** What the rewriter sees pass by and others need to know. */
 export interface RewriterListener {
-  ramBlocks(blocks: readonly StreamBlock[], pageBytes: number): void;
   command(command: number): void;
   /** vCPUs have stopped; the last pass over RAM follows. */
   stopped(): void;
@@ -22,8 +26,17 @@ export interface RewriterListener {
   opaque(reason: string, offsetBytes: number): void;
 }
 
-/** Makes the cache once the page size is known. Undefined = method `standard`: whole pages, always. */
-export type CacheFactory = (pageBytes: number) => PageCache;
+/** Makes the cache in the home memory, once the page size is known. Undefined = method `standard`. */
+export type CacheFactory = (pageBytes: number, memory: KernelMemory) => PageCache;
+
+export interface RewriterOptions {
+  sink: PageSink;
+  memory: KernelMemory;
+  kernel: Kernel;
+  listener: RewriterListener;
+  /** Undefined: whole pages, always. */
+  cacheFactory: CacheFactory | undefined;
+}
 
 export class StreamRewriter implements StreamHandler {
   readonly pages: PageClasses = {
@@ -32,27 +45,36 @@ export class StreamRewriter implements StreamHandler {
     deltaPages: 0,
     overflowPages: 0,
     rawPages: 0,
+    duplicatePages: 0,
     deltaBytes: 0,
   };
-  readonly #writer: StreamWriter;
+  readonly #sink: PageSink;
+  readonly #memory: KernelMemory;
+  readonly #kernel: Kernel;
   readonly #listener: RewriterListener;
   readonly #cacheFactory: CacheFactory | undefined;
   #cache: PageCache | undefined;
   #pageBytes = 0;
-  readonly #zero = new Uint8Array(PAGE_BYTES_MAX);
-  readonly #delta = new Uint8Array(PAGE_BYTES_MAX);
-  readonly #decoded = new Uint8Array(PAGE_BYTES_MAX);
+  /** Pages of the home memory: one of zeros, a copy of one from another shard, one to decode a delta in. */
+  #zeroAddress = 0;
+  #baselineAddress = 0;
+  #decodedAddress = 0;
+  #decoded: Uint8Array = new Uint8Array(0);
   #sectionId: number | undefined;
-  /** A PART section of the source that is opened in the output only when something stands in it. */
-  #sectionToOpen: number | undefined;
   /** Last page record of the source: what a CONTINUE record of its own would refer to. */
   #lastBlock = -1;
   #lastPage = -1;
 
-  constructor(writer: StreamWriter, listener: RewriterListener, cacheFactory: CacheFactory | undefined) {
-    this.#writer = writer;
+  constructor({ sink, memory, kernel, listener, cacheFactory }: RewriterOptions) {
+    this.#sink = sink;
+    this.#memory = memory;
+    this.#kernel = kernel;
     this.#listener = listener;
     this.#cacheFactory = cacheFactory;
+  }
+
+  get isFull(): boolean {
+    return this.#sink.isFull;
   }
 
   get cache(): PageCache | undefined {
@@ -60,28 +82,28 @@ export class StreamRewriter implements StreamHandler {
   }
 
   verbatim(bytes: Uint8Array, start: number, end: number): void {
-    this.#writer.verbatim(bytes, start, end);
+    this.#sink.verbatim(bytes, start, end);
   }
 
   ramBlocks(blocks: readonly StreamBlock[], pageBytes: number): void {
     this.#pageBytes = pageBytes;
-    this.#writer.setBlocks(blocks, pageBytes);
-    this.#cache = this.#cacheFactory?.(pageBytes);
+    this.#zeroAddress = this.#memory.allocate(pageBytes);
+    this.#baselineAddress = this.#memory.allocate(pageBytes);
+    this.#decodedAddress = this.#memory.allocate(pageBytes);
+    this.#decoded = this.#memory.bytes(this.#decodedAddress, pageBytes);
+    this.#cache = this.#cacheFactory?.(pageBytes, this.#memory);
     for (const block of blocks) this.#cache?.addBlock(block);
-    this.#listener.ramBlocks(blocks, pageBytes);
+    this.#sink.setBlocks(blocks, pageBytes, this.#sectionId!);
   }
 
   ramSection(sectionType: number, sectionId: number): void {
     this.#sectionId = sectionId;
-    if (sectionType === SectionType.START) this.#writer.ramStarted(sectionId);
-    else if (sectionType === SectionType.PART) this.#sectionToOpen = sectionId;
-    else this.#writer.ramSection(sectionType, sectionId);
+    if (sectionType === SectionType.START) this.#sink.ramStarted(sectionId);
+    else this.#sink.ramSection(sectionType, sectionId);
   }
 
   ramSectionEnd(): void {
-    // A section in which every page was unchanged leaves no trace.
-    if (this.#sectionToOpen !== undefined) this.#sectionToOpen = undefined;
-    else this.#writer.ramSectionEnd();
+    this.#sink.ramSectionEnd();
   }
 
   zeroPage(blockIndex: number, pageIndex: number, fill: number): void {
@@ -89,8 +111,7 @@ export class StreamRewriter implements StreamHandler {
     if (fill !== 0) {
       this.#cache?.forget(blockIndex, pageIndex);
       this.pages.rawPages++;
-      this.#open();
-      this.#writer.zeroPage(blockIndex, pageIndex, fill);
+      this.#sink.fillPage(blockIndex, pageIndex, fill);
       return;
     }
     // The first zero page must be sent all the same: the destination's RAM may hold firmware there.
@@ -102,47 +123,7 @@ export class StreamRewriter implements StreamHandler {
   }
 
   page(blockIndex: number, pageIndex: number, bytes: Uint8Array, offset: number): void {
-    this.#remember(blockIndex, pageIndex);
-    const cache = this.#cache;
-    if (cache === undefined) {
-      this.pages.rawPages++;
-      this.#open();
-      this.#writer.page(blockIndex, pageIndex, bytes, offset);
-      return;
-    }
-    const slot = cache.lookup(blockIndex, pageIndex);
-    // Not every source looks for zeros itself, and against most pages their delta would overflow.
-    if (slot !== PAGE_ZERO && isZeroPage(bytes, offset, this.#pageBytes)) {
-      this.#sendZero(blockIndex, pageIndex);
-      return;
-    }
-    if (slot === PAGE_ABSENT) {
-      this.#sendWhole(blockIndex, pageIndex, bytes, offset, "rawPages");
-      return;
-    }
-    const baseline = slot === PAGE_ZERO ? this.#zero : cache.slabOf(slot);
-    const baselineOffset = slot === PAGE_ZERO ? 0 : cache.offsetOf(slot);
-    const deltaBytes = xbzrleEncode(
-      baseline,
-      baselineOffset,
-      bytes,
-      offset,
-      this.#pageBytes,
-      this.#delta,
-      0,
-      this.#pageBytes - 1,
-    );
-    if (deltaBytes === 0) {
-      this.pages.unchangedPages++;
-    } else if (deltaBytes === XBZRLE_OVERFLOW) {
-      this.#sendWhole(blockIndex, pageIndex, bytes, offset, "overflowPages");
-    } else {
-      this.pages.deltaPages++;
-      this.pages.deltaBytes += deltaBytes;
-      this.#open();
-      this.#writer.xbzrlePage(blockIndex, pageIndex, this.#delta, 0, deltaBytes);
-      cache.store(blockIndex, pageIndex, bytes, offset);
-    }
+    this.#page(blockIndex, pageIndex, bytes.byteOffset + offset);
   }
 
   xbzrlePage(
@@ -158,17 +139,12 @@ export class StreamRewriter implements StreamHandler {
       this.#remember(blockIndex, pageIndex);
       this.pages.deltaPages++;
       this.pages.deltaBytes += lengthBytes;
-      this.#open();
-      this.#writer.xbzrlePage(blockIndex, pageIndex, bytes, offset, lengthBytes);
+      this.#sink.xbzrlePage(blockIndex, pageIndex, bytes, offset, lengthBytes);
       return;
     }
-    if (slot === PAGE_ZERO) this.#decoded.fill(0, 0, this.#pageBytes);
-    else {
-      const from = this.#cache.offsetOf(slot);
-      this.#decoded.set(this.#cache.slabOf(slot).subarray(from, from + this.#pageBytes));
-    }
+    this.#kernel.copy(this.#decodedAddress, this.#baselineOf(slot), this.#pageBytes);
     xbzrleDecode(bytes, offset, lengthBytes, this.#decoded, 0, this.#pageBytes);
-    this.page(blockIndex, pageIndex, this.#decoded, 0);
+    this.#page(blockIndex, pageIndex, this.#decodedAddress);
   }
 
   command(command: number): void {
@@ -184,9 +160,58 @@ export class StreamRewriter implements StreamHandler {
   }
 
   opaque(reason: string, offsetBytes: number, insideRam: boolean): void {
-    if (insideRam) this.#open();
+    if (insideRam) {
+      this.#sink.asStream();
+    }
     this.#realign(insideRam);
     this.#listener.opaque(reason, offsetBytes);
+  }
+
+  #page(blockIndex: number, pageIndex: number, address: number): void {
+    this.#remember(blockIndex, pageIndex);
+    const cache = this.#cache;
+    if (cache === undefined) {
+      this.#countWhole("rawPages", this.#sink.wholePage(blockIndex, pageIndex, address, NO_SLOT));
+      return;
+    }
+    const slot = cache.lookup(blockIndex, pageIndex);
+    // Not every source looks for zeros itself, and against most pages their delta would overflow.
+    if (slot !== PAGE_ZERO && this.#kernel.isZero(address, this.#pageBytes) === 1) {
+      this.#sendZero(blockIndex, pageIndex);
+      return;
+    }
+    if (slot === PAGE_ABSENT) {
+      this.#sendWhole(blockIndex, pageIndex, address, "rawPages");
+      return;
+    }
+    const baseline = this.#baselineOf(slot);
+    const deltaBytes = this.#sink.deltaPage(
+      blockIndex,
+      pageIndex,
+      baseline,
+      address,
+      slot === PAGE_ZERO ? NO_SLOT : slot,
+    );
+    if (deltaBytes === DELTA_UNCHANGED) {
+      this.pages.unchangedPages++;
+    } else if (deltaBytes === DELTA_OVERFLOW) {
+      this.#sendWhole(blockIndex, pageIndex, address, "overflowPages");
+    } else {
+      this.pages.deltaPages++;
+      this.pages.deltaBytes += deltaBytes;
+      this.#store(blockIndex, pageIndex, address);
+    }
+  }
+
+  /** Where the page of a slot, or of zeros, can be read in the home memory; until the next call. */
+  #baselineOf(slot: number): number {
+    if (slot === PAGE_ZERO) return this.#zeroAddress;
+    const cache = this.#cache!;
+    const shard = cache.shardOf(slot);
+    if (shard === 0) return cache.addressOf(slot);
+    const page = cache.memoryOf(shard).bytes(cache.addressOf(slot), this.#pageBytes);
+    this.#memory.bytes(this.#baselineAddress, this.#pageBytes).set(page);
+    return this.#baselineAddress;
   }
 
   /**
@@ -196,14 +221,13 @@ export class StreamRewriter implements StreamHandler {
    */
   #realign(insideRam: boolean): void {
     const [blockIndex, pageIndex] = [this.#lastBlock, this.#lastPage];
-    if (blockIndex === -1 || blockIndex === this.#writer.destinationBlock) return;
-    const cache = this.#cache;
-    const slot = cache?.lookup(blockIndex, pageIndex) ?? PAGE_ABSENT;
-    assert(cache !== undefined && slot !== PAGE_ABSENT, "a page was dropped only if it was in the cache");
-    if (!insideRam) this.#writer.ramSection(SectionType.PART, this.#sectionId!);
-    if (slot === PAGE_ZERO) this.#writer.zeroPage(blockIndex, pageIndex);
-    else this.#writer.page(blockIndex, pageIndex, cache.slabOf(slot), cache.offsetOf(slot));
-    if (!insideRam) this.#writer.ramSectionEnd();
+    if (blockIndex === -1 || blockIndex === this.#sink.destinationBlock) return;
+    const slot = this.#cache?.lookup(blockIndex, pageIndex) ?? PAGE_ABSENT;
+    assert(slot !== PAGE_ABSENT, "a page was dropped only if it was in the cache");
+    if (!insideRam) this.#sink.ramSection(SectionType.PART, this.#sectionId!);
+    if (slot === PAGE_ZERO) this.#sink.zeroPage(blockIndex, pageIndex);
+    else this.#sink.wholePage(blockIndex, pageIndex, this.#baselineOf(slot), slot);
+    if (!insideRam) this.#sink.ramSectionEnd();
   }
 
   #remember(blockIndex: number, pageIndex: number): void {
@@ -211,29 +235,35 @@ export class StreamRewriter implements StreamHandler {
     this.#lastPage = pageIndex;
   }
 
-  #open(): void {
-    if (this.#sectionToOpen === undefined) return;
-    this.#writer.ramSection(SectionType.PART, this.#sectionToOpen);
-    this.#sectionToOpen = undefined;
-  }
-
   #sendZero(blockIndex: number, pageIndex: number): void {
     this.pages.zeroPages++;
-    this.#open();
-    this.#writer.zeroPage(blockIndex, pageIndex);
+    this.#sink.zeroPage(blockIndex, pageIndex);
     this.#cache?.storeZero(blockIndex, pageIndex);
   }
 
   #sendWhole(
     blockIndex: number,
     pageIndex: number,
-    bytes: Uint8Array,
-    offset: number,
+    address: number,
     pageClass: "rawPages" | "overflowPages",
   ): void {
-    this.pages[pageClass]++;
-    this.#open();
-    this.#writer.page(blockIndex, pageIndex, bytes, offset);
-    this.#cache?.store(blockIndex, pageIndex, bytes, offset);
+    const slot = this.#store(blockIndex, pageIndex, address);
+    this.#countWhole(pageClass, this.#sink.wholePage(blockIndex, pageIndex, address, slot));
+  }
+
+  #countWhole(pageClass: "rawPages" | "overflowPages", isDuplicate: boolean): void {
+    this.pages[isDuplicate ? "duplicatePages" : pageClass]++;
+  }
+
+  /** The destination is going to hold this content. @returns where the cache holds it, or NO_SLOT */
+  #store(blockIndex: number, pageIndex: number, address: number): number {
+    const cache = this.#cache!;
+    const slot = cache.reserve(blockIndex, pageIndex);
+    if (slot === NO_SLOT) return slot;
+    cache.setTag(slot, NO_TAG);
+    const shard = cache.shardOf(slot);
+    if (shard === 0) this.#kernel.copy(cache.addressOf(slot), address, this.#pageBytes);
+    else cache.slabOf(slot).set(this.#memory.bytes(address, this.#pageBytes), cache.offsetOf(slot));
+    return slot;
   }
 }

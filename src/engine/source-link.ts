@@ -1,7 +1,5 @@
 // What the source engine needs of a link to the destination, whichever mode it works in.
 
-import type { StreamWriter } from "../stream/writer.ts";
-
 export interface SourceLinkListener {
   /** Bytes of the hypervisor's return path. */
   returnPath(bytes: Uint8Array): void;
@@ -15,7 +13,10 @@ export interface SourceLinkListener {
 export interface LinkFigures {
   /** Bytes sent, our own headers included. */
   wireBytes: number;
+  /** Sent and not acknowledged. */
   inFlightBytes: number;
+  /** Put into the sink and not sent, about as large as it is going to be on the wire. */
+  waitingBytes: number;
   windowBytes: number;
   linkBytesPerSecond: number;
   /** Without queueing, but with what an answer is overdue by: nobody should stop a guest for a link that stands still. */
@@ -29,10 +30,10 @@ export interface SourceLink {
   readonly turnBytes: number;
   readonly figures: LinkFigures;
   /**
-   * Sends what the writer has produced, or keeps it for a fuller batch. `idle`: the hypervisor has nothing
-   * more to say at the moment, so nothing may be kept back.
+   * Sends what the sink holds, or keeps it for a fuller batch. `idle`: the hypervisor has nothing more to say at
+   * the moment, so nothing may be kept back.
    */
-  flush(writer: StreamWriter, idle: boolean): void;
+  flush(idle: boolean): void;
   /** The vCPUs have stopped: all that is left must cross anyway, and waiting would only add downtime. */
   liftWindow(): void;
   destroy(): void;

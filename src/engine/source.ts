@@ -4,7 +4,12 @@
 
 import type { Clock } from "../base/clock.ts";
 import { CancelledError, DeltaveeError, LinkError, toError, type VmWhere } from "../base/errors.ts";
-import { ENTROPY_NONE, entropyCoderOf } from "../codec/entropy.ts";
+import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
+import { makeDeltaCodec } from "../codec/delta/delta-codecs.ts";
+import type { BatchCoder } from "../codec/entropy/batch-coder.ts";
+import type { Kernel } from "../kernel/kernel.ts";
+import type { KernelMemory } from "../kernel/memory.ts";
+import type { PageCache } from "../memory/page-cache.ts";
 import type { RunRecord } from "../record/writer.ts";
 import { Command, ReturnPathType } from "../stream/format.ts";
 import { StreamReader } from "../stream/reader.ts";
@@ -14,27 +19,42 @@ import {
   returnPathMessage,
   shutValue,
 } from "../stream/return-path.ts";
-import { OutputBuffer, StreamWriter } from "../stream/writer.ts";
 import type { Hello } from "../wire/bodies.ts";
+import { BatchSink, type PageCoding } from "./batch-sink.ts";
+import { ContentWindow } from "./content-window.ts";
 import { DirectLink } from "./direct-link.ts";
 import { Handover } from "./handover.ts";
+import { InputBuffer } from "./input-buffer.ts";
+import type { PageSink } from "./page-sink.ts";
 import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "./ports.ts";
 import { type CacheFactory, StreamRewriter } from "./rewriter.ts";
 import type { SourceLink } from "./source-link.ts";
-import { remainingBytesFor, type SwitchoverFigures, SwitchoverJudge } from "./switchover.ts";
-import { TransferRates } from "./transfer-rates.ts";
+import { StreamSink } from "./stream-sink.ts";
+import { SwitchoverControl } from "./switchover-control.ts";
 import { TunnelLink } from "./tunnel-link.ts";
+
+export interface TunnelOptions {
+  /** How this side introduces itself. */
+  hello: Hello;
+  /** Codes batches, in the home memory. The caller closes it. */
+  coder: BatchCoder;
+  /** How pages that the destination knows are coded. */
+  deltaCodec: DeltaCodecId;
+}
 
 export interface SourceOptions {
   vm: OutgoingVm;
   /** Connection to the destination: a stock QEMU (direct) or a destination engine (tunnel). */
   channel: Channel;
-  /** Tunnel mode if given: how this side introduces itself. */
-  tunnel?: Hello;
+  /** Tunnel mode if given. */
+  tunnel?: TunnelOptions;
   /** Longest time the guest may stand still. */
   downtimeMsMax: number;
   /** Undefined = method `standard`: every page whole. */
   cacheFactory: CacheFactory | undefined;
+  /** The home memory of this migration, and this thread's kernel in it. */
+  memory: KernelMemory;
+  kernel: Kernel;
   clock: Clock;
   record: RunRecord;
   /** Runs `callback` after the events that are already waiting, e.g. setImmediate. */
@@ -50,23 +70,14 @@ export interface SourceOutcome {
 }
 
 /** Input is taken in pieces of at most this, so that the window is looked at often enough on a slow link. */
-const TURN_BYTES = 16 * 1024;
+const TURN_BYTES = 128 * 1024;
+/** Whole pages sent last, to which an equal page is a reference: the destination keeps them. */
+const WINDOW_BYTES = 32 * 1024 * 1024;
 const SAMPLE_EVERY_MS = 250;
-/** After the first pass the hypervisor is asked this often, since each answer may be the moment to stop. */
-const STATUS_EVERY_MS = 50;
 /** A hypervisor that is silent for longer has nothing to hand over; it is not slow. */
 const HANDOVER_GAP_MS_MAX = 20;
-/** Device state and its description, as seen of PC machines (facts: 114 kB), and what compression leaves of it. */
-const DEVICE_STATE_BYTES = 128 * 1024;
-const DEVICE_STATE_RATIO_TUNNEL = 0.15;
 /** How long the hypervisor may take to say how the migration ended, once both sides have what they need. */
 const END_TIMEOUT_MS = 30_000;
-/**
- * How long the destination's own SWITCHOVER_ACK is waited for after the first pass, where the operator has asked
- * for it. It is there for a shorter downtime, not for correctness, and may never come: the capability may be on at
- * this side alone, left behind by a migration of ours that was killed.
- */
-const DESTINATION_ACK_TIMEOUT_MS = 5000;
 /** How long the destination may take from COMMIT to RUNNING. */
 const RUNNING_TIMEOUT_MS = 30_000;
 /** How long the stopped guest may wait while nothing moves any more and the destination has not loaded it. */
@@ -75,8 +86,6 @@ const LOADED_TIMEOUT_MS = 30_000;
 export class SourceEngine {
   readonly #options: SourceOptions;
   readonly #handover: Handover;
-  readonly #output = new OutputBuffer();
-  readonly #writer: StreamWriter;
   readonly #rewriter: StreamRewriter;
   readonly #reader: StreamReader;
   readonly #direct: DirectLink | undefined;
@@ -91,8 +100,12 @@ export class SourceEngine {
   /** Time that handing over has taken, our work on it included, and from when on the next may come. */
   #handoverMs = 0;
   #handoverFromMs = 0;
-  /** Input that arrived while the link had no room. */
-  #pending: Uint8Array | undefined;
+  readonly #input: InputBuffer;
+  /** What a channel of its own bytes has brought and the input had no room for; valid until it is resumed. */
+  #rest: Uint8Array | undefined;
+  /** Of the input: the beginning of an element, of which more must come. */
+  #lookedAtBytes = 0;
+  #isPumping = false;
   #paused = false;
   #idleAsked = false;
   #opaqueReturnPath = false;
@@ -106,13 +119,7 @@ export class SourceEngine {
   #movedBytes = 0;
   #movedMs = 0;
   #sampledMs = Number.NEGATIVE_INFINITY;
-  readonly #rates: TransferRates;
-  readonly #judge: SwitchoverJudge;
-  /** Where the moment of switchover stands; see OutgoingVm.switchoverControl. */
-  #switchover: "held" | "released" = "held";
-  #destinationAcked = false;
-  #ackAwaitedSinceMs: number | undefined;
-  #lastDecision = "";
+  readonly #switchover: SwitchoverControl;
   #stoppedMs: number | undefined;
   #downtimeMs: number | undefined;
   #cancelStatusTimer: () => void = () => {};
@@ -123,16 +130,60 @@ export class SourceEngine {
     this.#options = options;
     this.#startMs = options.clock.nowMs();
     this.#handover = new Handover(options.record);
-    this.#rates = new TransferRates(options.clock);
-    this.#judge = new SwitchoverJudge(options.downtimeMsMax);
+    this.#switchover = new SwitchoverControl({
+      ...options,
+      mode: options.tunnel === undefined ? "direct" : "tunnel",
+      release: () => this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK)),
+    });
     this.#result = new Promise((resolve) => {
       this.#resolve = resolve;
     });
-    this.#writer = new StreamWriter(this.#output);
-    this.#rewriter = new StreamRewriter(
-      this.#writer,
-      {
-        ramBlocks: () => {},
+    const { memory, kernel, cacheFactory } = options;
+    this.#input = new InputBuffer(memory);
+    const listener = {
+      returnPath: (bytes: Uint8Array) => this.#fromDestination(bytes),
+      room: () => this.#pump(),
+      ended: () => this.#destinationEnded(),
+      failed: (error: Error) => this.#linkFailed(error),
+    };
+    let sink: PageSink;
+    if (options.tunnel === undefined) {
+      const streamSink = new StreamSink(memory, kernel);
+      this.#direct = new DirectLink(options.channel, options.clock, streamSink, listener);
+      this.#link = this.#direct;
+      sink = streamSink;
+    } else {
+      const { coder, deltaCodec } = options.tunnel;
+      const batchSink = new BatchSink(memory, kernel, coder, (_blocks, pageBytes) =>
+        pageCoding(options, deltaCodec, pageBytes, this.#rewriter.cache),
+      );
+      sink = batchSink;
+      this.#tunnel = new TunnelLink({
+        channel: options.channel,
+        clock: options.clock,
+        sink: batchSink,
+        coder,
+        memory,
+        kernel,
+        listener: {
+          ...listener,
+          welcome: () => this.#begin(),
+          decision: (choice, reason) =>
+            options.record.add({ type: "decision", subject: "method", choice, reason }),
+          loaded: () => {
+            this.#destinationLoaded = true;
+            void this.#commitTunnel();
+          },
+          running: () => this.#complete(),
+        },
+      });
+      this.#link = this.#tunnel;
+    }
+    this.#rewriter = new StreamRewriter({
+      sink,
+      memory,
+      kernel,
+      listener: {
         command: (command) => {
           if (command === Command.OPEN_RETURN_PATH) this.#direct?.allowPings();
         },
@@ -140,40 +191,15 @@ export class SourceEngine {
         deviceState: () => this.#deviceState(),
         opaque: (reason, offsetBytes) => this.#opaque(reason, offsetBytes),
       },
-      options.cacheFactory,
-    );
+      cacheFactory,
+    });
     this.#reader = new StreamReader(this.#rewriter);
-
-    const listener = {
-      returnPath: (bytes: Uint8Array) => this.#fromDestination(bytes),
-      room: () => this.#pump(),
-      ended: () => this.#destinationEnded(),
-      failed: (error: Error) => this.#linkFailed(error),
-    };
-    if (options.tunnel === undefined) {
-      this.#direct = new DirectLink(options.channel, options.clock, listener);
-      this.#link = this.#direct;
-    } else {
-      this.#tunnel = new TunnelLink(options.channel, options.clock, {
-        ...listener,
-        welcome: (frame) => {
-          this.#tunnel?.useCoder(entropyCoderOf(frame.body.entropyCodecs[0] ?? ENTROPY_NONE));
-          this.#begin();
-        },
-        loaded: () => {
-          this.#destinationLoaded = true;
-          void this.#commitTunnel();
-        },
-        running: () => this.#complete(),
-      });
-      this.#link = this.#tunnel;
-    }
   }
 
   /** Moves the VM. Resolves when it is over, whichever way, and says where the VM is. Never rejects. */
   run(): Promise<SourceOutcome> {
     if (this.#tunnel !== undefined && this.#options.tunnel !== undefined)
-      this.#tunnel.greet(this.#options.tunnel);
+      this.#tunnel.greet(this.#options.tunnel.hello);
     else this.#begin();
     return this.#result;
   }
@@ -195,6 +221,7 @@ export class SourceEngine {
         }
         this.#vmChannel = channel;
         channel.listen({
+          space: () => this.#input.space(),
           data: (bytes) => this.#fromSource(bytes),
           drained: () => {},
           ended: () => this.#sourceEnded(),
@@ -215,53 +242,73 @@ export class SourceEngine {
     const gapMs = this.#options.clock.nowMs() - this.#handoverFromMs;
     if (gapMs <= HANDOVER_GAP_MS_MAX) this.#handoverMs += gapMs;
     this.#handedOverBytes += bytes.length;
-    this.#pending = this.#pending === undefined ? bytes : Buffer.concat([this.#pending, bytes]);
+    if (bytes.buffer === this.#input.bytes.buffer) this.#input.filled(bytes.length);
+    else this.#rest = this.#rest === undefined ? bytes : Buffer.concat([this.#rest, bytes]);
     this.#pump();
   }
 
   /** Takes input while the link has room; otherwise asks the hypervisor's side to wait. */
   #pump(): void {
-    const pending = this.#pending;
-    if (pending !== undefined) this.#take(pending);
+    if (this.#ending || this.#isPumping) return;
+    // What is sent may make room by itself, which must not begin this anew in the middle of it.
+    this.#isPumping = true;
+    try {
+      this.#take();
+    } catch (thrown) {
+      void this.#fail(toError(thrown));
+      return;
+    } finally {
+      this.#isPumping = false;
+    }
     if (this.#ending) return;
-    if (this.#pending !== undefined && !this.#paused) {
+    const waits = this.#hasWork;
+    if (waits && !this.#paused) {
       this.#paused = true;
       this.#vmChannel?.pause();
-    } else if (this.#pending === undefined && this.#paused) {
+    } else if (!waits && this.#paused) {
       this.#paused = false;
       this.#vmChannel?.resume();
     }
     this.#askIdle();
   }
 
-  #take(pending: Uint8Array): void {
+  /** There is input that was not looked at yet; the beginning of an element that was does not count. */
+  get #hasWork(): boolean {
+    return this.#rest !== undefined || this.#input.lengthBytes > this.#lookedAtBytes;
+  }
+
+  #take(): void {
     const startMs = this.#options.clock.nowMs();
-    let position = 0;
-    try {
-      while (position < pending.length && this.#link.hasRoom && !this.#ending) {
-        const end = Math.min(position + Math.min(TURN_BYTES, this.#link.turnBytes), pending.length);
-        this.#reader.push(pending.subarray(position, end));
-        position = end;
-        this.#link.flush(this.#writer, false);
-      }
-    } catch (thrown) {
-      void this.#fail(toError(thrown));
-      return;
+    const input = this.#input;
+    this.#refill();
+    while (this.#hasWork && this.#link.hasRoom && !this.#ending) {
+      const stopAt = Math.min(input.tail, input.head + Math.min(TURN_BYTES, this.#link.turnBytes));
+      const position = this.#reader.consume(input.bytes, input.head, input.tail, stopAt);
+      // Nothing could be read, although there was room: the element is not complete.
+      this.#lookedAtBytes = position === input.head && this.#link.hasRoom ? input.lengthBytes : 0;
+      input.taken(position);
+      this.#link.flush(false);
+      this.#refill();
     }
-    this.#pending = position < pending.length ? pending.subarray(position) : undefined;
     this.#handoverFromMs = this.#options.clock.nowMs();
     this.#handoverMs += this.#handoverFromMs - startMs;
   }
 
+  #refill(): void {
+    if (this.#rest === undefined) return;
+    const copied = this.#input.append(this.#rest);
+    this.#rest = copied === this.#rest.length ? undefined : this.#rest.subarray(copied);
+  }
+
   /** When nothing more comes at once, what waits for a fuller batch must go: it may be all there is. */
   #askIdle(): void {
-    if (this.#idleAsked || this.#output.length === 0) return;
+    if (this.#idleAsked || this.#link.figures.waitingBytes === 0) return;
     this.#idleAsked = true;
     this.#options.defer(() => {
       this.#idleAsked = false;
-      if (this.#ending || this.#pending !== undefined) return;
+      if (this.#ending || this.#hasWork) return;
       try {
-        this.#link.flush(this.#writer, true);
+        this.#link.flush(true);
       } catch (thrown) {
         void this.#fail(toError(thrown));
       }
@@ -313,78 +360,8 @@ export class SourceEngine {
       if (this.#stoppedMs !== undefined) this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
       this.#destinationLoaded = true;
     }
-    if (message.type === ReturnPathType.SWITCHOVER_ACK && this.#switchover === "held") {
-      this.#destinationAcked = true;
-      return;
-    }
+    if (message.type === ReturnPathType.SWITCHOVER_ACK && this.#switchover.keepsBackAck()) return;
     this.#vmChannel?.write(Buffer.from(message.bytes));
-  }
-
-  // ---- the moment of switchover ----
-
-  #considerSwitchover(): void {
-    const { vm, record } = this.#options;
-    const { iteration, remainingBytes } = this.#status;
-    if (this.#switchover !== "held" || this.#handover.phase !== "iterating") return;
-    // During the first pass most of what is left has never been sent: there is nothing to judge by.
-    if (iteration === undefined || iteration < 1 || remainingBytes === undefined) return;
-    const figures = this.#switchoverFigures(remainingBytes);
-    const affordableBytes = remainingBytesFor(this.#options.downtimeMsMax, figures);
-    if (vm.switchoverControl === "limit") {
-      this.#limitSwitchover(affordableBytes);
-      return;
-    }
-    if (this.#awaitsDestinationAck()) return;
-    const { switchOver, reason } = this.#judge.judge(figures);
-    // The estimate moves all the time; a record full of it would say less.
-    const kind = reason.slice(0, reason.indexOf(":"));
-    if (kind !== this.#lastDecision) {
-      this.#lastDecision = kind;
-      record.add({ type: "decision", subject: "switchover", choice: switchOver ? "now" : "wait", reason });
-    }
-    if (!switchOver) return;
-    this.#switchover = "released";
-    // The hypervisor's own limit knows only whole pages: it must not stand in the way of what was decided.
-    this.#limitSwitchover(Math.max(affordableBytes, 2 * remainingBytes));
-    this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK));
-  }
-
-  #awaitsDestinationAck(): boolean {
-    const { vm, clock, record } = this.#options;
-    if (!vm.awaitsDestinationAck || this.#destinationAcked) return false;
-    this.#ackAwaitedSinceMs ??= clock.nowMs();
-    if (clock.nowMs() - this.#ackAwaitedSinceMs < DESTINATION_ACK_TIMEOUT_MS) return true;
-    this.#destinationAcked = true;
-    record.add({
-      type: "notice",
-      message:
-        `The destination has not acknowledged the switchover within ${DESTINATION_ACK_TIMEOUT_MS / 1000} s ` +
-        "(capability switchover-ack is on here): going on without",
-    });
-    return false;
-  }
-
-  #limitSwitchover(remainingBytesMax: number): void {
-    this.#options.vm.limitSwitchover(remainingBytesMax).catch((error: unknown) => {
-      const message = `Switchover could not be steered: ${toError(error).message}`;
-      this.#options.record.add({ type: "notice", message });
-    });
-  }
-
-  #switchoverFigures(remainingBytes: number): SwitchoverFigures {
-    const { inFlightBytes, linkBytesPerSecond, roundTripMs } = this.#link.figures;
-    const isTunnel = this.#tunnel !== undefined;
-    return {
-      remainingBytes,
-      wireBytesPerGuestByte: this.#rates.wireBytesPerGuestByte,
-      handoverBytesPerSecond: this.#rates.handoverBytesPerSecond,
-      queuedBytes: inFlightBytes + this.#output.length,
-      linkBytesPerSecond,
-      roundTripMs: roundTripMs ?? 0,
-      // Direct: the stream must get there. Tunnel: LOADED comes back and COMMIT goes out besides.
-      roundTrips: isTunnel ? 1.5 : 0.5,
-      deviceStateBytes: DEVICE_STATE_BYTES * (isTunnel ? DEVICE_STATE_RATIO_TUNNEL : 1),
-    };
   }
 
   // ---- how it ends ----
@@ -556,15 +533,17 @@ export class SourceEngine {
       if (this.#ending) return;
       this.#watchLoading();
       if (clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
-      const iterated = (this.#status.iteration ?? 0) >= 1;
-      const delayMs = iterated ? STATUS_EVERY_MS : SAMPLE_EVERY_MS;
-      this.#cancelStatusTimer = clock.after(delayMs, () => this.#pollStatus());
+      this.#cancelStatusTimer = clock.after(this.#switchover.lookAgainMs, () => this.#pollStatus());
     };
     vm.status().then(
       (status) => {
         this.#status = status;
-        this.#rates.sample(this.#handedOverBytes, this.#link.figures.wireBytes, this.#handoverMs);
-        if (!this.#ending) this.#considerSwitchover();
+        const progress = {
+          handedOverBytes: this.#handedOverBytes,
+          handoverMs: this.#handoverMs,
+          link: this.#link.figures,
+        };
+        this.#switchover.look(status, progress, !this.#ending && this.#handover.phase === "iterating");
         again();
       },
       // The hypervisor may be gone or busy: the sample goes out without new figures of its own.
@@ -647,4 +626,21 @@ export class SourceEngine {
     });
     this.#resolve({ outcome, vm, ...(error === undefined ? {} : { error }) });
   }
+}
+
+/** What the destination is told of how pages are coded, and what codes them. Method `standard` has neither. */
+function pageCoding(
+  { memory, kernel }: SourceOptions,
+  deltaCodec: DeltaCodecId,
+  pageBytes: number,
+  cache: PageCache | undefined,
+): PageCoding {
+  if (cache === undefined) return { delta: undefined, window: undefined, windowPages: 0, baselinePages: 0 };
+  const windowPages = WINDOW_BYTES / pageBytes;
+  return {
+    delta: makeDeltaCodec(deltaCodec, memory, kernel, pageBytes),
+    window: new ContentWindow(kernel, cache, pageBytes, windowPages),
+    windowPages,
+    baselinePages: cache.slotCount,
+  };
 }

@@ -64,64 +64,102 @@ test("as much as may be left is what makes the estimate meet the goal, or nothin
 });
 
 describe("the judge", () => {
-  /** Asks for one estimate after the other, says what was decided. */
-  function judge(goalMs: number, estimatesMs: number[]): string[] {
+  const GOAL_MS = 100;
+  /** So that what is asked for is the estimate. */
+  const PLAIN: SwitchoverFigures = {
+    ...FIGURES,
+    queuedBytes: 0,
+    deviceStateBytes: 0,
+    roundTripMs: 0,
+    wireBytesPerGuestByte: 1,
+  };
+  const estimated = (ms: number) => ({ ...PLAIN, remainingBytes: (ms - 10) * 1000 });
+  const kind = (reason: string) => reason.slice(0, reason.indexOf(":"));
+
+  function judgement(goalMs = GOAL_MS) {
     const judge = new SwitchoverJudge(goalMs);
-    return estimatesMs.map((estimateMs) => {
-      const nothing = {
-        ...FIGURES,
-        queuedBytes: 0,
-        deviceStateBytes: 0,
-        roundTripMs: 0,
-        wireBytesPerGuestByte: 1,
-      };
-      const decision = judge.judge({ ...nothing, remainingBytes: (estimateMs - 10) * 1000 });
-      expect(decision.estimatedMs).toBeCloseTo(estimateMs);
-      return decision.switchOver ? "now" : decision.reason.slice(0, decision.reason.indexOf(":"));
-    });
-  }
-  const above = "downtime above the goal";
-  const falling = "downtime still falling";
-
-  test("waits above the goal, and within it as long as the estimate falls", () => {
-    expect(judge(100, [500, 200, 90, 50, 20, 19])).toEqual([above, above, falling, falling, falling, "now"]);
-  });
-
-  test("takes a goal that is met, as soon as the estimate rises again", () => {
-    expect(judge(100, [300, 60, 80])).toEqual([above, falling, "now"]);
-  });
-
-  test("does not wait for ever for something that keeps falling", () => {
-    const estimates = Array.from({ length: 8 }, (_, i) => 90 * 0.7 ** i + 10);
-    expect(judge(100, [200, ...estimates])).toEqual([above, ...Array(7).fill(falling), "now"]);
-  });
-
-  test("begins to count anew when the goal is missed in between", () => {
-    expect(judge(100, [99, 120, 95, 80, 60])).toEqual([falling, above, falling, falling, falling]);
-  });
-
-  test("does not wait for what no iteration makes smaller", () => {
-    const judge = new SwitchoverJudge(30);
-    // 128 kB of device state alone take 128 ms of this link.
-    const floor = {
-      ...FIGURES,
-      remainingBytes: 4096,
-      queuedBytes: 0,
-      deviceStateBytes: 128_000,
-      roundTripMs: 0,
+    return (figures: SwitchoverFigures, nowMs: number) => {
+      const { released, aimMs, reason } = judge.judge(figures, nowMs);
+      return [released, Math.round(aimMs), kind(reason)];
     };
-    const decisions = Array.from({ length: 8 }, () => judge.judge(floor));
-    expect(decisions.map(({ switchOver }) => switchOver)).toEqual([...Array(7).fill(false), true]);
-    expect(decisions[7]!.reason).toContain("above the goal even with nothing left");
-    const busy = new SwitchoverJudge(30);
-    for (let i = 0; i < 100; i++) {
-      expect(busy.judge({ ...floor, remainingBytes: 1e7 }).switchOver).toBe(false);
-    }
+  }
+
+  test("holds the guest above the goal, and with a margin below it", () => {
+    const judge = judgement();
+    expect(judge(estimated(500), 0)).toEqual([false, 25, "downtime above the goal"]);
+    expect(judge(estimated(81), 50)).toEqual([false, 25, "downtime above the goal"]);
+    expect(judge(estimated(79), 100)).toEqual([true, 25, "downtime within the goal"]);
   });
 
-  test("says estimate and goal in its reason", () => {
-    expect(new SwitchoverJudge(100).judge(FIGURES).reason).toBe(
-      "downtime above the goal: 210 ms estimated, goal 100 ms",
+  test("allows little at first, then more step by step, up to a margin below the goal", () => {
+    const judge = judgement();
+    const seen = Array.from({ length: 50 }, (_, i) => judge(estimated(60), i * 10));
+    const aims = seen.map(([, aimMs]) => aimMs);
+    // A step each 100 ms: 25, 37.5, 56.25, then what may be planned with, and no more within the next seconds.
+    expect([0, 9, 10, 19, 20, 29, 30, 49].map((i) => aims[i])).toEqual([25, 25, 38, 38, 56, 56, 80, 80]);
+    expect(seen.every(([released]) => released)).toBe(true);
+    expect(seen[10]![2]).toBe("more left than 25 ms allow");
+  });
+
+  test("stays released when the estimate rises again, and allows no more for it", () => {
+    const judge = judgement();
+    judge(estimated(50), 0);
+    expect(judge(estimated(500), 10)).toEqual([true, 25, "downtime within the goal"]);
+  });
+
+  test("does not iterate for ever: after a while more than the goal is allowed", () => {
+    const judge = judgement();
+    for (let ms = 0; ms < 5200; ms += 20) expect(judge(estimated(60), ms)[1]).toBeLessThanOrEqual(80);
+    for (let ms = 5200; ms < 5400; ms += 20) judge(estimated(60), ms);
+    expect(judge(estimated(60), 5400)).toEqual([true, 120, "more left than 80 ms allow, for 5.0 s"]);
+  });
+
+  describe("where even nothing left takes longer than the goal", () => {
+    // 128 kB of device state alone take 128 ms of this link.
+    const floor = { ...PLAIN, deviceStateBytes: 128_000 };
+    const near = { ...floor, remainingBytes: 4096 };
+
+    test("does not wait for what no iteration makes smaller", () => {
+      const judge = judgement();
+      expect(judge(near, 0)).toEqual([false, 80, "downtime above the goal even with nothing left"]);
+      expect(judge(near, 399)[0]).toBe(false);
+      expect(judge(near, 400)).toEqual([true, 152, "downtime above the goal even with nothing left"]);
+    });
+
+    test("waits for what iterations do make smaller", () => {
+      const judge = judgement();
+      for (let ms = 0; ms < 10_000; ms += 50)
+        expect(judge({ ...floor, remainingBytes: 1e6 }, ms)[0]).toBe(false);
+    });
+
+    test("never stops a guest for a link that stands still", () => {
+      const judge = judgement();
+      // The answer that is overdue makes the round trip as long as the standstill lasts.
+      for (let ms = 100; ms < 60_000; ms += 20) {
+        expect(judge({ ...PLAIN, remainingBytes: 4096, roundTripMs: ms }, ms)[0]).toBe(false);
+      }
+    });
+
+    test("allows nothing more while a link stands still after the release", () => {
+      const judge = judgement();
+      expect(judge(estimated(50), 0)[0]).toBe(true);
+      for (let ms = 20; ms < 60_000; ms += 20) {
+        const stalled = { ...PLAIN, remainingBytes: 4096, roundTripMs: 100 + ms };
+        expect(judge(stalled, ms)[1]).toBe(25);
+      }
+    });
+
+    test("goes by it when it has come to stay after the release", () => {
+      const judge = judgement();
+      judge(estimated(50), 0);
+      expect(judge(near, 20)[1]).toBe(25);
+      expect(judge(near, 420)).toEqual([true, 152, "downtime above the goal even with nothing left"]);
+    });
+  });
+
+  test("says estimate, aim and goal in its reason", () => {
+    expect(new SwitchoverJudge(400).judge(FIGURES, 0).reason).toBe(
+      "downtime within the goal: 210 ms estimated, 100 ms aimed at, goal 400 ms",
     );
   });
 });

@@ -1,6 +1,10 @@
-// When to stop the guest: from the *encoded* size of what is left, not from the hypervisor's page count, at a
-// local minimum, within the downtime goal (DESIGN §5). Pure: figures in, a decision with its reason out. The
-// simulator and the embedded hypervisor's pre-copy loop use the same judgement.
+// When to stop the guest: from the *encoded* size of what is left, not from the hypervisor's page count, within
+// the downtime goal (DESIGN §5). Pure: figures and the time in, a decision with its reason out. The simulator
+// and the embedded hypervisor's pre-copy loop use the same judgement.
+//
+// What is left is known for certain only to the hypervisor, and only in the moment in which it looks for dirty
+// pages. So the decision is not "stop now" but how much may be left when it looks: little at first, since what
+// iterating takes off costs about as much time as it saves, and with time up to what the goal allows.
 
 import { formatMs } from "../base/units.ts";
 
@@ -22,16 +26,38 @@ export interface SwitchoverFigures {
   deviceStateBytes: number;
 }
 
-export type SwitchoverDecision = { switchOver: boolean; estimatedMs: number; reason: string };
+export interface SwitchoverDecision {
+  /** The guest may be stopped: once true, true for ever. */
+  released: boolean;
+  /** What the guest's standstill is to fit into at the moment. */
+  aimMs: number;
+  estimatedMs: number;
+  /** For people. What stands before the colon changes only when the decision does. */
+  reason: string;
+}
 
 /** Stopping vCPUs, loading device state and starting again, on any machine we have seen. */
 const FIXED_MS = 10;
-/** A fall of the estimate by less than this share is no longer worth waiting for. */
-const FALLING_SHARE = 0.9;
-/** A goal that is met this often in a row is taken, however the estimate moves. */
-const MET_IN_A_ROW_MAX = 8;
+/** Figures are estimates, and the guest dirties pages until the last moment: not all of the goal is planned with. */
+const PLANNED_SHARE = 0.8;
+/** Of the goal. So far down iterating is worth its time: it ends sooner where what is left falls fast. */
+const FIRST_AIM_SHARE = 0.25;
+/** More is allowed step by step while the hypervisor still finds too much: to `PLANNED_SHARE` in three steps. */
+const STEP_RATIO = 1.5;
+const STEP_EVERY_MS = 100;
+/**
+ * Above the goal in steps this far apart. It had been within reach, so that most likely our figures are wrong;
+ * iterating for ever would serve nobody.
+ */
+const STEP_ABOVE_EVERY_MS = 5000;
 /** This close to what can be reached at all, waiting gains nothing. */
 const NEAR_FLOOR_RATIO = 1.1;
+/**
+ * So long, and this share of itself, what can be reached must have stood still to be believed: an answer that is
+ * overdue makes it grow, and nobody should stop a guest for a link that stands still.
+ */
+const FLOOR_STABLE_MS = 400;
+const FLOOR_STABLE_SHARE = 0.5;
 
 /** How long the guest would stand still if it were stopped now. */
 export function estimateDowntimeMs(figures: SwitchoverFigures): number {
@@ -56,42 +82,81 @@ export function remainingBytesFor(goalMs: number, figures: SwitchoverFigures): n
   return Math.floor(Math.min(byLink, byHandover));
 }
 
-/** Asked again and again during iterations after the first; remembers how the estimate moves. */
+/** Asked again and again during iterations after the first. */
 export class SwitchoverJudge {
   readonly #goalMs: number;
-  #lastMs = Number.POSITIVE_INFINITY;
-  #metInARow = 0;
-  #atFloorInARow = 0;
+  /** What may be planned with, of the goal. */
+  readonly #plannedMs: number;
+  #released = false;
+  /** Once released; changed only in steps that are decisions. */
+  #aimMs = 0;
+  #stepMs = 0;
+  #reason = "";
+  /** Where the floor was when it began to stand still, and since when. */
+  #floorMs = 0;
+  #floorSinceMs = 0;
 
   constructor(goalMs: number) {
     this.#goalMs = goalMs;
+    this.#plannedMs = goalMs * PLANNED_SHARE;
   }
 
-  judge(figures: SwitchoverFigures): SwitchoverDecision {
+  judge(figures: SwitchoverFigures, nowMs: number): SwitchoverDecision {
     const estimatedMs = estimateDowntimeMs(figures);
-    const falling = estimatedMs < this.#lastMs * FALLING_SHARE;
-    this.#lastMs = estimatedMs;
-    const estimate = `${formatMs(estimatedMs)} estimated, goal ${formatMs(this.#goalMs)}`;
+    // The device state and the round trips: no iteration makes those smaller.
     const floorMs = estimateDowntimeMs({ ...figures, remainingBytes: 0, queuedBytes: 0 });
-    if (floorMs > this.#goalMs && estimatedMs <= floorMs * NEAR_FLOOR_RATIO) {
-      // What is left is the device state and the round trips: no iteration makes those smaller.
-      this.#atFloorInARow++;
-      const switchOver = this.#atFloorInARow >= MET_IN_A_ROW_MAX;
-      return {
-        switchOver,
-        estimatedMs,
-        reason: `downtime above the goal even with nothing left: ${estimate}`,
-      };
+    const floorIsStable = this.#watchFloor(floorMs, nowMs);
+    if (this.#released) this.#step(floorMs, floorIsStable, nowMs);
+    else this.#consider(estimatedMs, floorMs, floorIsStable, nowMs);
+    const reason =
+      `${this.#reason}: ${formatMs(estimatedMs)} estimated, ${formatMs(this.#aimMs)} aimed at, ` +
+      `goal ${formatMs(this.#goalMs)}`;
+    return { released: this.#released, aimMs: this.#aimMs, estimatedMs, reason };
+  }
+
+  /** While the guest is held: whether the goal can be met. */
+  #consider(estimatedMs: number, floorMs: number, floorIsStable: boolean, nowMs: number): void {
+    const reachableMs = floorMs * NEAR_FLOOR_RATIO;
+    this.#aimMs = Math.min(this.#plannedMs, Math.max(this.#goalMs * FIRST_AIM_SHARE, reachableMs));
+    this.#stepMs = nowMs;
+    if (floorMs >= this.#plannedMs && estimatedMs <= reachableMs) {
+      this.#reason = "downtime above the goal even with nothing left";
+      if (!floorIsStable) return;
+      this.#aimMs = reachableMs;
+      this.#released = true;
+    } else if (estimatedMs > this.#plannedMs) {
+      this.#reason = "downtime above the goal";
+    } else {
+      this.#reason = "downtime within the goal";
+      this.#released = true;
     }
-    this.#atFloorInARow = 0;
-    if (estimatedMs > this.#goalMs) {
-      this.#metInARow = 0;
-      return { switchOver: false, estimatedMs, reason: `downtime above the goal: ${estimate}` };
+  }
+
+  /** The hypervisor may stop the guest and has not: each time that it looked, too much was left. */
+  #step(floorMs: number, floorIsStable: boolean, nowMs: number): void {
+    if (floorMs >= this.#aimMs) {
+      // Whatever is left is too much. Believed when it has lasted, and then it is what can be had.
+      this.#stepMs = nowMs;
+      if (!floorIsStable) return;
+      this.#aimMs = floorMs * NEAR_FLOOR_RATIO;
+      this.#reason = "downtime above the goal even with nothing left";
+      return;
     }
-    this.#metInARow++;
-    if (falling && this.#metInARow < MET_IN_A_ROW_MAX) {
-      return { switchOver: false, estimatedMs, reason: `downtime still falling: ${estimate}` };
+    const within = this.#aimMs < this.#plannedMs;
+    if (nowMs - this.#stepMs < (within ? STEP_EVERY_MS : STEP_ABOVE_EVERY_MS)) return;
+    this.#stepMs = nowMs;
+    this.#reason = `more left than ${formatMs(this.#aimMs)} allow`;
+    if (!within) this.#reason += `, for ${formatMs(STEP_ABOVE_EVERY_MS)}`;
+    const raisedMs = this.#aimMs * STEP_RATIO;
+    this.#aimMs = within ? Math.min(this.#plannedMs, raisedMs) : raisedMs;
+  }
+
+  /** Whether the floor has stood still for long enough to be believed. */
+  #watchFloor(floorMs: number, nowMs: number): boolean {
+    if (floorMs > this.#floorMs * NEAR_FLOOR_RATIO || floorMs * NEAR_FLOOR_RATIO < this.#floorMs) {
+      this.#floorMs = floorMs;
+      this.#floorSinceMs = nowMs;
     }
-    return { switchOver: true, estimatedMs, reason: `downtime at a minimum within the goal: ${estimate}` };
+    return nowMs - this.#floorSinceMs >= Math.max(FLOOR_STABLE_MS, floorMs * FLOOR_STABLE_SHARE);
   }
 }

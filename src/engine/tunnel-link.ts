@@ -3,13 +3,15 @@
 
 import type { Clock } from "../base/clock.ts";
 import { DeltaveeError, type ErrorCode } from "../base/errors.ts";
-import { type EntropyCoder, encodeBatch } from "../codec/entropy.ts";
-import type { StreamWriter } from "../stream/writer.ts";
+import type { BatchCoder, EncodedBatch } from "../codec/entropy/batch-coder.ts";
+import { ENTROPY_SCRATCH_BYTES, type Kernel } from "../kernel/kernel.ts";
+import type { KernelMemory } from "../kernel/memory.ts";
 import type { Hello } from "../wire/bodies.ts";
-import type { CommitFrame, Frame, WelcomeFrame } from "../wire/frame.ts";
-import { dataFrame, RAW_BYTES_MAX } from "../wire/frame.ts";
+import type { CommitFrame, DataFrame, Frame, WelcomeFrame } from "../wire/frame.ts";
 import { abortFrame, helloFrame, refusalError } from "../wire/handshake.ts";
-import { CompressionEffort } from "./effort.ts";
+import { PAGES_HEADER_BYTES } from "../wire/page-batch.ts";
+import type { BatchSink, SealedBatch } from "./batch-sink.ts";
+import { type BatchClass, EntropyChoice } from "./entropy-choice.ts";
 import type { Channel } from "./ports.ts";
 import type { LinkFigures, SourceLink, SourceLinkListener } from "./source-link.ts";
 import { TunnelPeer } from "./tunnel-peer.ts";
@@ -23,6 +25,10 @@ const BATCH_BYTES_MAX = 256 * 1024;
  * costs both sides some 0.1 ms, which is then what limits how fast the hypervisor can hand over its pages.
  */
 const SMALL_FRAME_EVERY_MS = 2;
+/** A batch of which at least this much is whole pages is judged by them. */
+const WHOLE_SHARE_MIN = 0.5;
+/** Looking at less would say little. */
+const WHOLE_BYTES_MIN = 16 * 1024;
 
 export interface TunnelLinkListener extends SourceLinkListener {
   welcome(frame: WelcomeFrame): void;
@@ -30,42 +36,67 @@ export interface TunnelLinkListener extends SourceLinkListener {
   loaded(): void;
   /** The guest is the destination's. */
   running(): void;
+  /** Another method from here on, and why. */
+  decision(choice: string, reason: string): void;
+}
+
+export interface TunnelLinkOptions {
+  channel: Channel;
+  clock: Clock;
+  sink: BatchSink;
+  coder: BatchCoder;
+  memory: KernelMemory;
+  kernel: Kernel;
+  listener: TunnelLinkListener;
 }
 
 export class TunnelLink implements SourceLink {
   readonly #listener: TunnelLinkListener;
   readonly #clock: Clock;
+  readonly #sink: BatchSink;
+  readonly #coder: BatchCoder;
+  readonly #memory: KernelMemory;
+  readonly #kernel: Kernel;
+  readonly #entropyScratch: number;
   readonly #peer: TunnelPeer;
   readonly #window: DeliveryWindow;
-  readonly #effort: CompressionEffort;
-  #coder: EntropyCoder | undefined;
+  readonly #choice: EntropyChoice;
+  /** Being coded: raw bytes. */
+  #codingBytes = 0;
   #rawBytes = 0;
   #codedBytes = 0;
   #windowLifted = false;
   #blocked = false;
-  /** The writer whose output waits for a fuller batch. */
-  #waiting: StreamWriter | undefined;
+  #over = false;
   #lastBatchMs = Number.NEGATIVE_INFINITY;
   #cancelSmallFrame: (() => void) | undefined;
 
-  constructor(channel: Channel, clock: Clock, listener: TunnelLinkListener) {
+  constructor(options: TunnelLinkOptions) {
+    const { channel, clock, sink, coder, memory, kernel, listener } = options;
     this.#listener = listener;
     this.#clock = clock;
+    this.#sink = sink;
+    this.#coder = coder;
+    this.#memory = memory;
+    this.#kernel = kernel;
+    this.#entropyScratch = memory.allocate(ENTROPY_SCRATCH_BYTES);
     this.#window = new DeliveryWindow(clock);
-    this.#effort = new CompressionEffort();
+    this.#choice = new EntropyChoice(coder.concurrency, (choice, reason) =>
+      listener.decision(choice, reason),
+    );
     this.#peer = new TunnelPeer("source", channel, clock, {
       frame: (frame) => this.#frame(frame),
       drained: () => {
         this.#blocked = false;
         this.#continue();
       },
-      failed: (error) => listener.failed(error),
+      failed: (error) => this.#failed(error),
     });
   }
 
   get hasRoom(): boolean {
-    if (this.#blocked) return false;
-    return this.#open || (this.#waiting?.output.length ?? 0) < this.#batchBytes;
+    if (this.#blocked || this.#sink.isFull || this.#sink.hasSealed) return false;
+    return this.#open || this.#sink.pendingBytes < this.#batchBytes;
   }
 
   get turnBytes(): number {
@@ -76,6 +107,7 @@ export class TunnelLink implements SourceLink {
     return {
       wireBytes: this.#peer.wireBytes,
       inFlightBytes: this.#window.inFlightBytes,
+      waitingBytes: (this.#sink.waitingBytes + this.#codingBytes) * this.#codedShare,
       windowBytes: this.#window.windowBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
       roundTripMs: this.#window.currentRoundTripMs,
@@ -87,20 +119,18 @@ export class TunnelLink implements SourceLink {
     this.#peer.send(helloFrame(body));
   }
 
-  /** Chosen by the handshake. */
-  useCoder(coder: EntropyCoder): void {
-    this.#coder = coder;
-  }
-
-  flush(writer: StreamWriter, idle: boolean): void {
-    this.#waiting = writer;
-    while (writer.output.length > 0 && !this.#blocked) {
-      // A full window gathers a fuller batch; an open one wants the link kept busy.
-      const full = writer.output.length >= this.#batchBytes;
-      const hungry = this.#window.inFlightBytes < this.#window.windowBytes / 2;
-      if (!this.#open || !(full || idle || hungry)) return;
-      if (writer.output.length < BATCH_BYTES_MIN && this.#waitsForMore()) return;
-      this.#sendBatch(writer);
+  flush(idle: boolean): void {
+    const sink = this.#sink;
+    while (!this.#blocked && this.#open) {
+      if (!sink.hasSealed) {
+        const bytes = sink.pendingBytes;
+        // A full window gathers a fuller batch; an open one wants the link kept busy.
+        const hungry = this.#underWayBytes < this.#window.windowBytes / 2;
+        if (bytes === 0 || !(bytes >= this.#batchBytes || idle || hungry)) return;
+        if (sink.isFull || (bytes < BATCH_BYTES_MIN && this.#waitsForMore())) return;
+        sink.seal();
+      }
+      this.#encode(sink.takeSealed()!);
     }
   }
 
@@ -110,7 +140,7 @@ export class TunnelLink implements SourceLink {
     if (waitMs <= 0) return false;
     this.#cancelSmallFrame ??= this.#clock.after(waitMs, () => {
       this.#cancelSmallFrame = undefined;
-      if (this.#waiting !== undefined) this.flush(this.#waiting, true);
+      this.flush(true);
     });
     return true;
   }
@@ -131,55 +161,111 @@ export class TunnelLink implements SourceLink {
   }
 
   end(): void {
+    this.#over = true;
     this.#cancelSmallFrame?.();
     this.#peer.end();
   }
 
   destroy(): void {
+    this.#over = true;
     this.#cancelSmallFrame?.();
     this.#peer.destroy();
   }
 
   /** May a batch go out now? Every one is a marker, and there are only so many of them. */
   get #open(): boolean {
-    return this.#window.mayMark && (this.#windowLifted || this.#window.hasRoom);
+    if (!this.#window.mayMark) return false;
+    return this.#windowLifted || this.#underWayBytes < this.#window.windowBytes;
+  }
+
+  /** On the link, or about to be. */
+  get #underWayBytes(): number {
+    return this.#window.inFlightBytes + this.#codingBytes * this.#codedShare;
+  }
+
+  /** What coding has left of the bytes so far. */
+  get #codedShare(): number {
+    return this.#rawBytes === 0 ? 1 : this.#codedBytes / this.#rawBytes;
   }
 
   /** Raw bytes of a batch that will make a frame of about half a window. */
   get #batchBytes(): number {
-    const ratio = this.#codedBytes === 0 ? 1 : this.#rawBytes / this.#codedBytes;
-    return Math.min(BATCH_BYTES_MAX, Math.max(BATCH_BYTES_MIN, (this.#window.windowBytes / 2) * ratio));
+    const bytes = this.#window.windowBytes / 2 / Math.max(this.#codedShare, 1 / 256);
+    return Math.min(BATCH_BYTES_MAX, Math.max(BATCH_BYTES_MIN, bytes));
   }
 
-  #sendBatch(writer: StreamWriter): void {
-    const { output } = writer;
-    const rawBytes = Math.min(output.length, BATCH_BYTES_MAX, RAW_BYTES_MAX);
-    const raw = output.bytes.subarray(0, rawBytes);
-    const startMs = this.#clock.nowMs();
-    this.#lastBatchMs = startMs;
-    const coded = encodeBatch(raw, this.#coder!, this.#effort.level);
-    // Incompressible bytes come back as they are: the channel keeps what it is given, the writer's buffer is reused.
-    if (coded.bytes.buffer === raw.buffer) coded.bytes = raw.slice();
-    const encodeMs = this.#clock.nowMs() - startMs;
-    this.#effort.observe(rawBytes, coded.bytes.length, encodeMs, this.#window.linkBytesPerSecond);
+  #encode(batch: SealedBatch): void {
+    const { slot, rawBytes, wholeBytes } = batch;
+    const batchClass: BatchClass = wholeBytes >= WHOLE_SHARE_MIN * rawBytes ? "pages" : "deltas";
+    const method = this.#choice.choose(
+      batchClass,
+      rawBytes,
+      wholeBytes >= Math.max(WHOLE_BYTES_MIN, WHOLE_SHARE_MIN * rawBytes)
+        ? this.#randomnessOf(slot, wholeBytes)
+        : undefined,
+      this.#window.linkBytesPerSecond,
+    );
+    this.#lastBatchMs = this.#clock.nowMs();
+    this.#codingBytes += rawBytes;
+    this.#coder.encode(slot, rawBytes, method.codecId, method.level, (result) => {
+      if (this.#over) return;
+      this.#codingBytes -= rawBytes;
+      if (result instanceof DeltaveeError) {
+        this.#failed(result);
+        return;
+      }
+      const { codedBytes, encodeMs } = result;
+      this.#choice.observe(batchClass, method.name, rawBytes, codedBytes, encodeMs);
+      this.#rawBytes += rawBytes;
+      this.#codedBytes += codedBytes;
+      this.#send(batch, result);
+    });
+  }
+
+  #randomnessOf(slot: number, wholeBytes: number): number {
+    const address = this.#coder.slots[slot]!.rawAddress + PAGES_HEADER_BYTES;
+    return this.#kernel.sampledEntropy(address, wholeBytes, this.#entropyScratch);
+  }
+
+  #send({ slot, kind, rawBytes }: SealedBatch, result: EncodedBatch): void {
+    const { codecId, codedAddress, codedBytes, rawCrc32 } = result;
+    const frame: DataFrame = {
+      type: "data",
+      sequence: this.#peer.dataSequence + 1,
+      entropyCodec: codecId,
+      payloadKind: kind,
+      rawBytes,
+      rawCrc32,
+      coded: this.#memory.bytes(codedAddress, codedBytes),
+    };
     const before = this.#peer.wireBytes;
-    const frame = dataFrame(this.#peer.dataSequence + 1, coded.codecId, raw, coded.bytes);
-    this.#blocked = !this.#peer.send(frame);
-    output.drop(rawBytes);
-    this.#rawBytes += rawBytes;
-    this.#codedBytes += coded.bytes.length;
+    // The slot is in use until the last piece of the frame is with the operating system.
+    this.#blocked = !this.#peer.send(frame, () => this.#sent(slot));
     this.#window.sent(this.#peer.wireBytes - before);
     this.#window.marked(this.#blocked);
+  }
+
+  #sent(slot: number): void {
+    this.#coder.release(slot);
+    const wasFull = this.#sink.isFull;
+    this.#sink.slotFreed();
+    if (wasFull && !this.#over) this.#continue();
+  }
+
+  #failed(error: Error): void {
+    this.#over = true;
+    this.#listener.failed(error);
   }
 
   #frame(frame: Frame): void {
     switch (frame.type) {
       case "welcome":
+        this.#choice.allow(frame.body.entropyCodecs);
         this.#listener.welcome(frame);
         return;
       case "refuse":
         this.#peer.destroy();
-        this.#listener.failed(refusalError(frame));
+        this.#failed(refusalError(frame));
         return;
       case "ack": {
         const answered = this.#window.unansweredMarkers - (this.#peer.dataSequence - frame.sequence);
@@ -198,7 +284,7 @@ export class TunnelLink implements SourceLink {
         return;
       case "abort":
         this.#peer.destroy();
-        this.#listener.failed(
+        this.#failed(
           new DeltaveeError(
             "MIGRATION_FAILED",
             `Destination gave up (${frame.reason.code}): ${frame.reason.message}`,
@@ -212,7 +298,7 @@ export class TunnelLink implements SourceLink {
   }
 
   #continue(): void {
-    if (this.#waiting !== undefined) this.flush(this.#waiting, true);
+    this.flush(true);
     this.#listener.room();
   }
 }

@@ -74,15 +74,20 @@ export class TunnelPeer {
     return this.#state.stage;
   }
 
-  /** False when the peer is behind: wait for `drained`. A frame after the connection's end is dropped. */
-  send(frame: Frame): boolean {
+  /**
+   * False when the peer is behind: wait for `drained`. A frame after the connection's end is dropped. Arrays in the
+   * frame must not change until `written` is called, which it is not when the connection breaks.
+   */
+  send(frame: Frame, written?: () => void): boolean {
     if (this.#over) return false;
     this.#state.sending(frame);
+    const pieces = encodeFrame(frame);
+    const last = pieces.length - 1;
     let flowing = true;
-    for (const piece of encodeFrame(frame)) {
-      flowing = this.#channel.write(piece);
+    pieces.forEach((piece, index) => {
+      flowing = this.#channel.write(piece, index === last ? written : undefined);
       this.#wireBytes += piece.length;
-    }
+    });
     this.#lastSentMs = this.#clock.nowMs();
     return flowing;
   }

@@ -102,6 +102,11 @@ export class PageCache {
     return this.#pagesOf.push(pageCount) - 1;
   }
 
+  /** Slots that there are; fixed from the first time that it is asked for. */
+  get slotCount(): number {
+    return (this.#directory ?? this.#seal()).slotCount;
+  }
+
   /** @returns a slot (valid until the next change to the cache), PAGE_ABSENT or PAGE_ZERO */
   lookup(blockIndex: number, pageIndex: number): number {
     const page = this.#pageNumber(blockIndex, pageIndex);

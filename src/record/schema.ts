@@ -22,6 +22,8 @@ export const pageClassesSchema = z.object({
   overflowPages: count,
   /** Not in the page cache (never sent, or evicted): sent whole. */
   rawPages: count,
+  /** Equal to a page that the destination got not long ago: sent as a reference to it. */
+  duplicatePages: count.default(0),
   /** Bytes of all deltas (without record headers). */
   deltaBytes: count,
 });
@@ -136,6 +138,15 @@ export const recordEventSchema = z.discriminatedUnion("type", [
 
 export type RecordEvent = z.infer<typeof recordEventSchema>;
 export type PageClasses = z.infer<typeof pageClassesSchema>;
+export const NO_PAGES: Readonly<PageClasses> = {
+  zeroPages: 0,
+  unchangedPages: 0,
+  deltaPages: 0,
+  overflowPages: 0,
+  rawPages: 0,
+  duplicatePages: 0,
+  deltaBytes: 0,
+};
 export type CacheStats = z.infer<typeof cacheStatsSchema>;
 export type Phase = z.infer<typeof phaseSchema>;
 /** An event as its author writes it: the record adds the time. */

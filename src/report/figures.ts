@@ -3,7 +3,7 @@
 // It knows nothing of how they are shown.
 
 import type { VmWhere } from "../base/errors.ts";
-import type { CacheStats, PageClasses, RecordEvent } from "../record/schema.ts";
+import { type CacheStats, NO_PAGES, type PageClasses, type RecordEvent } from "../record/schema.ts";
 
 /** The record counts pages; on x86, which is all that the hypervisors we speak to migrate, they are this long. */
 export const PAGE_BYTES = 4096;
@@ -13,7 +13,7 @@ export interface RecordedRun {
   readonly events: readonly RecordEvent[];
 }
 
-export const PAGE_CLASSES = ["zero", "unchanged", "delta", "overflow", "raw"] as const;
+export const PAGE_CLASSES = ["zero", "unchanged", "duplicate", "delta", "overflow", "raw"] as const;
 export type PageClass = (typeof PAGE_CLASSES)[number];
 
 type Outcome = "completed" | "failed" | "cancelled" | "unfinished";
@@ -58,15 +58,6 @@ export function eventsOf<Type extends RecordEvent["type"]>(
 ): EventOf<Type>[] {
   return events.filter((event): event is EventOf<Type> => event.type === type);
 }
-
-const NO_PAGES: PageClasses = {
-  zeroPages: 0,
-  unchangedPages: 0,
-  deltaPages: 0,
-  overflowPages: 0,
-  rawPages: 0,
-  deltaBytes: 0,
-};
 
 export function runFigures({ label, events }: RecordedRun): RunFigures {
   const run = eventsOf(events, "run")[0];
@@ -131,7 +122,7 @@ function sendingEndMs(events: readonly RecordEvent[], wireBytes: number): number
 }
 
 export function pageCount(pages: PageClasses): number {
-  return pages.zeroPages + pages.unchangedPages + pages.deltaPages + pages.overflowPages + pages.rawPages;
+  return PAGE_CLASSES.reduce((sum, pageClass) => sum + pagesOf(pages, pageClass), 0);
 }
 
 export function pagesOf(pages: PageClasses, pageClass: PageClass): number {
@@ -148,6 +139,7 @@ export function encodedBytesOf(pages: PageClasses, pageClass: PageClass): number
       return pagesOf(pages, pageClass) * PAGE_BYTES;
     case "zero":
     case "unchanged":
+    case "duplicate":
       return undefined;
   }
 }
@@ -188,6 +180,7 @@ function pagesBetween(earlier: PageClasses, later: PageClasses): PageClasses {
     deltaPages: between("deltaPages"),
     overflowPages: between("overflowPages"),
     rawPages: between("rawPages"),
+    duplicatePages: between("duplicatePages"),
     deltaBytes: between("deltaBytes"),
   };
 }

@@ -132,6 +132,7 @@ function memoryText({ memoryVerified }: RunFigures): string | undefined {
 const SENT_AS: Record<PageClass, string> = {
   zero: "a mark: all bytes are zero",
   unchanged: "nothing: the destination has them",
+  duplicate: "a reference: equal to a page sent not long ago",
   delta: "the difference to what was sent before",
   overflow: "whole: the difference would not be smaller",
   raw: "whole: not in the page cache",

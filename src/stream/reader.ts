@@ -34,6 +34,8 @@ export interface StreamBlock {
  * of the record calls. Byte ranges are valid only during the call.
  */
 export interface StreamHandler {
+  /** Takes no more for now: `consume` stops before the next element. `push` does not ask. */
+  readonly isFull?: boolean;
   /** Bytes to be carried on as they are: headers, commands, the RAMBlock list, device state. */
   verbatim(bytes: Uint8Array, start: number, end: number): void;
   /** The RAMBlock list has been read; block indices below count in its order. Its bytes come verbatim. */
@@ -100,6 +102,8 @@ export class StreamReader {
   /** An element cut by the end of a chunk; never longer than one element plus one look-ahead. */
   #carry: Uint8Array = new Uint8Array(2 * ELEMENT_BYTES_MAX);
   #carryBytes = 0;
+  /** Of the buffer that consume() was given last. */
+  #view: DataView | undefined;
 
   /** `pageBytes`: target page size if it is known from elsewhere; the stream's own statement wins. */
   constructor(handler: StreamHandler, pageBytes: number = DEFAULT_PAGE_BYTES) {
@@ -142,6 +146,27 @@ export class StreamReader {
     this.#carryBytes = chunk.length - consumed;
   }
 
+  /**
+   * Reads elements of bytes[start, end) that are whole and begin before `stopAt`, in place, until the handler is
+   * full. Returns where the first byte lies that was not read: it and what follows is to be given again, with more
+   * behind it. Not to be mixed with `push`. @throws QemuStreamError as push()
+   */
+  consume(bytes: Uint8Array, start: number, end: number, stopAt = end): number {
+    assert(this.#carryBytes === 0, "consume is not mixed with push");
+    if (this.#view?.buffer !== bytes.buffer || this.#view.byteOffset !== bytes.byteOffset) {
+      this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    }
+    const view = this.#view;
+    const handler = this.#handler;
+    let position = start;
+    while (position < stopAt && handler.isFull !== true) {
+      const next = this.#next(bytes, view, position, this.#isVerbatim ? stopAt : end);
+      if (next < 0) break;
+      position = next;
+    }
+    return position;
+  }
+
   /** The input has ended. @throws QemuStreamError when it ended inside an element or before the device state. */
   end(): void {
     if (this.#state === "opaque" || this.#state === "device-state") return;
@@ -159,15 +184,24 @@ export class StreamReader {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     let position = start;
     while (position < stopAt) {
-      const next =
-        this.#state === "opaque" || this.#state === "device-state"
-          ? this.#passThrough(bytes, position, end)
-          : this.#element(bytes, view, position, end);
+      const next = this.#next(bytes, view, position, end);
       if (next < 0) break;
-      this.#baseBytes += next - position;
       position = next;
     }
     return position;
+  }
+
+  get #isVerbatim(): boolean {
+    return this.#state === "opaque" || this.#state === "device-state";
+  }
+
+  /** Reads the element at `position`. Returns where it ends, or -1 when it is not complete yet. */
+  #next(bytes: Uint8Array, view: DataView, position: number, end: number): number {
+    const next = this.#isVerbatim
+      ? this.#passThrough(bytes, position, end)
+      : this.#element(bytes, view, position, end);
+    if (next >= 0) this.#baseBytes += next - position;
+    return next;
   }
 
   /** End of the element at `position`, or -1 when it is not complete yet. */

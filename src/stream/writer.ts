@@ -27,9 +27,16 @@ export class OutputBuffer {
   view: DataView;
   length = 0;
 
-  constructor(initialBytes = 256 * 1024) {
-    this.bytes = new Uint8Array(initialBytes);
-    this.view = new DataView(this.bytes.buffer);
+  constructor(place: Uint8Array = new Uint8Array(256 * 1024)) {
+    this.bytes = place;
+    this.view = new DataView(place.buffer, place.byteOffset, place.byteLength);
+  }
+
+  /** Empty, at another place. */
+  moveTo(place: Uint8Array): void {
+    this.bytes = place;
+    this.view = new DataView(place.buffer, place.byteOffset, place.byteLength);
+    this.length = 0;
   }
 
   /** Makes room for `extraBytes` more. */
@@ -84,6 +91,13 @@ export class StreamWriter {
   /** RAMBlock that the destination was told last, in whatever section, or -1. */
   get destinationBlock(): number {
     return this.#destinationBlock;
+  }
+
+  /** Goes on elsewhere, for a reader who knows nothing of what was written before: no section is open. */
+  moveTo(place: Uint8Array): void {
+    this.output.moveTo(place);
+    this.#sectionId = undefined;
+    this.#lastBlock = NO_BLOCK;
   }
 
   verbatim(bytes: Uint8Array, start: number, end: number): void {
@@ -156,6 +170,14 @@ export class StreamWriter {
     this.#lastBlock = NO_BLOCK;
   }
 
+  /** A section that was opened elsewhere, and is still open: what follows is written into it. */
+  continueSection(sectionType: number, sectionId: number): void {
+    if (this.#sectionId !== undefined) return;
+    this.#sectionId = sectionId;
+    this.#sectionType = sectionType;
+    this.#lastBlock = NO_BLOCK;
+  }
+
   /** EOS and footer. */
   ramSectionEnd(): void {
     assert(this.#sectionId !== undefined, "a ram section is open");
@@ -174,8 +196,29 @@ export class StreamWriter {
   }
 
   page(blockIndex: number, pageIndex: number, bytes: Uint8Array, offset: number): void {
+    this.output.bytes.set(
+      bytes.subarray(offset, offset + this.#pageBytes),
+      this.pageSpace(blockIndex, pageIndex),
+    );
+  }
+
+  /** A page record whose content the caller writes: where in the output it goes. */
+  pageSpace(blockIndex: number, pageIndex: number): number {
     this.#recordHeader(blockIndex, pageIndex, RamFlag.PAGE);
-    this.output.append(bytes, offset, offset + this.#pageBytes);
+    const at = this.output.length;
+    this.output.length += this.#pageBytes;
+    return at;
+  }
+
+  /** As pageSpace, for a delta of XBZRLE. */
+  xbzrleSpace(blockIndex: number, pageIndex: number, lengthBytes: number): number {
+    this.#recordHeader(blockIndex, pageIndex, RamFlag.XBZRLE);
+    const { output } = this;
+    output.view.setUint8(output.length, XBZRLE_ENCODING);
+    output.view.setUint16(output.length + 1, lengthBytes);
+    const at = output.length + 3;
+    output.length = at + lengthBytes;
+    return at;
   }
 
   xbzrlePage(
@@ -185,12 +228,8 @@ export class StreamWriter {
     offset: number,
     lengthBytes: number,
   ): void {
-    this.#recordHeader(blockIndex, pageIndex, RamFlag.XBZRLE);
-    const { output } = this;
-    output.view.setUint8(output.length, XBZRLE_ENCODING);
-    output.view.setUint16(output.length + 1, lengthBytes);
-    output.length += 3;
-    output.append(bytes, offset, offset + lengthBytes);
+    const at = this.xbzrleSpace(blockIndex, pageIndex, lengthBytes);
+    this.output.bytes.set(bytes.subarray(offset, offset + lengthBytes), at);
   }
 
   /**

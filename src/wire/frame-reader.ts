@@ -17,6 +17,7 @@ import {
   SEQUENCE_MAX,
   WELCOME_FIXED_BYTES,
 } from "./frame.ts";
+import { isPayloadKind } from "./page-batch.ts";
 
 interface Header {
   type: FrameType;
@@ -170,7 +171,9 @@ function decodePayload(header: Header, payload: Uint8Array, invalid: Invalid): F
     case "data": {
       const entropyCodec = view.getUint8(0);
       if (entropyCodec === 0) throw invalid("an entropy codec id of 1 or above, got 0");
-      const reserved = view.getUint32(0) & 0xffffff;
+      const payloadKind = view.getUint8(1);
+      if (!isPayloadKind(payloadKind)) throw invalid(`a kind of payload that is known, got ${payloadKind}`);
+      const reserved = view.getUint16(2);
       if (reserved !== 0) throw invalid(`data reserved bytes 0, got ${hex(reserved)}`);
       const rawBytes = view.getUint32(4);
       if (rawBytes < 1 || rawBytes > RAW_BYTES_MAX) {
@@ -180,6 +183,7 @@ function decodePayload(header: Header, payload: Uint8Array, invalid: Invalid): F
         type,
         sequence: header.sequence,
         entropyCodec,
+        payloadKind,
         rawBytes,
         rawCrc32: view.getUint32(8),
         coded: payload.subarray(DATA_FIXED_BYTES),

@@ -2,11 +2,10 @@
 // Knows no socket, no timer, no entropy codec, and not which frame may follow which (protocol-state.ts).
 // Format: PROTOCOL.md in this folder, which explains what each frame means.
 
-import { crc32 } from "node:zlib";
 import { assert, assertNever } from "../base/assert.ts";
-import { ProtocolError } from "../base/errors.ts";
 import type { Hello, Reason, Welcome } from "./bodies.ts";
 import { encodeBody, helloSchema, reasonSchema, welcomeSchema } from "./bodies.ts";
+import type { PayloadKind } from "./page-batch.ts";
 
 /** "DV" */
 export const FRAME_MAGIC = 0x4456;
@@ -45,6 +44,8 @@ export type DataFrame = {
   /** 1, 2, 3, ... */
   sequence: number;
   entropyCodec: number;
+  /** What the raw bytes are: page-batch.ts. */
+  payloadKind: PayloadKind;
   rawBytes: number;
   rawCrc32: number;
   coded: Uint8Array;
@@ -101,27 +102,6 @@ function layout(number: number, payloadBytesMin: number, payloadBytesMax: number
   return { number, payloadBytesMin, payloadBytesMax };
 }
 
-/** A DATA frame for `raw`, of which `coded` is the entropy-coded form; it refers to `coded`, no copy. */
-export function dataFrame(
-  sequence: number,
-  entropyCodec: number,
-  raw: Uint8Array,
-  coded: Uint8Array,
-): DataFrame {
-  return { type: "data", sequence, entropyCodec, rawBytes: raw.length, rawCrc32: crc32(raw), coded };
-}
-
-/** Holds decoded bytes against what their frame announced. @throws ProtocolError PROTOCOL_INVALID_FRAME */
-export function checkRaw(frame: DataFrame, raw: Uint8Array): void {
-  const crc = crc32(raw);
-  if (raw.length === frame.rawBytes && crc === frame.rawCrc32) return;
-  throw new ProtocolError(
-    "PROTOCOL_INVALID_FRAME",
-    `DATA ${frame.sequence}: expected ${frame.rawBytes} raw bytes with CRC-32 ${hex32(frame.rawCrc32)}, ` +
-      `decoded ${raw.length} with ${hex32(crc)}`,
-  );
-}
-
 /** The pieces to write, in order, uncopied: large payloads are the frame's own arrays. */
 export function encodeFrame(frame: Frame): Uint8Array[] {
   switch (frame.type) {
@@ -147,13 +127,14 @@ export function encodeFrame(frame: Frame): Uint8Array[] {
       return [bytesOf(begin(frame.type, 0, json.length)), json];
     }
     case "data": {
-      const { sequence, entropyCodec, rawBytes, coded } = frame;
+      const { sequence, entropyCodec, payloadKind, rawBytes, coded } = frame;
       assert(isSequence(sequence), `DATA sequence ${sequence}`);
       assert(1 <= entropyCodec && entropyCodec <= 255, `entropy codec id ${entropyCodec}`);
       assert(1 <= rawBytes && rawBytes <= RAW_BYTES_MAX, `DATA with ${rawBytes} raw bytes`);
       const head = begin("data", DATA_FIXED_BYTES, coded.length);
       setUint64(head, 8, sequence);
       head.setUint8(HEADER_BYTES, entropyCodec);
+      head.setUint8(HEADER_BYTES + 1, payloadKind);
       head.setUint32(HEADER_BYTES + 4, rawBytes);
       head.setUint32(HEADER_BYTES + 8, frame.rawCrc32);
       return [bytesOf(head), coded];
@@ -206,8 +187,4 @@ function isSequence(value: number): boolean {
 function setUint64(view: DataView, offsetBytes: number, value: number): void {
   view.setUint32(offsetBytes, Math.floor(value / 2 ** 32));
   view.setUint32(offsetBytes + 4, value >>> 0);
-}
-
-function hex32(value: number): string {
-  return `0x${value.toString(16).padStart(8, "0")}`;
 }

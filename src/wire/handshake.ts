@@ -7,9 +7,9 @@ import type { Hello, Welcome } from "./bodies.ts";
 import { printable, REASON_CHARS_MAX } from "./bodies.ts";
 import type { AbortFrame, HelloFrame, RefuseFrame, VersionRange, WelcomeFrame } from "./frame.ts";
 
-export const PROTOCOL_VERSION = 1;
-/** What this program speaks. */
-export const PROTOCOL_VERSIONS: VersionRange = { min: 1, max: PROTOCOL_VERSION };
+export const PROTOCOL_VERSION = 2;
+/** What this program speaks. Version 1, which carried the bare stream, was never released. */
+export const PROTOCOL_VERSIONS: VersionRange = { min: 2, max: PROTOCOL_VERSION };
 
 /** Codes that this program sends; a peer may send others. */
 export type RefuseCode =

@@ -97,6 +97,7 @@ export class FakeOutgoing implements OutgoingVm {
   }
 
   async limitSwitchover(): Promise<void> {
+    if (this.switchoverControl === "ack") return;
     this.#acked = true;
     this.#play();
   }

@@ -2,7 +2,8 @@
 // hypervisors at both ends that play a stream and load it. `disturb` does what a test wants to go wrong.
 
 import { VirtualClock } from "../../src/base/clock.ts";
-import { availableEntropyCodecs } from "../../src/codec/entropy.ts";
+import { DELTA_WORD_MASK, type DeltaCodecId } from "../../src/codec/delta/delta-codec.ts";
+import { ENTROPY_CODEC_IDS } from "../../src/codec/entropy/entropy-coder.ts";
 import { DestinationEngine, type DestinationOutcome } from "../../src/engine/destination.ts";
 import { SourceEngine, type SourceOutcome } from "../../src/engine/source.ts";
 import { PageCache } from "../../src/memory/page-cache.ts";
@@ -10,6 +11,7 @@ import { RunRecord } from "../../src/record/writer.ts";
 import type { Frame } from "../../src/wire/frame.ts";
 import { FrameReader } from "../../src/wire/frame-reader.ts";
 import type { GuestStream } from "./arbitrary-stream.ts";
+import { makeParts } from "./engine-parts.ts";
 import {
   FakeIncoming,
   FakeOutgoing,
@@ -31,6 +33,7 @@ export interface MigrationSetup {
   incoming?: IncomingFaults;
   /** Undefined: method standard. */
   cacheBytes?: number | undefined;
+  deltaCodec?: DeltaCodecId;
   downtimeMsMax?: number;
   /** Another hypervisor at the destination, so that it refuses. */
   refused?: boolean;
@@ -72,7 +75,7 @@ export class Migration {
     const session = "00112233445566778899aabbccddeeff";
     const own = {
       deltavee: "0.1.0",
-      entropyCodecs: availableEntropyCodecs(),
+      entropyCodecs: [...ENTROPY_CODEC_IDS],
       hypervisor: { kind: "qemu" as const, version: "10.0.2" },
     };
     this.#disturb = setup.disturb;
@@ -97,6 +100,8 @@ export class Migration {
       this.incoming = new FakeIncoming(world, clock, hypervisorLink, setup.incoming);
       const kind = setup.refused === true ? ("v86" as const) : ("qemu" as const);
       this.destination = new DestinationEngine({
+        ...makeParts(clock),
+        baselineBytesMax: 1 << 30,
         channel: this.destinationEnd,
         vm: this.incoming,
         own: { ...own, hypervisor: { kind, version: "1" } },
@@ -104,16 +109,18 @@ export class Migration {
         record: this.destinationRecord,
       });
     } else this.stock = new StockDestination(world, this.destinationEnd, setup.incoming);
-    const { cacheBytes } = setup;
+    const { cacheBytes, deltaCodec = DELTA_WORD_MASK } = setup;
+    const { coder, ...home } = makeParts(clock);
     this.source = new SourceEngine({
+      ...home,
       vm: this.outgoing,
       channel: this.sourceEnd,
-      ...(setup.mode === "tunnel" ? { tunnel: { ...own, session } } : {}),
+      ...(setup.mode === "tunnel" ? { tunnel: { hello: { ...own, session }, coder, deltaCodec } } : {}),
       downtimeMsMax: setup.downtimeMsMax ?? 60_000,
       cacheFactory:
         cacheBytes === undefined
           ? undefined
-          : (pageBytes) => new PageCache({ pageBytes, limitBytes: cacheBytes }),
+          : (pageBytes, memory) => new PageCache({ pageBytes, memory, limitBytes: cacheBytes }),
       clock,
       record: this.sourceRecord,
       defer: (callback) => void clock.after(0, callback),

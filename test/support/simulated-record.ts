@@ -2,7 +2,7 @@
 // with made-up constants: they have the shape of a migration and say nothing about Deltavee's performance.
 
 import { VirtualClock } from "../../src/base/clock.ts";
-import type { CacheStats, PageClasses, RecordEvent } from "../../src/record/schema.ts";
+import { type CacheStats, NO_PAGES, type PageClasses, type RecordEvent } from "../../src/record/schema.ts";
 import { RunRecord } from "../../src/record/writer.ts";
 
 const PAGE_BYTES = 4096;
@@ -21,14 +21,7 @@ export function simulatedRecord(method: "standard" | "delta", lines?: string[]):
   const record = new RunRecord({ clock, sink: (line) => lines?.push(line) });
   const limitBytes = method === "delta" ? GUEST_PAGES * PAGE_BYTES : 0;
   const cache: CacheStats = { hits: 0, misses: 0, evictions: 0, usedBytes: 0, limitBytes };
-  const pages: PageClasses = {
-    zeroPages: 0,
-    unchangedPages: 0,
-    deltaPages: 0,
-    overflowPages: 0,
-    rawPages: 0,
-    deltaBytes: 0,
-  };
+  const pages: PageClasses = { ...NO_PAGES };
   let handedOverBytes = 0;
   let wireBytes = 0;
   let iteration = 0;

@@ -6,7 +6,9 @@ import type { Socket } from "node:net";
 import { join } from "node:path";
 import { systemClock } from "../../src/base/clock.ts";
 import { parseBytesPerSecond } from "../../src/base/units.ts";
-import { availableEntropyCodecs, ENTROPY_NONE } from "../../src/codec/entropy.ts";
+import { makeBatchCoder, makeHome } from "../../src/cli/engine-parts.ts";
+import { DELTA_WORD_MASK } from "../../src/codec/delta/delta-codec.ts";
+import { ENTROPY_CODEC_IDS, ENTROPY_NONE } from "../../src/codec/entropy/entropy-coder.ts";
 import { DestinationEngine, type DestinationOutcome } from "../../src/engine/destination.ts";
 import type { IncomingVm } from "../../src/engine/ports.ts";
 import { type PrecopyLimits, PrecopyVm } from "../../src/engine/precopy.ts";
@@ -20,6 +22,7 @@ import { PageCache } from "../../src/memory/page-cache.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
 import { RunRecord } from "../../src/record/writer.ts";
 import type { HypervisorIdentity } from "../../src/wire/bodies.ts";
+import type { WorkerBatchCoder } from "../../src/worker/worker-batch-coder.ts";
 import { tempFolder } from "./processes.ts";
 import { differingPages, type V86Vm } from "./v86-vm.ts";
 
@@ -62,6 +65,7 @@ export interface V86MigrationResult {
 export class V86Migration {
   readonly relay: Relay;
   readonly sourceEngine: SourceEngine;
+  readonly #sourceCoder: WorkerBatchCoder;
   readonly #options: V86MigrationOptions;
   readonly #events: { source: RecordEvent[]; destination: RecordEvent[] };
   readonly #destinationSocket: Promise<Socket>;
@@ -115,7 +119,10 @@ export class V86Migration {
       ],
     });
     const isDelta = method === "delta";
+    const home = makeHome();
+    this.#sourceCoder = makeBatchCoder(home);
     this.sourceEngine = new SourceEngine({
+      ...home,
       vm: new PrecopyVm({
         guest: new V86Guest(source.host, { isRunning: !isPaused, version: "0.5.462" }),
         clock: systemClock,
@@ -124,15 +131,20 @@ export class V86Migration {
       }),
       channel: new SocketChannel(socket),
       tunnel: {
-        deltavee: "test",
-        session: randomBytes(16).toString("hex"),
-        hypervisor: identityOf(source),
-        entropyCodecs: isDelta ? availableEntropyCodecs() : [ENTROPY_NONE],
-        guestRamBytes: source.host.memoryBytes,
+        hello: {
+          deltavee: "test",
+          session: randomBytes(16).toString("hex"),
+          hypervisor: identityOf(source),
+          entropyCodecs: isDelta ? [...ENTROPY_CODEC_IDS] : [ENTROPY_NONE],
+          guestRamBytes: source.host.memoryBytes,
+        },
+        coder: this.#sourceCoder,
+        deltaCodec: DELTA_WORD_MASK,
       },
       downtimeMsMax: options.downtimeMsMax ?? 60,
-      cacheFactory: isDelta ? (pageBytes) => new PageCache({ pageBytes, limitBytes: cacheBytes }) : undefined,
-      clock: systemClock,
+      cacheFactory: isDelta
+        ? (pageBytes, memory) => new PageCache({ pageBytes, memory, limitBytes: cacheBytes })
+        : undefined,
       record,
       defer: setImmediate,
     });
@@ -182,20 +194,25 @@ export class V86Migration {
           await incoming.resume();
         },
       };
+      const home = makeHome();
+      const coder = makeBatchCoder(home);
       return new DestinationEngine({
+        ...home,
+        coder,
         channel: new SocketChannel(socket),
         vm,
         own: {
           deltavee: "test",
           hypervisor: this.#options.destinationIdentity ?? identityOf(destination),
-          entropyCodecs: availableEntropyCodecs(),
+          entropyCodecs: [...ENTROPY_CODEC_IDS],
         },
-        clock: systemClock,
         record,
-      }).run();
+      })
+        .run()
+        .finally(() => coder.close());
     });
     const [sourceOutcome, destinationOutcome] = await Promise.all([
-      this.sourceEngine.run(),
+      this.sourceEngine.run().finally(() => this.#sourceCoder.close()),
       Promise.race([atDestination, killed]),
     ]);
     return {

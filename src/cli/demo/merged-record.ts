@@ -4,7 +4,7 @@
 
 import type { Clock } from "../../base/clock.ts";
 import { type OpenRunRecord, openRunRecord } from "../../record/file.ts";
-import type { PageClasses, RecordEntry, RecordEvent } from "../../record/schema.ts";
+import { NO_PAGES, type RecordEntry, type RecordEvent } from "../../record/schema.ts";
 import type { RecordListener } from "../../record/writer.ts";
 import type { Beat } from "./heartbeat.ts";
 import { hostNowMs } from "./messages.ts";
@@ -23,15 +23,6 @@ class EventClock implements Pick<Clock, "nowMs"> {
     this.#nowMs = Math.max(this.#nowMs, hostMs);
   }
 }
-
-const NO_PAGES: PageClasses = {
-  zeroPages: 0,
-  unchangedPages: 0,
-  deltaPages: 0,
-  overflowPages: 0,
-  rawPages: 0,
-  deltaBytes: 0,
-};
 
 export class MergedRecord {
   readonly #clock: EventClock;

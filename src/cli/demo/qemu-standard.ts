@@ -9,6 +9,7 @@ import { Handover } from "../../engine/handover.ts";
 import type { QmpClient } from "../../hypervisor/qemu/qmp.ts";
 import type { QmpResult } from "../../hypervisor/qemu/qmp-types.ts";
 import { type Address, formatAddress } from "../../link/address.ts";
+import { NO_PAGES } from "../../record/schema.ts";
 import type { RunRecord } from "../../record/writer.ts";
 import { STANDARD_ITERATIONS_MAX } from "./guest.ts";
 import type { MigrationOrder } from "./messages.ts";
@@ -145,12 +146,9 @@ function countersOf({ ram }: MigrationInfo) {
     handedOverBytes: ram?.transferred ?? 0,
     wireBytes: ram?.transferred ?? 0,
     pages: {
+      ...NO_PAGES,
       zeroPages: ram?.duplicate ?? 0,
-      unchangedPages: 0,
-      deltaPages: 0,
-      overflowPages: 0,
       rawPages: ram?.normal ?? 0,
-      deltaBytes: 0,
     },
   };
 }

@@ -85,7 +85,7 @@ export async function openQemuVm(spec: VmSpec, qemu: QemuSpec, context: VmContex
     },
     async migrate(order) {
       if (order.method === "standard") return migrateByQemu(client, order, context.record);
-      const vm = await QemuOutgoing.open(engineMonitor, { downtimeMsMax: order.downtimeMsMax, notice });
+      const vm = await QemuOutgoing.open(engineMonitor, { notice });
       const error = await sendThroughTunnel(
         { vm, identity, record: context.record },
         order,

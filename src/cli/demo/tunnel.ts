@@ -2,10 +2,10 @@
 // together for QEMU.
 
 import { randomBytes } from "node:crypto";
-import { systemClock } from "../../base/clock.ts";
 import type { DeltaveeError } from "../../base/errors.ts";
 import { version } from "../../base/version.ts";
-import { availableEntropyCodecs, ENTROPY_NONE } from "../../codec/entropy.ts";
+import { DELTA_WORD_MASK } from "../../codec/delta/delta-codec.ts";
+import { ENTROPY_CODEC_IDS, ENTROPY_NONE } from "../../codec/entropy/entropy-coder.ts";
 import { DestinationEngine } from "../../engine/destination.ts";
 import type { IncomingVm, OutgoingVm } from "../../engine/ports.ts";
 import { SourceEngine } from "../../engine/source.ts";
@@ -14,6 +14,7 @@ import { SocketChannel } from "../../link/socket-channel.ts";
 import { PageCache } from "../../memory/page-cache.ts";
 import type { RunRecord } from "../../record/writer.ts";
 import type { HypervisorIdentity } from "../../wire/bodies.ts";
+import { makeBatchCoder, makeHome } from "../engine-parts.ts";
 import type { MigrationOrder } from "./messages.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -32,26 +33,33 @@ export async function sendThroughTunnel(
   guestRamBytes: number,
 ): Promise<DeltaveeError | undefined> {
   const isDelta = method === "delta";
+  const home = makeHome();
+  const coder = makeBatchCoder(home);
   const engine = new SourceEngine({
+    ...home,
     vm,
     channel: new SocketChannel(await connect(to, CONNECT_TIMEOUT_MS)),
     tunnel: {
-      deltavee: version,
-      session: randomBytes(16).toString("hex"),
-      hypervisor: identity,
-      // Standard pre-copy sends pages as they are.
-      entropyCodecs: isDelta ? availableEntropyCodecs() : [ENTROPY_NONE],
-      guestRamBytes,
+      hello: {
+        deltavee: version,
+        session: randomBytes(16).toString("hex"),
+        hypervisor: identity,
+        // Standard pre-copy sends pages as they are.
+        entropyCodecs: isDelta ? [...ENTROPY_CODEC_IDS] : [ENTROPY_NONE],
+        guestRamBytes,
+      },
+      coder,
+      deltaCodec: DELTA_WORD_MASK,
     },
     cacheFactory: isDelta
-      ? (pageBytes) => new PageCache({ pageBytes, limitBytes: cacheBytesMax })
+      ? (pageBytes, memory) => new PageCache({ pageBytes, memory, limitBytes: cacheBytesMax })
       : undefined,
     downtimeMsMax,
-    clock: systemClock,
     record,
     defer: setImmediate,
   });
   const { error } = await engine.run();
+  await coder.close();
   return error;
 }
 
@@ -68,14 +76,17 @@ export async function receiveThroughTunnel({
   const listener = await listen(ANY_LOCAL_PORT, {
     onConnection: (socket) => {
       listener.close();
+      const home = makeHome();
+      const coder = makeBatchCoder(home);
       const engine = new DestinationEngine({
+        ...home,
+        coder,
         channel: new SocketChannel(socket),
         vm,
-        own: { deltavee: version, entropyCodecs: availableEntropyCodecs(), hypervisor: identity },
-        clock: systemClock,
+        own: { deltavee: version, entropyCodecs: [...ENTROPY_CODEC_IDS], hypervisor: identity },
         record,
       });
-      resolve(engine.run());
+      resolve(engine.run().finally(() => coder.close()));
     },
     onError: ({ message }) => record.add({ type: "notice", message }),
   });

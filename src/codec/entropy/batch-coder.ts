@@ -43,6 +43,8 @@ export interface DecodedBatch {
  */
 export interface BatchCoder {
   readonly slots: readonly BatchSlot[];
+  /** Batches that are coded at the same time, at most. */
+  readonly concurrency: number;
   /** Index of a free slot, or -1. */
   acquire(): number;
   /** Of an acquired slot that no job is using. */

@@ -1,17 +1,24 @@
 // One batch coded or decoded, on whatever thread this runs: the coders of a thread, the choice not to code, the
-// checksum. What both implementations of BatchCoder do between taking a job and telling its result.
+// checksum. What all implementations of BatchCoder do between taking a job and telling its result.
 
 import { crc32 } from "node:zlib";
 import { assert } from "../../base/assert.ts";
 import { ProtocolError } from "../../base/errors.ts";
 import type { Kernel } from "../../kernel/kernel.ts";
 import type { KernelMemory } from "../../kernel/memory.ts";
-import { type BatchSlot, SLOT_CODED_BYTES, SLOT_RAW_BYTES } from "./batch-coder.ts";
+import {
+  type BatchSlot,
+  type DecodedBatch,
+  type EncodedBatch,
+  SLOT_CODED_BYTES,
+  SLOT_RAW_BYTES,
+} from "./batch-coder.ts";
 import {
   damagedBatch,
   ENTROPY_LZ4,
   ENTROPY_NONE,
   ENTROPY_ZSTD,
+  type EntropyCodec,
   type EntropyCodecId,
   type EntropyCoder,
   entropyCodecOf,
@@ -20,22 +27,18 @@ import { Lz4 } from "./lz4.ts";
 import { hasNativeZstd, ZstdNative } from "./zstd-native.ts";
 import { ZstdWasm } from "./zstd-wasm.ts";
 
-export interface CodedSize {
-  readonly codecId: EntropyCodecId;
-  readonly codedBytes: number;
-  readonly rawCrc32: number;
-}
-
 /** Of one thread. */
 export class BatchJobs {
   readonly #memory: KernelMemory;
   readonly #lz4: EntropyCoder;
+  readonly #nowMs: () => number;
   #zstd: EntropyCoder | undefined;
 
   /** `kernel` and `lz4TableAddress` (allocateLz4Table) are this thread's own. */
-  constructor(memory: KernelMemory, kernel: Kernel, lz4TableAddress: number) {
+  constructor(memory: KernelMemory, kernel: Kernel, lz4TableAddress: number, nowMs: () => number) {
     this.#memory = memory;
     this.#lz4 = new Lz4(kernel, lz4TableAddress);
+    this.#nowMs = nowMs;
   }
 
   /** Loads what otherwise the first job with zstd would wait for. */
@@ -43,44 +46,54 @@ export class BatchJobs {
     this.#coderOf(ENTROPY_ZSTD);
   }
 
-  encode(slot: BatchSlot, rawBytes: number, codecId: EntropyCodecId, level: number): CodedSize {
+  encode(slot: BatchSlot, rawBytes: number, codecId: EntropyCodecId, level: number): EncodedBatch {
+    const startMs = this.#nowMs();
     const rawCrc32 = crc32(this.#memory.bytes(slot.rawAddress, rawBytes));
-    const asItIs: CodedSize = { codecId: ENTROPY_NONE, codedBytes: rawBytes, rawCrc32 };
-    // One byte less than raw: a batch that does not get smaller is sent as it is.
-    const limitBytes = Math.min(rawBytes - 1, SLOT_CODED_BYTES);
-    if (codecId === ENTROPY_NONE || limitBytes === 0) return asItIs;
-    const codedBytes = this.#coderOf(codecId).compress(
-      slot.rawAddress,
-      rawBytes,
-      slot.codedAddress,
-      limitBytes,
-      level,
-    );
-    return codedBytes === -1 ? asItIs : { codecId, codedBytes, rawCrc32 };
+    let codedBytes = -1;
+    if (codecId !== ENTROPY_NONE) {
+      // One byte less than raw: a batch that does not get smaller is sent as it is.
+      const limitBytes = Math.min(rawBytes - 1, SLOT_CODED_BYTES);
+      const coder = this.#coderOf(codecId);
+      codedBytes = coder.compress(slot.rawAddress, rawBytes, slot.codedAddress, limitBytes, level);
+    }
+    const encodeMs = this.#nowMs() - startMs;
+    if (codedBytes !== -1)
+      return { codecId, codedAddress: slot.codedAddress, codedBytes, rawCrc32, encodeMs };
+    return {
+      codecId: ENTROPY_NONE,
+      codedAddress: slot.rawAddress,
+      codedBytes: rawBytes,
+      rawCrc32,
+      encodeMs,
+    };
   }
 
-  /**
-   * Returns where the raw bytes are.
-   * @throws ProtocolError PROTOCOL_INVALID_FRAME when the batch is not what its description says
-   */
-  decode(slot: BatchSlot, codedBytes: number, codecId: number, rawBytes: number, rawCrc32: number): number {
-    const { id, name } = entropyCodecOf(codecId);
-    if (!Number.isInteger(rawBytes) || rawBytes < 1 || rawBytes > SLOT_RAW_BYTES)
-      throw damagedBatch(name, codedBytes, rawBytes, `length of a batch is 1 to ${SLOT_RAW_BYTES}`);
-    let rawAddress = slot.rawAddress;
-    if (id !== ENTROPY_NONE) {
-      this.#coderOf(id).decompress(slot.codedAddress, codedBytes, rawAddress, rawBytes);
-    } else {
-      if (codedBytes !== rawBytes) throw damagedBatch(name, codedBytes, rawBytes, "lengths differ");
-      rawAddress = slot.codedAddress;
+  /** A batch that is not what its description says gives a ProtocolError PROTOCOL_INVALID_FRAME. */
+  decode(
+    slot: BatchSlot,
+    codedBytes: number,
+    codecId: number,
+    rawBytes: number,
+    rawCrc32: number,
+  ): DecodedBatch | ProtocolError {
+    const startMs = this.#nowMs();
+    try {
+      const codec = checkedDescription(codecId, codedBytes, rawBytes);
+      let rawAddress = slot.codedAddress;
+      if (codec.id !== ENTROPY_NONE) {
+        rawAddress = slot.rawAddress;
+        this.#coderOf(codec.id).decompress(slot.codedAddress, codedBytes, rawAddress, rawBytes);
+      }
+      const crc = crc32(this.#memory.bytes(rawAddress, rawBytes));
+      if (crc !== rawCrc32) {
+        const why = `it has CRC-32 ${hex32(crc)}, expected ${hex32(rawCrc32)}`;
+        return damagedBatch(codec.name, codedBytes, rawBytes, why);
+      }
+      return { rawAddress, decodeMs: this.#nowMs() - startMs };
+    } catch (thrown) {
+      if (thrown instanceof ProtocolError) return thrown;
+      throw thrown;
     }
-    const crc = crc32(this.#memory.bytes(rawAddress, rawBytes));
-    if (crc === rawCrc32) return rawAddress;
-    throw new ProtocolError(
-      "PROTOCOL_INVALID_FRAME",
-      `Decoding ${codedBytes} bytes of ${name} gave a batch of ${rawBytes} with CRC-32 ${hex32(crc)}, ` +
-        `expected ${hex32(rawCrc32)}`,
-    );
   }
 
   #coderOf(codecId: typeof ENTROPY_ZSTD | typeof ENTROPY_LZ4): EntropyCoder {
@@ -90,6 +103,16 @@ export class BatchJobs {
       : new ZstdWasm(this.#memory, SLOT_RAW_BYTES);
     return this.#zstd;
   }
+}
+
+/** @throws ProtocolError PROTOCOL_INVALID_FRAME for a number or a length that no batch has */
+function checkedDescription(codecId: number, codedBytes: number, rawBytes: number): EntropyCodec {
+  const codec = entropyCodecOf(codecId);
+  if (!Number.isInteger(rawBytes) || rawBytes < 1 || rawBytes > SLOT_RAW_BYTES)
+    throw damagedBatch(codec.name, codedBytes, rawBytes, `length of a batch is 1 to ${SLOT_RAW_BYTES}`);
+  if (codec.id === ENTROPY_NONE && codedBytes !== rawBytes)
+    throw damagedBatch(codec.name, codedBytes, rawBytes, "lengths differ");
+  return codec;
 }
 
 function hex32(value: number): string {

@@ -29,6 +29,9 @@ export const ENTROPY_CODECS: readonly EntropyCodec[] = [
   { id: ENTROPY_NONE, name: "none", levelMin: 0, levelMax: 0 },
 ];
 
+/** As a tunnel's two sides tell each other. */
+export const ENTROPY_CODEC_IDS: readonly EntropyCodecId[] = ENTROPY_CODECS.map(({ id }) => id);
+
 export interface EntropyCoder {
   /**
    * Codes `rawBytes` at `rawAddress`, writing at most `codedLimitBytes` to `codedAddress`; the ranges do not

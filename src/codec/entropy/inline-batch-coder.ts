@@ -1,13 +1,13 @@
 // A BatchCoder that codes on the calling thread, at once: for simulations on a virtual clock, for machines with a
 // single core, and as what the one with workers must equal.
 
-import { type DeltaveeError, ProtocolError } from "../../base/errors.ts";
+import type { DeltaveeError } from "../../base/errors.ts";
 import type { Kernel } from "../../kernel/kernel.ts";
 import type { KernelMemory } from "../../kernel/memory.ts";
 import type { BatchCoder, BatchSlot, DecodedBatch, EncodedBatch } from "./batch-coder.ts";
 import { BatchJobs, checkDecodeJob, checkEncodeJob } from "./batch-job.ts";
 import { BatchSlots } from "./batch-slots.ts";
-import { ENTROPY_NONE, type EntropyCodecId } from "./entropy-coder.ts";
+import type { EntropyCodecId } from "./entropy-coder.ts";
 import { allocateLz4Table } from "./lz4.ts";
 
 export interface InlineBatchCoderOptions {
@@ -19,17 +19,16 @@ export interface InlineBatchCoderOptions {
 }
 
 export class InlineBatchCoder implements BatchCoder {
+  readonly concurrency = 1;
   readonly #slots: BatchSlots;
   readonly #jobs: BatchJobs;
-  readonly #nowMs: () => number;
   readonly #defer: ((callback: () => void) => void) | undefined;
   readonly #deferred: (() => void)[] = [];
   #closed = false;
 
   constructor(memory: KernelMemory, kernel: Kernel, options: InlineBatchCoderOptions) {
     this.#slots = new BatchSlots(memory, options.slotCount);
-    this.#jobs = new BatchJobs(memory, kernel, allocateLz4Table(memory));
-    this.#nowMs = options.nowMs;
+    this.#jobs = new BatchJobs(memory, kernel, allocateLz4Table(memory), options.nowMs);
     this.#defer = options.defer;
   }
 
@@ -53,12 +52,8 @@ export class InlineBatchCoder implements BatchCoder {
     done: (result: EncodedBatch | DeltaveeError) => void,
   ): void {
     checkEncodeJob(rawBytes, codecId, level);
-    const place = this.#slots.beginJob(slot);
-    const startMs = this.#nowMs();
-    const coded = this.#jobs.encode(place, rawBytes, codecId, level);
-    const codedAddress = coded.codecId === ENTROPY_NONE ? place.rawAddress : place.codedAddress;
-    const encodeMs = this.#nowMs() - startMs;
-    this.#finish(slot, () => done({ ...coded, codedAddress, encodeMs }));
+    const result = this.#jobs.encode(this.#slots.beginJob(slot), rawBytes, codecId, level);
+    this.#finish(slot, () => done(result));
   }
 
   decode(
@@ -71,15 +66,7 @@ export class InlineBatchCoder implements BatchCoder {
   ): void {
     checkDecodeJob(codedBytes);
     const place = this.#slots.beginJob(slot);
-    const startMs = this.#nowMs();
-    let result: DecodedBatch | DeltaveeError;
-    try {
-      const rawAddress = this.#jobs.decode(place, codedBytes, codecId, rawBytes, rawCrc32);
-      result = { rawAddress, decodeMs: this.#nowMs() - startMs };
-    } catch (thrown) {
-      if (!(thrown instanceof ProtocolError)) throw thrown;
-      result = thrown;
-    }
+    const result = this.#jobs.decode(place, codedBytes, codecId, rawBytes, rawCrc32);
     this.#finish(slot, () => done(result));
   }
 

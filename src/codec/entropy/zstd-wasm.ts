@@ -72,6 +72,8 @@ export class ZstdWasm implements EntropyCoder {
     this.#codedBytesMax = this.#module._compressBound(rawBytesMax);
     this.#raw = this.#module._malloc(rawBytesMax);
     this.#coded = this.#module._malloc(this.#codedBytesMax);
+    if (this.#raw === 0 || this.#coded === 0)
+      throw new DeltaveeError("OUT_OF_MEMORY", `No memory for zstd with batches of ${rawBytesMax} bytes`);
     this.#checkModule();
   }
 

@@ -3,16 +3,21 @@
 // running (or paused, if it was) here. Facts: QEMU's qapi/migration.json, 7.2 to 10.x.
 
 import type { Socket } from "node:net";
+import { systemClock } from "../../base/clock.ts";
 import { DeltaveeError, QmpCommandError, toError } from "../../base/errors.ts";
 import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "../../engine/ports.ts";
 import { type Listener, listen } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
+import { DirtyForecast } from "./dirty-forecast.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
 
-/** Far above any link: pacing is ours, QEMU must never hold back by itself. */
-const UNLIMITED_BYTES_PER_SECOND = 1e12;
+/**
+ * Far above any link: pacing is ours, QEMU must never hold back by itself. And a number that nobody types: QEMU's
+ * settings that hold it were left behind by a Deltavee that was killed.
+ */
+const UNLIMITED_BYTES_PER_SECOND = 999_999_999_937;
 const CONNECT_TIMEOUT_MS = 10_000;
 /** While no MIGRATION event comes QEMU is asked; events may be lost with the capability `events` refused. */
 const POLL_EVERY_MS = 500;
@@ -20,6 +25,13 @@ const POLL_EVERY_MS = 500;
 const DOWNTIME_LIMIT_MS_MIN = 1;
 /** QEMU takes no more. */
 const DOWNTIME_LIMIT_MS_MAX = 2_000_000;
+/**
+ * QEMU stops the guest when less is left than bandwidth times `downtime-limit`. Where the bandwidth can be told
+ * to it (8.2 and later) each millisecond is this much, one page of most machines, and the limit counts exactly.
+ */
+const LIMIT_BYTES_PER_MS = 4096;
+/** A limit that differs by less is not worth the words: QEMU goes by it up to 100 ms later in any case. */
+const LIMIT_CHANGE_SHARE_MIN = 0.05;
 const CANCEL_TIMEOUT_MS = 20_000;
 const RETURN_TIMEOUT_MS = 2000;
 
@@ -34,13 +46,18 @@ const CAPABILITIES: Readonly<Partial<Record<MigrationCapability, boolean>>> = {
   "switchover-ack": true,
 };
 
+/** QEMU's own, for when what the operator had is not known any more. */
+const DEFAULT_PARAMETERS: MigrationParameters = {
+  "max-bandwidth": 128 * 1024 * 1024,
+  "downtime-limit": 300,
+  "avail-switchover-bandwidth": 0,
+};
+
 const END_STATES: ReadonlySet<MigrationStatus> = new Set(["completed", "failed", "cancelled"]);
 /** What the VM's state is when the migration has stopped the guest, or has let it go on after a failure. */
 const STATES_OF_MIGRATION: ReadonlySet<string> = new Set(["finish-migrate", "postmigrate", "running"]);
 
 export interface QemuOutgoingOptions {
-  /** Longest downtime that QEMU may plan for. */
-  downtimeMsMax: number;
   /** Called with what a person should know. */
   notice: (message: string) => void;
 }
@@ -68,7 +85,10 @@ export class QemuOutgoing implements OutgoingVm {
   #listener: Listener | undefined;
   #pollTimer: NodeJS.Timeout | undefined;
   #status: OutgoingStatus = {};
+  readonly #forecast = new DirtyForecast(systemClock);
   #downtimeLimitMs = DOWNTIME_LIMIT_MS_MIN;
+  /** QEMU reckons with the bandwidth that we give it, not with what it has measured. */
+  readonly #givesBandwidth: boolean;
   /** QEMU's own view of the rate at which we take pages, from the last time it was asked. */
   #handoverBytesPerSecond = 0;
 
@@ -79,8 +99,14 @@ export class QemuOutgoing implements OutgoingVm {
   static async open(address: QmpAddress, options: QemuOutgoingOptions): Promise<QemuOutgoing> {
     const qmp = await QmpClient.connect(address);
     try {
-      const status = await qmp.execute("query-status");
-      const migration = await qmp.execute("query-migrate");
+      // Asked together: each answer takes QEMU's main loop a turn.
+      const [status, migration, capabilities, parameters, memory] = await Promise.all([
+        qmp.execute("query-status"),
+        qmp.execute("query-migrate"),
+        qmp.execute("query-migrate-capabilities"),
+        qmp.execute("query-migrate-parameters"),
+        qmp.execute("query-memory-size-summary"),
+      ]);
       const active =
         migration.status !== undefined && migration.status !== "none" && !END_STATES.has(migration.status);
       if (active) {
@@ -99,20 +125,10 @@ export class QemuOutgoing implements OutgoingVm {
       if (blocked !== undefined && blocked.length > 0) {
         throw new DeltaveeError("HYPERVISOR_FAILED", `QEMU cannot migrate this VM: ${blocked.join("; ")}`);
       }
-      const capabilities = await qmp.execute("query-migrate-capabilities");
-      const parameters = await qmp.execute("query-migrate-parameters");
-      const memory = await qmp.execute("query-memory-size-summary");
-      const known = capabilities.filter(({ capability }) => capability in CAPABILITIES);
       return new QemuOutgoing(qmp, options, {
         wasRunning: status.running,
         guestRamBytes: memory["base-memory"] + (memory["plugged-memory"] ?? 0),
-        restore: {
-          capabilities: known.map(({ capability, state }) => ({
-            capability: capability as MigrationCapability,
-            state,
-          })),
-          parameters: pick(parameters, ["max-bandwidth", "downtime-limit"]),
-        },
+        restore: settingsToRestore(capabilities, parameters, options.notice),
       });
     } catch (thrown) {
       qmp.close();
@@ -133,6 +149,9 @@ export class QemuOutgoing implements OutgoingVm {
     const ack = found.restore.capabilities.find(({ capability }) => capability === "switchover-ack");
     this.switchoverControl = ack === undefined ? "limit" : "ack";
     this.awaitsDestinationAck = ack?.state === true;
+    // Not where the limit is all there is: QEMU's own measure then keeps it from stopping the guest too early.
+    this.#givesBandwidth =
+      ack !== undefined && found.restore.parameters["avail-switchover-bandwidth"] !== undefined;
     const { major, minor, micro } = qmp.version;
     this.version = `${major}.${minor}.${micro}`;
     this.description = `QEMU ${this.version}`;
@@ -169,11 +188,12 @@ export class QemuOutgoing implements OutgoingVm {
   }
 
   async limitSwitchover(remainingBytesMax: number): Promise<void> {
-    if (this.#over || this.#handoverBytesPerSecond === 0) return;
-    // QEMU stops the guest when what is left takes less than downtime-limit at the rate of its last 100 ms.
-    const limitMs = Math.round((remainingBytesMax / this.#handoverBytesPerSecond) * 1000);
+    const bytesPerMs = this.#givesBandwidth ? LIMIT_BYTES_PER_MS : this.#handoverBytesPerSecond / 1000;
+    if (this.#over || bytesPerMs === 0) return;
+    const limitMs = Math.round(remainingBytesMax / bytesPerMs);
     const boundedMs = Math.min(DOWNTIME_LIMIT_MS_MAX, Math.max(DOWNTIME_LIMIT_MS_MIN, limitMs));
-    if (boundedMs === this.#downtimeLimitMs) return;
+    const change = Math.abs(boundedMs - this.#downtimeLimitMs);
+    if (change <= this.#downtimeLimitMs * LIMIT_CHANGE_SHARE_MIN) return;
     this.#downtimeLimitMs = boundedMs;
     await this.#qmp.execute("migrate-set-parameters", { "downtime-limit": boundedMs });
   }
@@ -234,13 +254,11 @@ export class QemuOutgoing implements OutgoingVm {
       }
     }
     await this.#setCapabilities(wanted);
-    // Held by the acknowledgement, QEMU may use its own limit; else it must not stop the guest before anybody
-    // has looked at what is left.
-    const goalMs = Math.max(DOWNTIME_LIMIT_MS_MIN, Math.round(this.#options.downtimeMsMax));
-    this.#downtimeLimitMs = this.switchoverControl === "ack" ? goalMs : DOWNTIME_LIMIT_MS_MIN;
+    // QEMU must not stop the guest before anybody has looked at what is left.
     await this.#qmp.execute("migrate-set-parameters", {
       "max-bandwidth": UNLIMITED_BYTES_PER_SECOND,
       "downtime-limit": this.#downtimeLimitMs,
+      ...(this.#givesBandwidth ? { "avail-switchover-bandwidth": LIMIT_BYTES_PER_MS * 1000 } : {}),
     });
   }
 
@@ -305,10 +323,13 @@ export class QemuOutgoing implements OutgoingVm {
   async #query(): Promise<void> {
     const info = await this.#qmp.execute("query-migrate");
     const { ram, downtime, status } = info;
+    // QEMU counts bitmap syncs, and syncs once before the first pass.
+    const iteration = Math.max(0, (ram?.["dirty-sync-count"] ?? 0) - 1);
     this.#status = {
-      // QEMU counts bitmap syncs, and syncs once before the first pass.
-      ...(ram === undefined ? {} : { iteration: Math.max(0, ram["dirty-sync-count"] - 1) }),
-      ...(ram === undefined ? {} : { remainingBytes: ram.remaining }),
+      ...(ram === undefined ? {} : { iteration }),
+      ...(ram === undefined
+        ? {}
+        : { remainingBytes: this.#forecast.remainingBytes(iteration, ram.remaining) }),
       ...(ram === undefined ? {} : { dirtyPagesPerSecond: ram["dirty-pages-rate"] }),
       ...(downtime === undefined ? {} : { downtimeMs: downtime }),
     };
@@ -351,8 +372,24 @@ export class QemuOutgoing implements OutgoingVm {
   }
 }
 
-function pick<T extends object, K extends keyof T>(from: T, keys: readonly K[]): Pick<T, K> {
-  return Object.fromEntries(
-    keys.filter((key) => from[key] !== undefined).map((key) => [key, from[key]]),
-  ) as Pick<T, K>;
+/** What of QEMU's settings is put back at the end. */
+function settingsToRestore(
+  capabilities: readonly { capability: string; state: boolean }[],
+  parameters: MigrationParameters,
+  notice: (message: string) => void,
+): Settings {
+  const known = capabilities.filter(({ capability }) => capability in CAPABILITIES);
+  const ours = parameters["max-bandwidth"] === UNLIMITED_BYTES_PER_SECOND;
+  if (ours) notice("QEMU has migration settings of a Deltavee that was killed: it gets its defaults back");
+  const from = ours ? DEFAULT_PARAMETERS : parameters;
+  const names = (["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const).filter(
+    (name) => parameters[name] !== undefined,
+  );
+  return {
+    capabilities: known.map(({ capability, state }) => ({
+      capability: capability as MigrationCapability,
+      state: state && !ours,
+    })),
+    parameters: Object.fromEntries(names.map((name) => [name, from[name]])),
+  };
 }

@@ -1,4 +1,4 @@
-// The worker is compiled code, also here (worker-location.ts): test/support/build.ts sees to it.
+// The worker is compiled code, also here (base/worker-location.ts): test/support/build.ts sees to it.
 
 import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, it } from "vitest";

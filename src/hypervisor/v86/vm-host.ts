@@ -4,11 +4,11 @@
 import { Worker } from "node:worker_threads";
 import { assert } from "../../base/assert.ts";
 import { DeltaveeError, toError } from "../../base/errors.ts";
+import { workerLocation } from "../../base/worker-location.ts";
 import type { Compatibility } from "./compatibility.ts";
 import { PAGE_BYTES } from "./dirty-scan.ts";
 import type { Kernel } from "./kernel.ts";
 import { type Message, type Operation, type Operations, PAGES_PER_CALL_MAX } from "./protocol.ts";
-import { workerLocation } from "./worker-location.ts";
 
 export interface VmHostOptions {
   readonly memoryBytes: number;
@@ -65,7 +65,7 @@ export class VmHost {
     this.memoryBytes = options.memoryBytes;
     this.pageCount = options.memoryBytes / PAGE_BYTES;
     this.#options = options;
-    this.#worker = new Worker(workerLocation());
+    this.#worker = new Worker(workerLocation("hypervisor/v86/vm-worker"));
     this.#worker.on("message", (message: Message) => this.#receive(message));
     this.#worker.on("error", (cause) => this.#die("The thread of the VM died", cause));
     this.#worker.on("messageerror", (cause) =>

@@ -10,8 +10,8 @@ export const SERIES_COUNT = 6;
 
 /** Of the page classes, in the order of PAGE_CLASSES: what is saved is blue, what is sent whole is orange. */
 export const CLASS_COLORS = {
-  light: ["#858585", "#3b93c9", "#0a3f7a", "#c98200", "#a63603"],
-  dark: ["#8a8f98", "#a5d8f5", "#3f8fd6", "#f5c04e", "#e0662a"],
+  light: ["#858585", "#3b93c9", "#0f766e", "#0a3f7a", "#c98200", "#a63603"],
+  dark: ["#8a8f98", "#a5d8f5", "#5eead4", "#3f8fd6", "#f5c04e", "#e0662a"],
 } as const;
 
 export const BACKGROUND = { light: "#ffffff", dark: "#15181d" } as const;

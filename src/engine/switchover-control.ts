@@ -1,0 +1,171 @@
+// Carries the judgement of switchover.ts out: gathers its figures from what the hypervisor and the link say,
+// keeps the hypervisor's own threshold at what is affordable, and gives it the acknowledgement that lets it stop
+// the guest. Knows neither the stream nor sockets; time comes from a clock.
+
+import type { Clock } from "../base/clock.ts";
+import { toError } from "../base/errors.ts";
+import type { RecordEntry } from "../record/schema.ts";
+import type { OutgoingStatus, OutgoingVm } from "./ports.ts";
+import type { LinkFigures } from "./source-link.ts";
+import { remainingBytesFor, type SwitchoverFigures, SwitchoverJudge } from "./switchover.ts";
+import { TransferRates } from "./transfer-rates.ts";
+
+export interface SwitchoverControlOptions {
+  vm: Pick<OutgoingVm, "switchoverControl" | "awaitsDestinationAck" | "limitSwitchover">;
+  mode: "direct" | "tunnel";
+  /** Longest time the guest may stand still. */
+  downtimeMsMax: number;
+  clock: Clock;
+  record: { add(entry: RecordEntry): void };
+  /** Gives the hypervisor its SWITCHOVER_ACK. Called at most once. */
+  release: () => void;
+}
+
+/** How far the transfer is. Counters are cumulative. */
+export interface TransferProgress {
+  handedOverBytes: number;
+  /** Time that handing over has taken, as TransferRates takes it. */
+  handoverMs: number;
+  link: LinkFigures;
+}
+
+/** Device state and its description, as seen of PC machines (facts: 114 kB), and what compression leaves of it. */
+const DEVICE_STATE_BYTES = 128 * 1024;
+const DEVICE_STATE_RATIO_TUNNEL = 0.15;
+/** Direct: the stream must get there. Tunnel: LOADED comes back and COMMIT goes out besides. */
+const ROUND_TRIPS = { direct: 0.5, tunnel: 1.5 } as const;
+/**
+ * How long the destination's own SWITCHOVER_ACK is waited for after the first pass, where the operator has asked
+ * for it. It is there for a shorter downtime, not for correctness, and may never come: the capability may be on at
+ * this side alone, left behind by a migration of ours that was killed.
+ */
+const DESTINATION_ACK_TIMEOUT_MS = 5000;
+/** Between two looks at the hypervisor: rarely while nothing can be decided, often when each may decide. */
+const LOOK_EVERY_MS_MAX = 250;
+const LOOK_EVERY_MS = 50;
+const LOOK_EVERY_MS_MIN = 20;
+/** Downtime estimated at more than this many times its goal will not be within it before the next look. */
+const FAR_FROM_GOAL = 4;
+
+export class SwitchoverControl {
+  readonly #options: SwitchoverControlOptions;
+  readonly #rates: TransferRates;
+  readonly #judge: SwitchoverJudge;
+  #released = false;
+  #destinationAcked = false;
+  #ackAwaitedSinceMs: number | undefined;
+  #lastDecision = "";
+  #lookAgainMs = LOOK_EVERY_MS_MAX;
+  /** As the last look has found it. */
+  #remainingBytes = 0;
+  #lookedMs: number;
+
+  constructor(options: SwitchoverControlOptions) {
+    this.#options = options;
+    this.#rates = new TransferRates(options.clock);
+    this.#judge = new SwitchoverJudge(options.downtimeMsMax);
+    this.#lookedMs = options.clock.nowMs();
+  }
+
+  /** How soon the hypervisor is to be asked for its status again. */
+  get lookAgainMs(): number {
+    return this.#lookAgainMs;
+  }
+
+  /**
+   * The destination's SWITCHOVER_ACK has come. True: it is kept back, the hypervisor gets ours instead. One that
+   * comes after ours is for nobody to wait for, but harmless.
+   */
+  keepsBackAck(): boolean {
+    this.#destinationAcked = true;
+    return !this.#released;
+  }
+
+  /** Takes the figures as they stand. `mayDecide`: the guest still runs and iterations go on. */
+  look(status: OutgoingStatus, progress: TransferProgress, mayDecide: boolean): void {
+    const { iteration, remainingBytes } = status;
+    this.#rates.sample(progress.handedOverBytes, progress.link.wireBytes, progress.handoverMs);
+    const firstPassMs = this.#firstPassMs(remainingBytes ?? 0);
+    if (!mayDecide) {
+      this.#lookAgainMs = LOOK_EVERY_MS_MAX;
+      return;
+    }
+    // During the first pass most of what is left has never been sent: there is nothing to judge by.
+    if (iteration === undefined || iteration < 1 || remainingBytes === undefined) {
+      // Half of the time each: its end is met closely, however wrong the estimate is at first.
+      this.#lookAgainMs = Math.max(LOOK_EVERY_MS_MIN, Math.min(LOOK_EVERY_MS_MAX, firstPassMs / 2));
+      return;
+    }
+    this.#lookAgainMs = this.#decide(this.#figures(remainingBytes, progress));
+  }
+
+  /** How long it takes from here, as fast as it went since the last look. Zero pages count as any others. */
+  #firstPassMs(remainingBytes: number): number {
+    const nowMs = this.#options.clock.nowMs();
+    const bytesPerMs = (this.#remainingBytes - remainingBytes) / (nowMs - this.#lookedMs);
+    this.#remainingBytes = remainingBytes;
+    this.#lookedMs = nowMs;
+    return bytesPerMs > 0 ? remainingBytes / bytesPerMs : Number.POSITIVE_INFINITY;
+  }
+
+  /** Returns how soon to look again. */
+  #decide(figures: SwitchoverFigures): number {
+    const { vm, clock, record, downtimeMsMax, release } = this.#options;
+    if (vm.switchoverControl === "limit") {
+      this.#limit(remainingBytesFor(downtimeMsMax, figures));
+      return LOOK_EVERY_MS;
+    }
+    if (this.#awaitsDestinationAck()) return LOOK_EVERY_MS;
+    const { released, aimMs, estimatedMs, reason } = this.#judge.judge(figures, clock.nowMs());
+    // Before the acknowledgement too: the hypervisor may take a while to go by it.
+    this.#limit(remainingBytesFor(aimMs, figures));
+    // The estimate moves all the time; a record full of it would say less.
+    const kind = reason.slice(0, reason.indexOf(":"));
+    if (kind !== this.#lastDecision) {
+      this.#lastDecision = kind;
+      const choice = !released ? "wait" : this.#released ? "allow more" : "now";
+      record.add({ type: "decision", subject: "switchover", choice, reason });
+    }
+    if (released && !this.#released) {
+      this.#released = true;
+      release();
+    }
+    return estimatedMs > FAR_FROM_GOAL * downtimeMsMax ? LOOK_EVERY_MS : LOOK_EVERY_MS_MIN;
+  }
+
+  #awaitsDestinationAck(): boolean {
+    const { vm, clock, record } = this.#options;
+    if (!vm.awaitsDestinationAck || this.#destinationAcked) return false;
+    this.#ackAwaitedSinceMs ??= clock.nowMs();
+    if (clock.nowMs() - this.#ackAwaitedSinceMs < DESTINATION_ACK_TIMEOUT_MS) return true;
+    this.#destinationAcked = true;
+    record.add({
+      type: "notice",
+      message:
+        `The destination has not acknowledged the switchover within ${DESTINATION_ACK_TIMEOUT_MS / 1000} s ` +
+        "(capability switchover-ack is on here): going on without",
+    });
+    return false;
+  }
+
+  #limit(remainingBytesMax: number): void {
+    this.#options.vm.limitSwitchover(remainingBytesMax).catch((error: unknown) => {
+      const message = `Switchover could not be steered: ${toError(error).message}`;
+      this.#options.record.add({ type: "notice", message });
+    });
+  }
+
+  #figures(remainingBytes: number, { link }: TransferProgress): SwitchoverFigures {
+    const { mode } = this.#options;
+    return {
+      remainingBytes,
+      wireBytesPerGuestByte: this.#rates.wireBytesPerGuestByte,
+      handoverBytesPerSecond: this.#rates.handoverBytesPerSecond,
+      queuedBytes: link.inFlightBytes + link.waitingBytes,
+      linkBytesPerSecond: link.linkBytesPerSecond,
+      roundTripMs: link.roundTripMs ?? 0,
+      roundTrips: ROUND_TRIPS[mode],
+      deviceStateBytes: DEVICE_STATE_BYTES * (mode === "tunnel" ? DEVICE_STATE_RATIO_TUNNEL : 1),
+    };
+  }
+}

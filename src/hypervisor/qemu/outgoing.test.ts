@@ -1,0 +1,262 @@
+// What a QEMU is told before, during and after it gives its VM away, seen from a monitor that keeps its settings.
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { createConnection, createServer, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { DeltaveeError } from "../../base/errors.ts";
+import { LineSplitter } from "./lines.ts";
+import { QemuOutgoing } from "./outgoing.ts";
+
+type Settings = Record<string, number | boolean>;
+
+/** Arguments of those commands that are looked at. */
+interface Given {
+  capabilities?: { capability: string; state: boolean }[];
+  "downtime-limit"?: number;
+  uri?: string;
+}
+
+const DEFAULTS = {
+  capabilities: {
+    events: false,
+    "return-path": false,
+    xbzrle: false,
+    multifd: false,
+    "switchover-ack": false,
+    "auto-converge": true,
+  } as Settings,
+  parameters: {
+    "max-bandwidth": 5e6,
+    "downtime-limit": 250,
+    "avail-switchover-bandwidth": 0,
+    "max-cpu-throttle": 99,
+  } as Settings,
+};
+
+/** A monitor behind which nothing is but its settings, and a migration that connects and then does nothing. */
+class Monitor {
+  capabilities = { ...DEFAULTS.capabilities };
+  parameters = { ...DEFAULTS.parameters };
+  migration: Record<string, unknown> = {};
+  /** Values of downtime-limit in the order in which they were set. */
+  readonly limits: number[] = [];
+  readonly commands: string[] = [];
+  readonly sockets: Socket[] = [];
+  server: Server | undefined;
+
+  async listen(path: string): Promise<void> {
+    this.server = createServer((socket) => {
+      this.sockets.push(socket);
+      socket.on("error", () => {});
+      const qemu = { micro: 2, minor: 0, major: 10 };
+      socket.write(`${JSON.stringify({ QMP: { version: { qemu, package: "" }, capabilities: [] } })}\r\n`);
+      const lines = new LineSplitter(1 << 20);
+      socket.on("data", (chunk) => {
+        for (const line of lines.push(chunk)) {
+          const { execute, arguments: given, id } = JSON.parse(line);
+          this.commands.push(execute);
+          socket.write(`${JSON.stringify({ return: this.#do(execute, given), id })}\r\n`);
+        }
+      });
+    });
+    await new Promise<void>((resolve) => this.server?.listen(path, resolve));
+  }
+
+  #do(command: string, given: Given): unknown {
+    switch (command) {
+      case "query-status":
+        return { status: "running", running: true };
+      case "query-migrate":
+        return this.migration;
+      case "query-migrate-capabilities":
+        return Object.entries(this.capabilities).map(([capability, state]) => ({ capability, state }));
+      case "query-migrate-parameters":
+        return this.parameters;
+      case "query-memory-size-summary":
+        return { "base-memory": 1 << 29 };
+      case "migrate-set-capabilities":
+        for (const { capability, state } of given.capabilities ?? []) this.capabilities[capability] = state;
+        return {};
+      case "migrate-set-parameters":
+        Object.assign(this.parameters, given);
+        if (given["downtime-limit"] !== undefined) this.limits.push(given["downtime-limit"]);
+        return {};
+      case "migrate":
+        this.sockets.push(createConnection(`${given.uri}`.slice("unix:".length)).on("error", () => {}));
+        return {};
+      default:
+        return {};
+    }
+  }
+
+  /** What query-migrate says from now on. */
+  iterate(iteration: number, remainingBytes: number, mbps = 80): void {
+    const zeros = { transferred: 0, total: 0, duplicate: 0, normal: 0, "normal-bytes": 0 };
+    const others = { "dirty-pages-rate": 0, "page-size": 4096, "multifd-bytes": 0, "pages-per-second": 0 };
+    this.migration = {
+      status: "active",
+      ram: {
+        ...{ ...zeros, ...others, "postcopy-requests": 0 },
+        ...{ remaining: remainingBytes, mbps, "dirty-sync-count": iteration + 1 },
+      },
+    };
+  }
+}
+
+let folder: string;
+let monitor: Monitor;
+let notices: string[];
+const vms: QemuOutgoing[] = [];
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "deltavee-outgoing-"));
+  monitor = new Monitor();
+  notices = [];
+});
+
+afterEach(async () => {
+  for (const vm of vms.splice(0)) await vm.close();
+  for (const socket of monitor.sockets) socket.destroy();
+  await new Promise((resolve) => monitor.server?.close(resolve));
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function open(): Promise<QemuOutgoing> {
+  const path = join(folder, "qmp.sock");
+  await monitor.listen(path);
+  const vm = await QemuOutgoing.open({ kind: "unix", path }, { notice: (text) => notices.push(text) });
+  vms.push(vm);
+  return vm;
+}
+
+async function begin(): Promise<QemuOutgoing> {
+  const vm = await open();
+  (await vm.begin()).listen({ data() {}, drained() {}, ended() {}, failed() {} });
+  return vm;
+}
+
+describe("a QEMU that can be told its bandwidth", () => {
+  test("stops the guest at so many bytes exactly, and cannot before anybody has looked", async () => {
+    const vm = await begin();
+    expect(vm.switchoverControl).toBe("ack");
+    expect(monitor.capabilities).toMatchObject({ "switchover-ack": true, "return-path": true });
+    const thresholdBytes = () =>
+      (Number(monitor.parameters["avail-switchover-bandwidth"]) / 1000) *
+      Number(monitor.parameters["downtime-limit"]);
+    // QEMU stops at less than its threshold: with nothing left.
+    expect(thresholdBytes()).toBe(4096);
+    for (const bytes of [4096 * 1000, 4096 * 20, 4096 * 1e6]) {
+      await vm.limitSwitchover(bytes);
+      expect(thresholdBytes()).toBe(bytes);
+    }
+  });
+
+  test("is never given a limit of 0, nor one that it does not take", async () => {
+    const vm = await begin();
+    for (const bytes of [4096 * 50, 0, Number.MAX_SAFE_INTEGER]) await vm.limitSwitchover(bytes);
+    expect(monitor.limits).toEqual([1, 50, 1, 2_000_000]);
+  });
+
+  test("is not told of every little change", async () => {
+    const vm = await begin();
+    for (const pages of [1000, 1040, 960, 1060]) await vm.limitSwitchover(pages * 4096);
+    expect(monitor.limits).toEqual([1, 1000, 1060]);
+  });
+});
+
+describe("a QEMU that measures its bandwidth itself", () => {
+  beforeEach(() => {
+    delete monitor.parameters["avail-switchover-bandwidth"];
+  });
+
+  test("gets its limit as time at the rate that it has measured", async () => {
+    const vm = await begin();
+    await vm.limitSwitchover(1e6);
+    expect(monitor.limits).toEqual([1]);
+    monitor.iterate(1, 0);
+    await vm.status();
+    // 80 Mbit/s are 10 MB/s.
+    await vm.limitSwitchover(1e6);
+    await vm.limitSwitchover(0);
+    expect(monitor.limits).toEqual([1, 100, 1]);
+    expect(monitor.parameters).not.toHaveProperty("avail-switchover-bandwidth");
+  });
+
+  test("decides by itself where it has no switchover-ack", async () => {
+    delete monitor.capabilities["switchover-ack"];
+    const vm = await begin();
+    expect(vm.switchoverControl).toBe("limit");
+    expect(monitor.capabilities).not.toHaveProperty("switchover-ack");
+  });
+});
+
+test("what is left includes what the guest must have dirtied since QEMU looked", async () => {
+  const vm = await begin();
+  monitor.iterate(0, 64e6);
+  expect(await vm.status()).toMatchObject({ iteration: 0, remainingBytes: 64e6 });
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  monitor.iterate(1, 32e6);
+  await vm.status();
+  monitor.iterate(1, 0);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  expect((await vm.status()).remainingBytes).toBeGreaterThan(1e6);
+});
+
+describe("when it is over", () => {
+  test("QEMU has the settings that it had before, all of them", async () => {
+    monitor.capabilities.xbzrle = true;
+    const before = { ...monitor.capabilities };
+    const vm = await begin();
+    expect(monitor.capabilities.xbzrle).toBe(false);
+    await vm.limitSwitchover(1e9);
+    await vm.cancel();
+    await vm.close();
+    expect(monitor.capabilities).toEqual(before);
+    expect(monitor.parameters).toEqual(DEFAULTS.parameters);
+  });
+
+  test("nothing was changed where no migration has begun", async () => {
+    await (await open()).close();
+    expect(monitor.commands.filter((command) => command.includes("set"))).toEqual([]);
+  });
+});
+
+describe("settings that were there before", () => {
+  test("the operator's own switchover-ack means that the destination's is waited for", async () => {
+    monitor.capabilities["switchover-ack"] = true;
+    const vm = await begin();
+    expect(vm.awaitsDestinationAck).toBe(true);
+    await vm.close();
+    expect(monitor.capabilities["switchover-ack"]).toBe(true);
+  });
+
+  test("what a killed Deltavee has left behind is not taken for the operator's", async () => {
+    // Nothing ends this one: its settings stay.
+    await begin();
+    const [{ capabilities, parameters }, killed] = [monitor, vms.pop()];
+    for (const socket of monitor.sockets) socket.destroy();
+    await new Promise((resolve) => monitor.server?.close(resolve));
+    monitor = new Monitor();
+    Object.assign(monitor, { capabilities, parameters });
+    const vm = await begin();
+    expect(notices.join()).toContain("of a Deltavee that was killed");
+    expect(vm.awaitsDestinationAck).toBe(false);
+    await vm.close();
+    expect(monitor.parameters).toEqual({
+      ...DEFAULTS.parameters,
+      ...{ "max-bandwidth": 128 * 1024 * 1024, "downtime-limit": 300 },
+    });
+    expect(monitor.capabilities).toEqual(DEFAULTS.capabilities);
+    await killed?.close();
+  });
+});
+
+test("a VM that is being migrated already is left alone", async () => {
+  monitor.iterate(1, 0);
+  const error = await open().catch((thrown: unknown) => thrown);
+  expect(error).toBeInstanceOf(DeltaveeError);
+  expect(error).toMatchObject({ code: "HYPERVISOR_FAILED" });
+  expect(monitor.commands.filter((command) => command.includes("set"))).toEqual([]);
+});
