@@ -50,27 +50,41 @@ export function changedBytes(a: usize, b: usize): u64 {
   }
 }
 
-/** Bit j is set when 8-byte word j of the two lines differs. */
+/** Bit j is set when 8-byte word j of the two pairs of lines differs. */
 @inline
-export function changedWords(a: usize, b: usize): u32 {
+export function changedWordsOfTwo(a: usize, b: usize): u32 {
   if (ASC_FEATURE_SIMD) {
-    const equal0 = <u32>i64x2.bitmask(i64x2.eq(v128.load(a), v128.load(b)));
-    const equal1 = <u32>i64x2.bitmask(i64x2.eq(v128.load(a, 16), v128.load(b, 16)));
-    const equal2 = <u32>i64x2.bitmask(i64x2.eq(v128.load(a, 32), v128.load(b, 32)));
-    const equal3 = <u32>i64x2.bitmask(i64x2.eq(v128.load(a, 48), v128.load(b, 48)));
-    return (equal0 | (equal1 << 2) | (equal2 << 4) | (equal3 << 6)) ^ 0xff;
+    // A comparison gives words of 64 equal bits: as lanes of half the size these are narrowed, three times, until
+    // each is a byte.
+    const low = i16x8.narrow_i32x4_s(equalWordsOf32(a, b), equalWordsOf32(a + 32, b + 32));
+    const high = i16x8.narrow_i32x4_s(equalWordsOf32(a + 64, b + 64), equalWordsOf32(a + 96, b + 96));
+    return i8x16.bitmask(i8x16.narrow_i16x8_s(low, high)) ^ 0xffff;
   } else {
-    return (
-      u32(load<u64>(a) != load<u64>(b)) |
-      (u32(load<u64>(a, 8) != load<u64>(b, 8)) << 1) |
-      (u32(load<u64>(a, 16) != load<u64>(b, 16)) << 2) |
-      (u32(load<u64>(a, 24) != load<u64>(b, 24)) << 3) |
-      (u32(load<u64>(a, 32) != load<u64>(b, 32)) << 4) |
-      (u32(load<u64>(a, 40) != load<u64>(b, 40)) << 5) |
-      (u32(load<u64>(a, 48) != load<u64>(b, 48)) << 6) |
-      (u32(load<u64>(a, 56) != load<u64>(b, 56)) << 7)
-    );
+    return changedWords(a, b) | (changedWords(a + LINE_BYTES, b + LINE_BYTES) << 8);
   }
+}
+
+/** A lane of 32 bits, all or none of them set, for each of four 8-byte words. */
+@inline
+function equalWordsOf32(a: usize, b: usize): v128 {
+  return i16x8.narrow_i32x4_s(
+    i64x2.eq(v128.load(a), v128.load(b)),
+    i64x2.eq(v128.load(a, 16), v128.load(b, 16)),
+  );
+}
+
+@inline
+function changedWords(a: usize, b: usize): u32 {
+  return (
+    u32(load<u64>(a) != load<u64>(b)) |
+    (u32(load<u64>(a, 8) != load<u64>(b, 8)) << 1) |
+    (u32(load<u64>(a, 16) != load<u64>(b, 16)) << 2) |
+    (u32(load<u64>(a, 24) != load<u64>(b, 24)) << 3) |
+    (u32(load<u64>(a, 32) != load<u64>(b, 32)) << 4) |
+    (u32(load<u64>(a, 40) != load<u64>(b, 40)) << 5) |
+    (u32(load<u64>(a, 48) != load<u64>(b, 48)) << 6) |
+    (u32(load<u64>(a, 56) != load<u64>(b, 56)) << 7)
+  );
 }
 
 /** Bit i is set when byte i of the word is not zero. */

@@ -1,13 +1,15 @@
 // The word mask (src/codec/FORMAT.md): which lines of a page changed, which 8-byte words of these, and the new
-// words. The encoder branches on lines only; of a changed line every word is stored, and the next one overwrites
+// words. The encoder makes no decisions about words: of a changed line every one is stored, and the next overwrites
 // it when it was not wanted.
 
-import { areLinesEqual, changedWords, copy16, copyLine, LINE_BYTES } from "./lines";
+import { changedWordsOfTwo, copy16, copyLine, LINE_BYTES, nonZeroBytes } from "./lines";
 import { writeLengths, XBZRLE_PAGE_BYTES_MAX } from "./xbzrle";
 
 /** A byte of the line mask stands for eight lines of eight words. */
 const GROUP_BYTES: usize = 512;
 const WORD_BYTES: usize = 8;
+/** As many lines as a 64-bit mask has bits for. */
+const BLOCK_BYTES: usize = 4096;
 const PAGE_BYTES_MAX: usize = 65536;
 const INVALID: i32 = -1;
 const OVERFLOW: i32 = -1;
@@ -25,19 +27,34 @@ export function wordMaskEncode(
   const wordsEnd = words + min(wordsLimitBytes, PAGE_BYTES_MAX - WORD_BYTES);
   let lineMask = masks;
   let wordMask = masks + pageBytes / GROUP_BYTES;
+  // First a word mask for every line, changed or not: without a branch that could be mispredicted, and the memory
+  // is read ahead as fast as it can be. Those that are not 0 are then moved together.
+  const ofAllLines = wordMask;
+  for (let at: usize = 0; at < pageBytes; at += 2 * LINE_BYTES) {
+    store<u16>(ofAllLines + at / LINE_BYTES, <u16>changedWordsOfTwo(oldPage + at, newPage + at));
+  }
   let word = words;
-  for (let group: usize = 0; group < pageBytes; group += GROUP_BYTES) {
-    let changedLines: u32 = 0;
-    for (let line: usize = 0; line < 8; line++) {
-      const oldLine = oldPage + group + line * LINE_BYTES;
-      const newLine = newPage + group + line * LINE_BYTES;
-      if (areLinesEqual(oldLine, newLine)) continue;
-      const changed = changedWords(oldLine, newLine);
-      changedLines |= 1 << <u32>line;
-      store<u8>(wordMask++, <u8>changed);
-      word = storeWords(word, newLine, changed);
+  const blockBytes = min(pageBytes, BLOCK_BYTES);
+  for (let block: usize = 0; block < pageBytes; block += blockBytes) {
+    let changedLines: u64 = 0;
+    for (let group: usize = 0; group < blockBytes; group += GROUP_BYTES) {
+      const inGroup = nonZeroBytes(load<u64>(ofAllLines + (block + group) / LINE_BYTES));
+      changedLines |= inGroup << <u64>(group / LINE_BYTES);
+      store<u8>(lineMask++, <u8>inGroup);
     }
-    store<u8>(lineMask++, <u8>changedLines);
+    while (changedLines != 0) {
+      const line = block / LINE_BYTES + <usize>ctz(changedLines);
+      changedLines &= changedLines - 1;
+      const changed = <u32>load<u8>(ofAllLines + line);
+      store<u8>(wordMask++, <u8>changed);
+      const newLine = newPage + line * LINE_BYTES;
+      if (changed == 0xff) {
+        copyLine(word, newLine);
+        word += LINE_BYTES;
+      } else {
+        word = storeWords(word, newLine, changed);
+      }
+    }
     if (word > wordsEnd) return OVERFLOW;
   }
   if (word == words) return 0;

@@ -10,6 +10,9 @@ export const XBZRLE_PAGE_BYTES_MAX: usize = 16384;
 /** Lengths below this take one byte, others two. */
 const TWO_BYTE_LENGTH_MIN: usize = 0x80;
 
+/** As many lines as a 64-bit mask has bits for. */
+const BLOCK_BYTES: usize = 4096;
+
 const OVERFLOW: i32 = -1;
 
 export function xbzrleEncode(
@@ -28,42 +31,64 @@ export function xbzrleEncode(
   let runStart: usize = 0;
   /** 1 while the run that began at runStart goes on. */
   let open: u64 = 0;
-  /** 1 when the byte before this line changed. */
+  /** 1 when the byte before the line changed. */
   let before: u64 = 0;
+  /** The line after the last one that changed. */
+  let nextLine: usize = 0;
 
-  for (let line: usize = 0; line < pageBytes; line += LINE_BYTES) {
-    let runs: u64 = 0;
-    if (!areLinesEqual(oldPage + line, newPage + line)) {
-      const changed = changedBytes(oldPage + line, newPage + line);
-      // A single unchanged byte between changed ones joins them. The byte after the line is only looked at when
-      // it matters: when the line ends in a changed and an unchanged byte.
-      let after: u64 = 0;
-      if (changed >> 62 == 1 && line + LINE_BYTES < pageBytes) {
-        after = u64(load<u8>(oldPage + line + LINE_BYTES) != load<u8>(newPage + line + LINE_BYTES));
-      }
-      runs = changed | (((changed << 1) | before) & ((changed >> 1) | (after << 63)));
-      before = changed >> 63;
-    } else {
-      before = 0;
+  const blockBytes = min(pageBytes, BLOCK_BYTES);
+  for (let block: usize = 0; block < pageBytes; block += blockBytes) {
+    // First which lines changed: without a branch that could be mispredicted, and the memory is read ahead as fast
+    // as it can be.
+    let changedLines: u64 = 0;
+    for (let line = block; line < block + blockBytes; line += LINE_BYTES) {
+      changedLines = (changedLines >> 1) | (u64(!areLinesEqual(oldPage + line, newPage + line)) << 63);
     }
-    let ends = runs ^ ((runs << 1) | open);
-    while (ends != 0) {
-      if (open == 0) {
-        runStart = line + <usize>ctz(ends);
-        open = 1;
-        ends &= ends - 1;
-        if (ends == 0) break;
+    changedLines >>= <u64>(64 - blockBytes / LINE_BYTES);
+
+    while (changedLines != 0) {
+      const line = block + <usize>ctz(changedLines) * LINE_BYTES;
+      changedLines &= changedLines - 1;
+      if (line != nextLine) {
+        // Between them are lines that did not change.
+        if (open != 0) {
+          at = writeRun(at, outEnd, runStart - covered, newPage + runStart, nextLine - runStart);
+          if (at == 0) return OVERFLOW;
+          covered = nextLine;
+          open = 0;
+        }
+        before = 0;
       }
-      const runEnd = line + <usize>ctz(ends);
-      ends &= ends - 1;
-      open = 0;
-      at = writeRun(at, outEnd, runStart - covered, newPage + runStart, runEnd - runStart);
-      if (at == 0) return OVERFLOW;
-      covered = runEnd;
+      nextLine = line + LINE_BYTES;
+
+      const changed = changedBytes(oldPage + line, newPage + line);
+      // A single unchanged byte between changed ones joins them. The byte after the line is only looked at when it
+      // matters: when the line ends in a changed and an unchanged byte.
+      let after: u64 = 0;
+      if (changed >> 62 == 1 && nextLine < pageBytes) {
+        after = u64(load<u8>(oldPage + nextLine) != load<u8>(newPage + nextLine));
+      }
+      const runs = changed | (((changed << 1) | before) & ((changed >> 1) | (after << 63)));
+      before = changed >> 63;
+      let ends = runs ^ ((runs << 1) | open);
+      while (ends != 0) {
+        if (open == 0) {
+          runStart = line + <usize>ctz(ends);
+          open = 1;
+          ends &= ends - 1;
+          if (ends == 0) break;
+        }
+        const runEnd = line + <usize>ctz(ends);
+        ends &= ends - 1;
+        open = 0;
+        at = writeRun(at, outEnd, runStart - covered, newPage + runStart, runEnd - runStart);
+        if (at == 0) return OVERFLOW;
+        covered = runEnd;
+      }
     }
   }
   if (open != 0) {
-    at = writeRun(at, outEnd, runStart - covered, newPage + runStart, pageBytes - runStart);
+    at = writeRun(at, outEnd, runStart - covered, newPage + runStart, nextLine - runStart);
     if (at == 0) return OVERFLOW;
   }
   return <i32>(at - out);

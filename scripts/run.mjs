@@ -37,6 +37,8 @@ const tasks = {
   bench: () => bench("main"),
   /** The migration path against QEMU's own methods, over one link in one run (needs root: test hosts). */
   "bench:peers": () => bench("peers"),
+  /** The kernels against a plain JavaScript loop, on synthetic pages. */
+  "bench:kernels": () => bench("kernels"),
   setup: () => console.log("deltavee: ready"),
 };
 

@@ -192,7 +192,7 @@ describe.each(arenas)("the $variant kernel", ({ arena }) => {
     fc.assert(
       fc.property(content, (source) => {
         const block = compress(arena, source, worstBytes(source.length))!;
-        expect(compress(arena, source, block.length)).toEqual(block);
+        expectSameBytes(compress(arena, source, block.length)!, block);
         expect(compress(arena, source, block.length - 1)).toBeUndefined();
       }),
       { numRuns: 150 },
@@ -204,7 +204,7 @@ describe.each(arenas)("the $variant kernel", ({ arena }) => {
       fc.property(content, (source) => {
         const [first] = arenas;
         const limit = worstBytes(source.length);
-        expect(compress(arena, source, limit)).toEqual(compress(first!.arena, source, limit));
+        expectSameBytes(compress(arena, source, limit)!, compress(first!.arena, source, limit)!);
       }),
       { numRuns: 100 },
     );

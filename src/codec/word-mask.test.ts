@@ -198,7 +198,9 @@ describe.each(KERNEL_VARIANTS)("the %s kernel", (variant) => {
         const expected = wordMaskEncode(pair.oldPage, pair.newPage);
         fc.pre(expected !== undefined);
         const wordBytes = (expected as WordMask).words.length;
-        expect(encode(pair, wordBytes)).toEqual(expected);
+        const fitting = encode(pair, wordBytes) as WordMask;
+        expectSameBytes(fitting.masks, (expected as WordMask).masks);
+        expectSameBytes(fitting.words, (expected as WordMask).words);
         expect(encode(pair, wordBytes - 1)).toBe(-1);
         expect(encode(pair, 0)).toBe(-1);
       }),

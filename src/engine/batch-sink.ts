@@ -247,14 +247,18 @@ export class BatchSink implements PageSink {
   }
 
   zeroPage(blockIndex: number, pageIndex: number): void {
-    if (this.#streaming) this.#record(blockIndex).zeroPage(blockIndex, pageIndex);
-    else this.#entry(blockIndex, pageIndex, ENTRY_ZERO);
+    if (this.#streaming) {
+      this.#record(blockIndex).zeroPage(blockIndex, pageIndex);
+      return;
+    }
+    this.#makeRoom();
+    this.#entry(blockIndex, pageIndex, ENTRY_ZERO);
   }
 
   wholePage(blockIndex: number, pageIndex: number, address: number, slot: number): boolean {
     if (this.#streaming) {
-      const home = this.#memory.bytes(address, this.#pageBytes);
-      this.#record(blockIndex).page(blockIndex, pageIndex, home, 0);
+      const at = this.#record(blockIndex).pageSpace(blockIndex, pageIndex);
+      this.#kernel.copy(this.#coder.slots[this.#current]!.rawAddress + at, address, this.#pageBytes);
       return false;
     }
     this.#makeRoom();
@@ -380,9 +384,8 @@ export class BatchSink implements PageSink {
     header.addressBytes = 0;
   }
 
-  /** An entry's kind, address and slot; its content is in place. */
+  /** An entry's kind, address and slot; #makeRoom was called for it, and its content is in place. */
   #entry(blockIndex: number, pageIndex: number, kind: number, slot = NO_SLOT): void {
-    this.#makeRoom();
     const header = this.#header;
     this.#bytes[this.#kindsAt + header.entryCount++] = kind;
     const otherBlock = blockIndex !== this.#lastBlock;

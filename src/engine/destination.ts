@@ -76,6 +76,7 @@ export class DestinationEngine {
   readonly #regions: RegionPool;
   /** Decoded, in order; the first one may be half expanded. */
   readonly #arrived: Arrived[] = [];
+  #isDelivering = false;
   #slotForNext: number;
   #hypervisorIsBehind = false;
   #codedBytes = 0;
@@ -230,10 +231,15 @@ export class DestinationEngine {
 
   /** Gives what has arrived to the hypervisor, in order, as far as there are regions for it. */
   #deliver(): void {
+    // A slot that is given back lets the next frame in, which must not begin this anew in the middle of it.
+    if (this.#isDelivering) return;
+    this.#isDelivering = true;
     try {
       while (this.#arrived.length > 0 && !this.#over && this.#deliverFirst()) this.#arrived.shift();
     } catch (thrown) {
       void this.#fail(toError(thrown), true);
+    } finally {
+      this.#isDelivering = false;
     }
   }
 

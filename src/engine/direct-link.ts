@@ -125,6 +125,9 @@ export class DirectLink implements SourceLink {
     this.#expectAnswer();
   }
 
+  /** Nothing to be spared here: records are not coded any further. */
+  bypass(): void {}
+
   destroy(): void {
     this.#stopWatching();
     this.#channel.destroy();

@@ -51,53 +51,98 @@ export type BatchClass = "pages" | "deltas";
 /** Before anything was coded: about what zstd 1 does with pages of text on a machine of today. */
 const COST_MS_PER_BYTE_INITIAL = 1000 / 300e6;
 const SIZE_SHARE_INITIAL = 0.5;
-/** Weight of the newest batch in what is known of its method. */
-const NEWEST_WEIGHT = 0.15;
+/** What a guess counts for beside what was measured, in raw bytes. */
+const GUESS_BYTES = 128 * 1024;
+/** What was measured counts for this much less with every batch of its class, whichever method that used. */
+const KEPT_SHARE = 0.97;
+/** Smaller batches say more about what a batch costs at all than about its bytes. */
+const OBSERVED_BYTES_MIN = 8 * 1024;
 /** Encoders are to be busy for at most this share of the time: the rest is for bursts. */
 const ENCODER_SHARE_MAX = 0.6;
 /** Coding one batch may delay what is behind it by no more than the window allows for queueing. */
 const BATCH_MS_MAX = 20;
 /** Another method must be better by this much. */
-const GAIN_MIN = 1.03;
+const GAIN_MIN = 1.02;
 /** A method is left for a cheaper one at once, for a dearer one only after so many batches. */
-const SETTLE_BATCHES = 8;
+const SETTLE_BATCHES = 4;
+/** A method that was left for a cheaper one is tried again after so many batches, each time after twice as many. */
+const RETRY_BATCHES = 32;
+const RETRY_BATCHES_MAX = 4096;
 /** Bytes that look more random than this (kernel.sampledEntropy) are left alone. */
 const RANDOM_MIN = 250;
 
-interface Known {
-  batches: number;
-  costMsPerByte: number;
-  sizeShare: number;
+/** Sums over the batches of late, the older the less. */
+class Measured {
+  rawBytes = 0;
+  codedBytes = 0;
+  encodeMs = 0;
+
+  add(rawBytes: number, codedBytes: number, encodeMs: number): void {
+    this.rawBytes += rawBytes;
+    this.codedBytes += codedBytes;
+    this.encodeMs += encodeMs;
+  }
+
+  age(): void {
+    this.rawBytes *= KEPT_SHARE;
+    this.codedBytes *= KEPT_SHARE;
+    this.encodeMs *= KEPT_SHARE;
+  }
 }
 
 class ClassKnowledge {
   index = REFERENCE;
   sinceChange = 0;
-  readonly known: Known[] = METHODS.map(() => ({ batches: 0, costMsPerByte: 0, sizeShare: 1 }));
-  /** zstd 1's, as far as can be told from whatever was used. */
-  costMsPerByte = COST_MS_PER_BYTE_INITIAL;
-  sizeShare = SIZE_SHARE_INITIAL;
+  /** Count of batches, and by method: from which on it may be chosen again, and how long that was last time. */
+  batches = 0;
+  readonly notBefore = METHODS.map(() => 0);
+  readonly #waited = METHODS.map(() => 0);
+  readonly #methods = METHODS.map(() => new Measured());
+  /** Everything, as zstd 1 would have done it: what guesses about other methods are made from. */
+  readonly #asReference = new Measured();
 
-  estimate(index: number): { costMsPerByte: number; sizeShare: number } {
+  costMsPerByte(index: number): number {
     const method = METHODS[index]!;
-    if (method.codecId === ENTROPY_NONE) return { costMsPerByte: 0, sizeShare: 1 };
-    const known = this.known[index]!;
-    if (known.batches > 0) return known;
-    return {
-      costMsPerByte: this.costMsPerByte * method.costRatio,
-      sizeShare: Math.min(1, this.sizeShare * method.sizeRatio),
-    };
+    if (method.codecId === ENTROPY_NONE) return 0;
+    const all = this.#asReference;
+    const guess =
+      ((all.encodeMs + COST_MS_PER_BYTE_INITIAL * GUESS_BYTES) / (all.rawBytes + GUESS_BYTES)) *
+      method.costRatio;
+    const { encodeMs, rawBytes } = this.#methods[index]!;
+    return (encodeMs + guess * GUESS_BYTES) / (rawBytes + GUESS_BYTES);
   }
 
-  observe(index: number, costMsPerByte: number, sizeShare: number): void {
+  /** Coded bytes per raw byte. */
+  sizeShare(index: number): number {
     const method = METHODS[index]!;
-    const known = this.known[index]!;
-    const weight = known.batches === 0 ? 1 : NEWEST_WEIGHT;
-    known.costMsPerByte += (costMsPerByte - known.costMsPerByte) * weight;
-    known.sizeShare += (sizeShare - known.sizeShare) * weight;
-    known.batches++;
-    this.costMsPerByte += (costMsPerByte / method.costRatio - this.costMsPerByte) * NEWEST_WEIGHT;
-    this.sizeShare += (Math.min(1, sizeShare / method.sizeRatio) - this.sizeShare) * NEWEST_WEIGHT;
+    if (method.codecId === ENTROPY_NONE) return 1;
+    const all = this.#asReference;
+    const guess =
+      ((all.codedBytes + SIZE_SHARE_INITIAL * GUESS_BYTES) / (all.rawBytes + GUESS_BYTES)) * method.sizeRatio;
+    const { codedBytes, rawBytes } = this.#methods[index]!;
+    return Math.min(1, (codedBytes + guess * GUESS_BYTES) / (rawBytes + GUESS_BYTES));
+  }
+
+  observe(index: number, rawBytes: number, codedBytes: number, encodeMs: number): void {
+    const { costRatio, sizeRatio } = METHODS[index]!;
+    for (const measured of this.#methods) measured.age();
+    this.#asReference.age();
+    this.#methods[index]!.add(rawBytes, codedBytes, encodeMs);
+    this.#asReference.add(rawBytes, Math.min(rawBytes, codedBytes / sizeRatio), encodeMs / costRatio);
+    this.sinceChange++;
+    this.batches++;
+  }
+
+  moveTo(index: number): void {
+    if (index < this.index) {
+      // All between the two were passed on the way up: they are no better now.
+      for (let left = index + 1; left <= this.index; left++) {
+        this.#waited[left] = Math.min(RETRY_BATCHES_MAX, Math.max(RETRY_BATCHES, 2 * this.#waited[left]!));
+        this.notBefore[left] = this.batches + this.#waited[left]!;
+      }
+    }
+    this.index = index;
+    this.sinceChange = 0;
   }
 }
 
@@ -106,6 +151,8 @@ export interface EntropyMethod {
   readonly codecId: EntropyCodecId;
   readonly level: number;
 }
+
+export const NO_ENTROPY: EntropyMethod = METHODS[0]!;
 
 export class EntropyChoice {
   readonly #encoders: number;
@@ -144,11 +191,10 @@ export class EntropyChoice {
     linkBytesPerSecond: number,
   ): EntropyMethod {
     if (randomness !== undefined && randomness >= RANDOM_MIN && this.#isAllowed[0]) {
-      if (!this.#leavesAlone) this.#decided("none", "these pages look random: coding would gain nothing");
+      if (!this.#leavesAlone) this.#decided("none", "pages look random here and there: those are left alone");
       this.#leavesAlone = true;
-      return METHODS[0]!;
+      return NO_ENTROPY;
     }
-    if (batchClass === "pages") this.#leavesAlone = false;
     const knowledge = this.#classes[batchClass];
     if (linkBytesPerSecond > 0) this.#reconsider(batchClass, knowledge, rawBytes, linkBytesPerSecond);
     return METHODS[knowledge.index]!;
@@ -163,19 +209,16 @@ export class EntropyChoice {
     encodeMs: number,
   ): void {
     const index = METHODS.findIndex((method) => method.name === name);
-    if (METHODS[index]!.codecId === ENTROPY_NONE) return;
-    const knowledge = this.#classes[batchClass];
-    knowledge.observe(index, encodeMs / rawBytes, codedBytes / rawBytes);
-    knowledge.sinceChange++;
+    if (METHODS[index]!.codecId === ENTROPY_NONE || rawBytes < OBSERVED_BYTES_MIN) return;
+    this.#classes[batchClass].observe(index, rawBytes, codedBytes, encodeMs);
   }
 
-  /** Guest bytes (as raw bytes) per second with this method. */
+  /** Raw bytes per second with this method. */
   #rate(knowledge: ClassKnowledge, index: number, linkBytesPerSecond: number): number {
-    const { costMsPerByte, sizeShare } = knowledge.estimate(index);
-    const byLink = linkBytesPerSecond / sizeShare;
+    const costMsPerByte = knowledge.costMsPerByte(index);
+    const byLink = linkBytesPerSecond / knowledge.sizeShare(index);
     if (costMsPerByte === 0) return byLink;
-    const byEncoders = (ENCODER_SHARE_MAX * this.#encoders * 1000) / costMsPerByte;
-    return Math.min(byLink, byEncoders);
+    return Math.min(byLink, (ENCODER_SHARE_MAX * this.#encoders * 1000) / costMsPerByte);
   }
 
   #reconsider(
@@ -190,22 +233,20 @@ export class EntropyChoice {
     // One step up at most: what is known of the dearer ones is the less certain the further they are away.
     const last = knowledge.sinceChange < SETTLE_BATCHES ? knowledge.index : knowledge.index + 1;
     for (let index = 0; index <= last && index < METHODS.length; index++) {
-      if (!this.#isAllowed[index]) continue;
-      const { costMsPerByte } = knowledge.estimate(index);
-      if (index > 0 && costMsPerByte * rawBytes > BATCH_MS_MAX && index > REFERENCE) continue;
+      if (!this.#isAllowed[index] || knowledge.batches < knowledge.notBefore[index]!) continue;
+      if (index > REFERENCE && knowledge.costMsPerByte(index) * rawBytes > BATCH_MS_MAX) continue;
       const rate = this.#rate(knowledge, index, linkBytesPerSecond);
       if (rate > bestRate * (index === knowledge.index ? 1 : GAIN_MIN)) {
         best = index;
         bestRate = rate;
       }
     }
-    const tooLong = knowledge.estimate(knowledge.index).costMsPerByte * rawBytes > BATCH_MS_MAX;
+    const tooLong = knowledge.costMsPerByte(knowledge.index) * rawBytes > BATCH_MS_MAX;
     if (best === knowledge.index && tooLong && knowledge.index > REFERENCE && this.#isAllowed[best - 1])
       best = knowledge.index - 1;
     if (best === knowledge.index) return;
     const before = METHODS[knowledge.index]!.name;
-    knowledge.index = best;
-    knowledge.sinceChange = 0;
+    knowledge.moveTo(best);
     this.#decided(
       METHODS[best]!.name,
       `${batchClass}: ${formatBytesPerSecond(bestRate)} of memory expected, ${formatBytesPerSecond(presentRate)} ` +

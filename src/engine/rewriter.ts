@@ -59,6 +59,8 @@ export class StreamRewriter implements StreamHandler {
   #zeroAddress = 0;
   #baselineAddress = 0;
   #decodedAddress = 0;
+  #bypasses = false;
+  #bypassWanted = false;
   #decoded: Uint8Array = new Uint8Array(0);
   #sectionId: number | undefined;
   /** Last page record of the source: what a CONTINUE record of its own would refer to. */
@@ -75,6 +77,14 @@ export class StreamRewriter implements StreamHandler {
 
   get isFull(): boolean {
     return this.#sink.isFull;
+  }
+
+  /**
+   * From the next section on: whether pages are carried on as they are, without a look at them. The cache forgets
+   * what comes by meanwhile.
+   */
+  bypass(wanted: boolean): void {
+    this.#bypassWanted = wanted;
   }
 
   get cache(): PageCache | undefined {
@@ -98,8 +108,10 @@ export class StreamRewriter implements StreamHandler {
 
   ramSection(sectionType: number, sectionId: number): void {
     this.#sectionId = sectionId;
+    this.#bypasses = this.#bypassWanted;
     if (sectionType === SectionType.START) this.#sink.ramStarted(sectionId);
     else this.#sink.ramSection(sectionType, sectionId);
+    if (this.#bypasses && sectionType === SectionType.PART) this.#sink.asStream();
   }
 
   ramSectionEnd(): void {
@@ -170,6 +182,11 @@ export class StreamRewriter implements StreamHandler {
   #page(blockIndex: number, pageIndex: number, address: number): void {
     this.#remember(blockIndex, pageIndex);
     const cache = this.#cache;
+    if (this.#bypasses) {
+      cache?.forget(blockIndex, pageIndex);
+      this.#countWhole("rawPages", this.#sink.wholePage(blockIndex, pageIndex, address, NO_SLOT));
+      return;
+    }
     if (cache === undefined) {
       this.#countWhole("rawPages", this.#sink.wholePage(blockIndex, pageIndex, address, NO_SLOT));
       return;

@@ -36,5 +36,7 @@ export interface SourceLink {
   flush(idle: boolean): void;
   /** The vCPUs have stopped: all that is left must cross anyway, and waiting would only add downtime. */
   liftWindow(): void;
+  /** Whether what comes from here on is to be sent as it is, without coding. */
+  bypass(wanted: boolean): void;
   destroy(): void;
 }

@@ -21,6 +21,7 @@ import {
 } from "../stream/return-path.ts";
 import type { Hello } from "../wire/bodies.ts";
 import { BatchSink, type PageCoding } from "./batch-sink.ts";
+import { BypassJudge } from "./bypass.ts";
 import { ContentWindow } from "./content-window.ts";
 import { DirectLink } from "./direct-link.ts";
 import { Handover } from "./handover.ts";
@@ -100,6 +101,9 @@ export class SourceEngine {
   /** Time that handing over has taken, our work on it included, and from when on the next may come. */
   #handoverMs = 0;
   #handoverFromMs = 0;
+  /** Of that, the work. */
+  #busyMs = 0;
+  readonly #bypassJudge: BypassJudge | undefined;
   readonly #input: InputBuffer;
   /** What a channel of its own bytes has brought and the input had no room for; valid until it is resumed. */
   #rest: Uint8Array | undefined;
@@ -140,6 +144,10 @@ export class SourceEngine {
     });
     const { memory, kernel, cacheFactory } = options;
     this.#input = new InputBuffer(memory);
+    const decision = (choice: string, reason: string) =>
+      options.record.add({ type: "decision", subject: "method", choice, reason });
+    // Method `standard` does not look at pages anyway.
+    this.#bypassJudge = cacheFactory === undefined ? undefined : new BypassJudge(decision);
     const listener = {
       returnPath: (bytes: Uint8Array) => this.#fromDestination(bytes),
       room: () => this.#pump(),
@@ -168,8 +176,7 @@ export class SourceEngine {
         listener: {
           ...listener,
           welcome: () => this.#begin(),
-          decision: (choice, reason) =>
-            options.record.add({ type: "decision", subject: "method", choice, reason }),
+          decision,
           loaded: () => {
             this.#destinationLoaded = true;
             void this.#commitTunnel();
@@ -292,6 +299,16 @@ export class SourceEngine {
     }
     this.#handoverFromMs = this.#options.clock.nowMs();
     this.#handoverMs += this.#handoverFromMs - startMs;
+    this.#busyMs += this.#handoverFromMs - startMs;
+    this.#considerBypass(this.#handoverFromMs);
+  }
+
+  #considerBypass(nowMs: number): void {
+    if (this.#bypassJudge === undefined || this.#handover.phase !== "iterating") return;
+    const progress = { nowMs, handedOverBytes: this.#handedOverBytes, busyMs: this.#busyMs };
+    const wanted = this.#bypassJudge.judge(progress);
+    this.#rewriter.bypass(wanted);
+    this.#link.bypass(wanted);
   }
 
   #refill(): void {

@@ -38,16 +38,24 @@ export interface SwitchoverDecision {
 
 /** Stopping vCPUs, loading device state and starting again, on any machine we have seen. */
 const FIXED_MS = 10;
-/** Figures are estimates, and the guest dirties pages until the last moment: not all of the goal is planned with. */
+/**
+ * Figures are estimates, and the guest dirties pages until the last moment: more than this share of the goal is
+ * not planned with, as long as less will do.
+ */
 const PLANNED_SHARE = 0.8;
 /** Of the goal. So far down iterating is worth its time: it ends sooner where what is left falls fast. */
 const FIRST_AIM_SHARE = 0.25;
-/** More is allowed step by step while the hypervisor still finds too much: to `PLANNED_SHARE` in three steps. */
+/** More is allowed step by step while the hypervisor still finds too much, to `PLANNED_SHARE` in three steps. */
 const STEP_RATIO = 1.5;
 const STEP_EVERY_MS = 100;
 /**
- * Above the goal in steps this far apart. It had been within reach, so that most likely our figures are wrong;
- * iterating for ever would serve nobody.
+ * None is made while the estimate falls by this share of the time that passes. It falls by all of it when the guest
+ * dirties nothing, by half when it dirties half as fast as its pages are sent.
+ */
+const FALLING_SHARE = 0.5;
+/**
+ * Above that, to the whole goal and beyond it, in steps this far apart. The goal had been within reach, so that
+ * most likely our figures are wrong; iterating for ever would serve nobody.
  */
 const STEP_ABOVE_EVERY_MS = 5000;
 /** This close to what can be reached at all, waiting gains nothing. */
@@ -85,12 +93,14 @@ export function remainingBytesFor(goalMs: number, figures: SwitchoverFigures): n
 /** Asked again and again during iterations after the first. */
 export class SwitchoverJudge {
   readonly #goalMs: number;
-  /** What may be planned with, of the goal. */
+  /** What is planned with, of the goal. */
   readonly #plannedMs: number;
   #released = false;
   /** Once released; changed only in steps that are decisions. */
   #aimMs = 0;
+  /** When the last step was made, or was not worth making, and what was estimated then. */
   #stepMs = 0;
+  #stepEstimateMs = 0;
   #reason = "";
   /** Where the floor was when it began to stand still, and since when. */
   #floorMs = 0;
@@ -106,8 +116,12 @@ export class SwitchoverJudge {
     // The device state and the round trips: no iteration makes those smaller.
     const floorMs = estimateDowntimeMs({ ...figures, remainingBytes: 0, queuedBytes: 0 });
     const floorIsStable = this.#watchFloor(floorMs, nowMs);
-    if (this.#released) this.#step(floorMs, floorIsStable, nowMs);
-    else this.#consider(estimatedMs, floorMs, floorIsStable, nowMs);
+    if (this.#released) this.#step(estimatedMs, floorMs, floorIsStable, nowMs);
+    else {
+      // As long as iterations go on, what is queued does not become less either.
+      const withoutPagesMs = estimateDowntimeMs({ ...figures, remainingBytes: 0 });
+      this.#consider(estimatedMs, withoutPagesMs, floorIsStable, nowMs);
+    }
     const reason =
       `${this.#reason}: ${formatMs(estimatedMs)} estimated, ${formatMs(this.#aimMs)} aimed at, ` +
       `goal ${formatMs(this.#goalMs)}`;
@@ -115,25 +129,25 @@ export class SwitchoverJudge {
   }
 
   /** While the guest is held: whether the goal can be met. */
-  #consider(estimatedMs: number, floorMs: number, floorIsStable: boolean, nowMs: number): void {
-    const reachableMs = floorMs * NEAR_FLOOR_RATIO;
-    this.#aimMs = Math.min(this.#plannedMs, Math.max(this.#goalMs * FIRST_AIM_SHARE, reachableMs));
+  #consider(estimatedMs: number, withoutPagesMs: number, floorIsStable: boolean, nowMs: number): void {
+    const reachableMs = withoutPagesMs * NEAR_FLOOR_RATIO;
+    const aimMs = Math.max(this.#goalMs * FIRST_AIM_SHARE, reachableMs);
+    this.#aimMs = Math.min(aimMs, this.#goalMs);
     this.#stepMs = nowMs;
-    if (floorMs >= this.#plannedMs && estimatedMs <= reachableMs) {
+    this.#stepEstimateMs = estimatedMs;
+    if (estimatedMs <= this.#goalMs) {
+      this.#reason = "downtime within the goal";
+      this.#released = true;
+    } else if (withoutPagesMs >= this.#goalMs && estimatedMs <= reachableMs) {
       this.#reason = "downtime above the goal even with nothing left";
       if (!floorIsStable) return;
       this.#aimMs = reachableMs;
       this.#released = true;
-    } else if (estimatedMs > this.#plannedMs) {
-      this.#reason = "downtime above the goal";
-    } else {
-      this.#reason = "downtime within the goal";
-      this.#released = true;
-    }
+    } else this.#reason = "downtime above the goal";
   }
 
   /** The hypervisor may stop the guest and has not: each time that it looked, too much was left. */
-  #step(floorMs: number, floorIsStable: boolean, nowMs: number): void {
+  #step(estimatedMs: number, floorMs: number, floorIsStable: boolean, nowMs: number): void {
     if (floorMs >= this.#aimMs) {
       // Whatever is left is too much. Believed when it has lasted, and then it is what can be had.
       this.#stepMs = nowMs;
@@ -142,13 +156,18 @@ export class SwitchoverJudge {
       this.#reason = "downtime above the goal even with nothing left";
       return;
     }
-    const within = this.#aimMs < this.#plannedMs;
-    if (nowMs - this.#stepMs < (within ? STEP_EVERY_MS : STEP_ABOVE_EVERY_MS)) return;
+    const fast = this.#aimMs < this.#plannedMs;
+    const sinceMs = nowMs - this.#stepMs;
+    if (sinceMs < (fast ? STEP_EVERY_MS : STEP_ABOVE_EVERY_MS)) return;
+    const fallenMs = this.#stepEstimateMs - estimatedMs;
     this.#stepMs = nowMs;
+    this.#stepEstimateMs = estimatedMs;
+    if (fallenMs >= sinceMs * FALLING_SHARE) return;
     this.#reason = `more left than ${formatMs(this.#aimMs)} allow`;
-    if (!within) this.#reason += `, for ${formatMs(STEP_ABOVE_EVERY_MS)}`;
+    if (!fast) this.#reason += `, for ${formatMs(STEP_ABOVE_EVERY_MS)}`;
     const raisedMs = this.#aimMs * STEP_RATIO;
-    this.#aimMs = within ? Math.min(this.#plannedMs, raisedMs) : raisedMs;
+    if (fast) this.#aimMs = Math.min(this.#plannedMs, raisedMs);
+    else this.#aimMs = this.#aimMs < this.#goalMs ? Math.min(this.#goalMs, raisedMs) : raisedMs;
   }
 
   /** Whether the floor has stood still for long enough to be believed. */

@@ -11,7 +11,7 @@ import type { CommitFrame, DataFrame, Frame, WelcomeFrame } from "../wire/frame.
 import { abortFrame, helloFrame, refusalError } from "../wire/handshake.ts";
 import { PAGES_HEADER_BYTES } from "../wire/page-batch.ts";
 import type { BatchSink, SealedBatch } from "./batch-sink.ts";
-import { type BatchClass, EntropyChoice } from "./entropy-choice.ts";
+import { type BatchClass, EntropyChoice, type EntropyMethod, NO_ENTROPY } from "./entropy-choice.ts";
 import type { Channel } from "./ports.ts";
 import type { LinkFigures, SourceLink, SourceLinkListener } from "./source-link.ts";
 import { TunnelPeer } from "./tunnel-peer.ts";
@@ -66,6 +66,7 @@ export class TunnelLink implements SourceLink {
   #rawBytes = 0;
   #codedBytes = 0;
   #windowLifted = false;
+  #bypasses = false;
   #blocked = false;
   #over = false;
   #lastBatchMs = Number.NEGATIVE_INFINITY;
@@ -149,6 +150,10 @@ export class TunnelLink implements SourceLink {
     this.#windowLifted = true;
   }
 
+  bypass(wanted: boolean): void {
+    this.#bypasses = wanted;
+  }
+
   /** After this the source must never let the guest run again. */
   commit(resume: boolean): void {
     const frame: CommitFrame = { type: "commit", resume };
@@ -197,14 +202,7 @@ export class TunnelLink implements SourceLink {
   #encode(batch: SealedBatch): void {
     const { slot, rawBytes, wholeBytes } = batch;
     const batchClass: BatchClass = wholeBytes >= WHOLE_SHARE_MIN * rawBytes ? "pages" : "deltas";
-    const method = this.#choice.choose(
-      batchClass,
-      rawBytes,
-      wholeBytes >= Math.max(WHOLE_BYTES_MIN, WHOLE_SHARE_MIN * rawBytes)
-        ? this.#randomnessOf(slot, wholeBytes)
-        : undefined,
-      this.#window.linkBytesPerSecond,
-    );
+    const method = this.#bypasses ? NO_ENTROPY : this.#choose(batch, batchClass);
     this.#lastBatchMs = this.#clock.nowMs();
     this.#codingBytes += rawBytes;
     this.#coder.encode(slot, rawBytes, method.codecId, method.level, (result) => {
@@ -220,6 +218,16 @@ export class TunnelLink implements SourceLink {
       this.#codedBytes += codedBytes;
       this.#send(batch, result);
     });
+  }
+
+  #choose({ slot, rawBytes, wholeBytes }: SealedBatch, batchClass: BatchClass): EntropyMethod {
+    const isMostlyPages = wholeBytes >= Math.max(WHOLE_BYTES_MIN, WHOLE_SHARE_MIN * rawBytes);
+    return this.#choice.choose(
+      batchClass,
+      rawBytes,
+      isMostlyPages ? this.#randomnessOf(slot, wholeBytes) : undefined,
+      this.#window.linkBytesPerSecond,
+    );
   }
 
   #randomnessOf(slot: number, wholeBytes: number): number {

@@ -53,8 +53,8 @@ export interface Kernel {
   xbzrleDecode(delta: number, deltaBytes: number, page: number, pageBytes: number): number;
 
   /**
-   * Writes to `masks` which lines and words changed (at most 9 * `pageBytes` / 512 bytes), to `words` the new
-   * words. The caller owns `pageBytes` bytes from `words` on, whatever the limit; those behind the words are
+   * Writes to `masks` which lines and words changed, to `words` the new words. The caller owns 9 * `pageBytes` / 512
+   * bytes from `masks` on and `pageBytes` bytes from `words` on, whatever the limit; what is not used of them is
    * overwritten with anything. All words of a page of 64 KiB always overflow.
    * @returns length of the masks + length of the words * 65536, so `& 0xffff` and `>>> 16`; 0 when the pages are
    *   equal; -1 when the words are longer than `wordsLimitBytes`
@@ -138,7 +138,7 @@ export interface Kernel {
   sampledEntropy(address: number, bytes: number, scratch: number): number;
 }
 
-export const LZ4_TABLE_BYTES = 64 * 1024;
+export const LZ4_TABLE_BYTES = 16 * 1024;
 export const ENTROPY_SCRATCH_BYTES = 1024;
 
 /** A module with one function, which makes a vector: valid only where there is SIMD. */

@@ -142,6 +142,8 @@ export interface ListenOptions {
   allowHalfOpen?: boolean;
   /** Further connections are closed as they come in. Without it there is no limit. */
   connectionsMax?: number;
+  /** Nothing is read from a connection before its socket's resume(). */
+  pauseOnConnect?: boolean;
 }
 
 export interface Listener {
@@ -162,7 +164,11 @@ export async function listen(
 ): Promise<Listener> {
   const name = formatAddress(address);
   const server = net.createServer(
-    { noDelay: address.kind !== "unix", allowHalfOpen: options.allowHalfOpen ?? false },
+    {
+      noDelay: address.kind !== "unix",
+      allowHalfOpen: options.allowHalfOpen ?? false,
+      pauseOnConnect: options.pauseOnConnect ?? false,
+    },
     handlers.onConnection,
   );
   if (options.connectionsMax !== undefined) server.maxConnections = options.connectionsMax;

@@ -1,12 +1,25 @@
 // A connected socket as the engine's Channel. The only place where Node's stream events meet the engine.
+//
+// A listener that has room of its own (`space`) is read into directly. Node offers that only for sockets that it is
+// asked to make (`onread` of net.Socket), so the connection is moved to another Socket object: by its handle, which
+// is not documented. Where that does not work, bytes arrive in buffers of Node's and are copied by the listener.
 
-import type { Socket } from "node:net";
+import { Socket } from "node:net";
 import type { Channel, ChannelListener } from "../engine/ports.ts";
 
+/** What is used of Node's inside: the handle of a socket, and a constructor that takes one. */
+type HandleOwner = { _handle?: { reading?: boolean } | null };
+interface SocketOptionsInside {
+  handle: unknown;
+  allowHalfOpen: boolean;
+  onread: { buffer: () => Uint8Array; callback: (bytes: number, buffer: Uint8Array) => boolean };
+}
+
 export class SocketChannel implements Channel {
-  readonly #socket: Socket;
+  #socket: Socket;
   #listener: ChannelListener | undefined;
   #destroyed = false;
+  #paused = false;
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -16,12 +29,15 @@ export class SocketChannel implements Channel {
 
   listen(listener: ChannelListener): void {
     this.#listener = listener;
+    const space = listener.space?.bind(listener);
+    if (space === undefined || !this.#readInto(space)) {
+      this.#socket.on("data", (bytes) => this.#call((to) => to.data(bytes)));
+    }
     const socket = this.#socket;
-    socket.on("data", (bytes) => this.#call((to) => to.data(bytes)));
     socket.on("drain", () => this.#call((to) => to.drained()));
     socket.on("end", () => this.#call((to) => to.ended()));
     socket.on("error", (error) => this.#call((to) => to.failed(error)));
-    socket.resume();
+    if (!this.#paused) socket.resume();
   }
 
   write(bytes: Uint8Array, written?: () => void): boolean {
@@ -33,10 +49,12 @@ export class SocketChannel implements Channel {
   }
 
   pause(): void {
+    this.#paused = true;
     this.#socket.pause();
   }
 
   resume(): void {
+    this.#paused = false;
     if (!this.#destroyed) this.#socket.resume();
   }
 
@@ -53,5 +71,30 @@ export class SocketChannel implements Channel {
 
   #call(tell: (listener: ChannelListener) => void): void {
     if (!this.#destroyed && this.#listener !== undefined) tell(this.#listener);
+  }
+
+  /** Moves the connection to a Socket that reads into the listener's room. False: it could not be, nothing was done. */
+  #readInto(space: () => Uint8Array): boolean {
+    const old = this.#socket;
+    const owner = old as unknown as HandleOwner;
+    const handle = owner._handle;
+    // Bytes that were read already would be lost with the old object.
+    if (handle == null || handle.reading === true || old.readableLength > 0 || old.bytesWritten > 0) return false;
+    const options: SocketOptionsInside = {
+      handle,
+      allowHalfOpen: old.allowHalfOpen,
+      onread: {
+        buffer: space,
+        callback: (bytes, buffer) => {
+          this.#call((to) => to.data(buffer.subarray(0, bytes)));
+          return !this.#paused && !this.#destroyed;
+        },
+      },
+    };
+    owner._handle = null;
+    // The old object has no connection any more; it is not to say that it was closed.
+    old.removeAllListeners();
+    this.#socket = new Socket(options as object);
+    return true;
   }
 }

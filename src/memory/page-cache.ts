@@ -8,26 +8,16 @@
 
 import { assert } from "../base/assert.ts";
 import { KernelMemory } from "../kernel/memory.ts";
-import {
-  directoryBytesPerPage,
-  directoryBytesPerSlot,
-  INDEX_BYTES_PER_PAGE,
-  PAGE_COUNT_MAX,
-  PageDirectory,
-} from "./page-directory.ts";
-import { CLOCK } from "./policy/clock.ts";
+import { bookkeepingBytes, PAGE_COUNT_MAX, PageDirectory, slotsWithin } from "./page-directory.ts";
+import { HISTORY } from "./policy/history.ts";
 import { NO_SLOT, type PolicyKind } from "./policy/policy.ts";
 import type { RamBlock } from "./ram-block.ts";
 
-export { PAGE_ABSENT, PAGE_ZERO } from "./page-directory.ts";
+export { NO_TAG, PAGE_ABSENT, PAGE_ZERO } from "./page-directory.ts";
 
 const SLAB_BYTES = 4 * 1024 * 1024;
 /** Of the home memory, left to whatever else the migration allocates there. */
 const HOME_SPARE_BYTES = 64 * 1024 * 1024;
-
-const TAG_BYTES_PER_SLOT = 4;
-/** Tag of a slot that nobody has set since its page came. */
-export const NO_TAG = -1;
 
 export interface PageCacheOptions {
   /** A power of two. */
@@ -40,7 +30,7 @@ export interface PageCacheOptions {
   limitBytes: number;
   /** The home memory (shard 0); what else is needed there has been allocated. One of its own unless given. */
   memory?: KernelMemory;
-  /** Which pages are held when not all can be. */
+  /** Which pages are held when not all can be. HISTORY unless given. */
   policy?: PolicyKind;
 }
 
@@ -68,7 +58,6 @@ export class PageCache {
 
   /** Made with the first use of a page: from then on the number of slots is fixed. */
   #directory: PageDirectory | undefined;
-  #tags = new Int32Array(0);
 
   /** By shard; 0 is the home memory. */
   readonly #memories: KernelMemory[] = [];
@@ -86,7 +75,7 @@ export class PageCache {
     assert(limitBytes >= 0, "limit of the page cache is not negative");
     this.#pageBytes = pageBytes;
     this.#limitBytes = limitBytes;
-    this.#kind = options.policy ?? CLOCK;
+    this.#kind = options.policy ?? HISTORY;
     this.#slotsPerSlabLog2 = Math.log2(SLAB_BYTES / pageBytes);
     if (options.memory !== undefined) this.#memories.push(options.memory);
   }
@@ -141,11 +130,11 @@ export class PageCache {
 
   /** A number of the caller's about the page in `slot`: NO_TAG after the slot got another page. */
   tagOf(slot: number): number {
-    return this.#tags[slot]!;
+    return this.#directory!.tagOf(slot);
   }
 
   setTag(slot: number, tag: number): void {
-    this.#tags[slot] = tag;
+    this.#directory!.setTag(slot, tag);
   }
 
   /**
@@ -159,7 +148,6 @@ export class PageCache {
     const directory = this.#directory ?? this.#seal();
     const slot = directory.reserve(page);
     if (slot !== NO_SLOT && directory.isNew) {
-      this.#tags[slot] = NO_TAG;
       const slab = slot >>> this.#slotsPerSlabLog2;
       if (this.#slabAddresses[slab] === 0) this.#addSlab(slab, directory.slotCount);
     }
@@ -195,13 +183,12 @@ export class PageCache {
   /** A copy of the counters. */
   get stats(): PageCacheStats {
     const directory = this.#directory;
-    const slotCount = directory?.slotCount ?? 0;
-    const perPage = slotCount === 0 ? INDEX_BYTES_PER_PAGE : directoryBytesPerPage(this.#kind);
+    const bookkeeping = bookkeepingBytes(this.#pageCount, directory?.slotCount ?? 0, this.#kind);
     return {
       hits: directory?.hits ?? 0,
       misses: directory?.misses ?? 0,
       evictions: directory?.evictions ?? 0,
-      usedBytes: Math.ceil(this.#pageCount * perPage + slotCount * this.#bytesPerSlot()) + this.#slabBytes,
+      usedBytes: bookkeeping + this.#slabBytes,
       limitBytes: this.#limitBytes,
     };
   }
@@ -216,18 +203,11 @@ export class PageCache {
     return this.#firstPageOf[blockIndex]! + pageIndex;
   }
 
-  /** Beside its content. */
-  #bytesPerSlot(): number {
-    return directoryBytesPerSlot(this.#kind) + TAG_BYTES_PER_SLOT;
-  }
-
   /** The blocks are known: as many slots as fit into the limit beside what each page costs. */
   #seal(): PageDirectory {
-    const left = Math.max(0, this.#limitBytes - this.#pageCount * directoryBytesPerPage(this.#kind));
-    const slotCount = Math.min(PAGE_COUNT_MAX, Math.floor(left / (this.#pageBytes + this.#bytesPerSlot())));
+    const slotCount = slotsWithin(this.#limitBytes, this.#pageCount, this.#pageBytes, this.#kind);
     const directory = new PageDirectory(this.#pageCount, slotCount, this.#kind);
     const slabCount = Math.ceil(directory.slotCount / (1 << this.#slotsPerSlabLog2));
-    this.#tags = new Int32Array(directory.slotCount);
     this.#slabShards = new Uint16Array(slabCount);
     this.#slabAddresses = new Uint32Array(slabCount);
     this.#slabViews = new Array<Uint8Array>(slabCount).fill(new Uint8Array(0));

@@ -5,14 +5,17 @@
 import { assert } from "../base/assert.ts";
 import { type CachePolicy, NO_SLOT, type PolicyKind } from "./policy/policy.ts";
 
+/** Tag of a slot that nobody has set since its page came. */
+export const NO_TAG = -1;
+
 /** lookup(): what the destination holds is not known. */
 export const PAGE_ABSENT = -1;
 /** lookup(): the destination holds a page of zeros. */
 export const PAGE_ZERO = -2;
 
-export const INDEX_BYTES_PER_PAGE = 4;
-/** Who is in each slot. */
-const OWNER_BYTES_PER_SLOT = 4;
+const INDEX_BYTES_PER_PAGE = 4;
+/** Who is in each slot, and its tag. */
+const BYTES_PER_SLOT = 4 + 4;
 
 /** The index is one array: 4 TiB of 4 KiB pages. */
 export const PAGE_COUNT_MAX = 2 ** 30;
@@ -23,14 +26,24 @@ const ENTRY_ABSENT = 0;
 const ENTRY_ZERO = 1;
 const ENTRY_FIRST_SLOT = 2;
 
-/** What a slot costs beside its content. */
-export function directoryBytesPerSlot(kind: PolicyKind): number {
-  return OWNER_BYTES_PER_SLOT + kind.bytesPerSlot;
+/** What all of it costs beside the content; without slots there is only the index. */
+export function bookkeepingBytes(pageCount: number, slotCount: number, kind: PolicyKind): number {
+  const perPage = INDEX_BYTES_PER_PAGE + (slotCount === 0 ? 0 : kind.bytesPerPage);
+  const perSlot = BYTES_PER_SLOT + kind.bytesPerSlot;
+  return Math.ceil(pageCount * perPage + slotCount * perSlot);
 }
 
-/** What a page of guest RAM costs, whether it is cached or not. */
-export function directoryBytesPerPage(kind: PolicyKind): number {
-  return INDEX_BYTES_PER_PAGE + kind.bytesPerPage;
+/** The slots, with their content, that fit into a limit beside what each page of the guest costs. */
+export function slotsWithin(
+  limitBytes: number,
+  pageCount: number,
+  pageBytes: number,
+  kind: PolicyKind,
+): number {
+  const leftBytes = limitBytes - pageCount * (INDEX_BYTES_PER_PAGE + kind.bytesPerPage);
+  const slotCount = Math.floor(leftBytes / (pageBytes + BYTES_PER_SLOT + kind.bytesPerSlot));
+  // More slots than pages would never be used.
+  return Math.max(0, Math.min(pageCount, slotCount));
 }
 
 export class PageDirectory {
@@ -39,6 +52,7 @@ export class PageDirectory {
   readonly #index: Int32Array;
   /** Per slot: its page + 1, or 0. */
   readonly #owner: Int32Array;
+  readonly #tags: Int32Array;
   /** None when there are no slots. */
   readonly #policy: CachePolicy | undefined;
 
@@ -52,10 +66,10 @@ export class PageDirectory {
 
   constructor(pageCount: number, slotCount: number, kind: PolicyKind) {
     assert(pageCount <= PAGE_COUNT_MAX, "pages of the guest are at most PAGE_COUNT_MAX");
-    // More slots than pages would never be used.
-    this.slotCount = Math.min(slotCount, pageCount);
+    this.slotCount = slotCount;
     this.#index = new Int32Array(pageCount);
     this.#owner = new Int32Array(this.slotCount);
+    this.#tags = new Int32Array(this.slotCount);
     this.#policy = this.slotCount === 0 ? undefined : kind.make(this.slotCount, pageCount);
   }
 
@@ -90,8 +104,17 @@ export class PageDirectory {
       this.evictions++;
     }
     this.#owner[slot] = page + 1;
+    this.#tags[slot] = NO_TAG;
     this.#index[page] = slot + ENTRY_FIRST_SLOT;
     return slot;
+  }
+
+  tagOf(slot: number): number {
+    return this.#tags[slot]!;
+  }
+
+  setTag(slot: number, tag: number): void {
+    this.#tags[slot] = tag;
   }
 
   setZero(page: number): void {

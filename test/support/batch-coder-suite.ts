@@ -284,8 +284,12 @@ export function batchCoderSuite(
       fillPayload(raw(slot, SLOT_RAW_BYTES), "mixed", slot + 1);
       coder.encode(slot, SLOT_RAW_BYTES, ENTROPY_ZSTD, 9, () => told++);
     }
-    await coder.close();
+    // Time for workers to end some of them, none for this thread to hear of it.
+    const endMs = performance.now() + 50;
+    while (performance.now() < endMs);
+    const closing = coder.close();
     const toldBefore = told;
+    await closing;
     await new Promise((resolve) => setTimeout(resolve, 50));
     expect(told).toBe(toldBefore);
   });

@@ -8,16 +8,19 @@ import {
   DELTA_WORD_MASK,
   DELTA_XBRLE,
   DELTA_XBZRLE,
+  DELTA_ZSTD_DICTIONARY,
   type DeltaCodec,
   type DeltaCodecId,
 } from "./delta-codec.ts";
 import { WordMaskCodec } from "./word-mask-codec.ts";
+import { zstdDictionaryDelta } from "./zstd-dictionary-delta.ts";
 
 /** As they are called on the command line and in tables. */
 export const DELTA_CODEC_NAMES: Readonly<Record<string, DeltaCodecId>> = {
   "word-mask": DELTA_WORD_MASK,
   xbzrle: DELTA_XBZRLE,
   xbrle: DELTA_XBRLE,
+  "zstd-dictionary": DELTA_ZSTD_DICTIONARY,
 };
 
 /** Everything that is coded must lie in what has been allocated of `memory` before. Undefined: there is none. */
@@ -36,6 +39,8 @@ export function makeDeltaCodec(
       return new CountedCodec(memory, pageBytes, xbzrleDelta(kernel, pageBytes));
     case DELTA_XBRLE:
       return new CountedCodec(memory, pageBytes, xbrleDelta(kernel, pageBytes));
+    case DELTA_ZSTD_DICTIONARY:
+      return new CountedCodec(memory, pageBytes, zstdDictionaryDelta(memory, kernel, pageBytes));
     default:
       return undefined;
   }

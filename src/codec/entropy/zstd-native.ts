@@ -1,4 +1,4 @@
-// zstd of Node itself (node:zlib, since 22.15): about half as fast again as the WebAssembly build. It makes a
+// zstd of Node itself (node:zlib, since 22.15): up to half as fast again as the WebAssembly build. It makes a
 // context and a buffer of its own per call, which node:zlib offers no way around. Frames are the same.
 
 import zlib from "node:zlib";

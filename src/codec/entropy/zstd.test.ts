@@ -88,11 +88,12 @@ describe.each(builds)("the $name build", ({ coder }) => {
     expect(new Set(sizes).size).toBe(sizes.length);
   });
 
-  test("a frame that says it is longer than the batch is refused before anything is written", () => {
+  test("a frame that is longer or shorter than the batch is refused, and nothing is written", () => {
     fillPayload(memory.bytes(raw, 100_000), "text", 8);
     const codedBytes = coder.compress(raw, 100_000, coded, 100_000, 1);
     memory.bytes(back, 100_000).fill(0xa5);
     expect(() => coder.decompress(coded, codedBytes, back, 50_000)).toThrow(ProtocolError);
+    expect(() => coder.decompress(coded, codedBytes, back, 100_001)).toThrow(ProtocolError);
     expect(memory.bytes(back, 100_000).every((byte) => byte === 0xa5)).toBe(true);
   });
 

@@ -292,7 +292,7 @@ export class QemuOutgoing implements OutgoingVm {
           },
           onError: (error) => this.#options.notice(error.message),
         },
-        { connectionsMax: 1 },
+        { connectionsMax: 1, pauseOnConnect: true },
       ).then(
         (listener) => {
           this.#listener = listener;
