@@ -195,7 +195,7 @@ class CodecBench {
     return bytes;
   }
 
-  /** Onto the target again and again: it is the new pages after the first time, XBRLE changes it back and forth. */
+  /** Onto the target again and again: it is the new pages after the first time; what needs the old page makes others of it. */
   #decodeBytesPerSecond(codec: Codec, loaded: LoadedSet): number {
     const starts: number[] = [];
     let at = this.#stored;
@@ -214,7 +214,7 @@ class CodecBench {
 
   entropy(set: PageSet, loaded: LoadedSet): EntropyFigure[] {
     const codecs = codecsOf(this.#memory, this.#kernel, loaded, this.#scratch).filter(
-      ({ isReference }) => !isReference,
+      ({ isCodedAgain }) => isCodedAgain,
     );
     const combinations = codecs.flatMap((codec) =>
       this.#entropies.map((entropy) => {

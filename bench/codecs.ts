@@ -2,6 +2,7 @@
 // one batch of pages the way it would be sent, and takes it apart again.
 
 import { assert } from "../src/base/assert.ts";
+import { ZstdDictionary } from "../src/codec/entropy/zstd-dictionary.ts";
 import { xbzrleDecode, xbzrleEncode } from "../src/codec/xbzrle.ts";
 import type { Kernel } from "../src/kernel/kernel.ts";
 import type { KernelMemory } from "../src/kernel/memory.ts";
@@ -16,6 +17,8 @@ const SLACK_BYTES = 64;
 /** A batch is at most all of its pages whole, with all masks. */
 export const BATCH_BYTES_MAX = BATCH_PAGES * (PAGE_BYTES + MASK_BYTES_MAX) + SLACK_BYTES;
 const OVERFLOW = -1;
+/** As in src/codec/delta/zstd-dictionary-delta.ts. */
+const DICTIONARY_LEVEL = 3;
 
 /** The pages of a set in kernel memory. `target` begins as the old pages: deltas are applied to it. */
 export interface LoadedSet {
@@ -28,8 +31,8 @@ export interface LoadedSet {
 /** One codec on one set. A batch is `count` pages from page `first` on. */
 export interface Codec {
   readonly name: string;
-  /** Is there to be compared with, and not for migrations. */
-  readonly isReference: boolean;
+  /** Makes sense with an entropy coder behind it. */
+  readonly isCodedAgain: boolean;
   /**
    * Lays the batch out at `out`, BATCH_BYTES_MAX long; a delta that would not be smaller than its page is the page
    * itself when `wholePages`, and nothing otherwise. Returns its length.
@@ -76,7 +79,7 @@ export class SetMemory {
 /** Codecs of one delta per page: `deltaBytes` says how long each is, 0 for a page that is whole. */
 abstract class DeltaCodec implements Codec {
   abstract readonly name: string;
-  readonly isReference: boolean = false;
+  readonly isCodedAgain: boolean = true;
   omittedBytes = 0;
   protected readonly kernel: Kernel;
   protected readonly set: LoadedSet;
@@ -154,7 +157,7 @@ class Xbrle extends DeltaCodec {
 /** The readable implementation in TypeScript, src/codec/xbzrle.ts. */
 class XbzrleReference extends DeltaCodec {
   readonly name = "XBZRLE, readable TypeScript";
-  override readonly isReference = true;
+  override readonly isCodedAgain = false;
   readonly #bytes: Uint8Array;
 
   constructor(memory: KernelMemory, kernel: Kernel, set: LoadedSet) {
@@ -182,10 +185,33 @@ class XbzrleReference extends DeltaCodec {
   }
 }
 
+/** zstd with the old page as dictionary: a general binary delta, for the slowest links. */
+class ZstdOfOldPage extends DeltaCodec {
+  readonly name = "zstd, old page as dictionary";
+  override readonly isCodedAgain = false;
+  readonly #zstd: ZstdDictionary;
+
+  constructor(memory: KernelMemory, kernel: Kernel, set: LoadedSet) {
+    super(kernel, set);
+    this.#zstd = new ZstdDictionary(memory, PAGE_BYTES);
+  }
+
+  protected encodePage(page: number, out: number): number {
+    const { oldPages, newPages } = this.set;
+    const offset = page * PAGE_BYTES;
+    const [old, now] = [oldPages + offset, newPages + offset];
+    return this.#zstd.compress(old, PAGE_BYTES, now, PAGE_BYTES, out, PAGE_BYTES - 1, DICTIONARY_LEVEL);
+  }
+
+  protected decodePage(delta: number, deltaBytes: number, target: number): void {
+    this.#zstd.decompress(target, PAGE_BYTES, delta, deltaBytes, target, PAGE_BYTES);
+  }
+}
+
 /** Which words changed, and the new words: not as a difference, which would be harder to make smaller. */
 class WordMask implements Codec {
   readonly name = "word mask";
-  readonly isReference = false;
+  readonly isCodedAgain = true;
   omittedBytes = 0;
   readonly #kernel: Kernel;
   readonly #set: LoadedSet;
@@ -267,6 +293,7 @@ export function codecsOf(memory: KernelMemory, kernel: Kernel, set: LoadedSet, s
     new Xbzrle(kernel, set),
     new WordMask(memory, kernel, set, scratch),
     new Xbrle(kernel, set),
+    new ZstdOfOldPage(memory, kernel, set),
     new XbzrleReference(memory, kernel, set),
   ];
 }

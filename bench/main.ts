@@ -5,6 +5,8 @@ import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs
 import { Argument, Command, CommanderError } from "commander";
 import { toError, UsageError } from "../src/base/errors.ts";
 import { codecSection } from "./codec.ts";
+import { entropySection } from "./entropy.ts";
+import { kernelsSection } from "./kernel-section.ts";
 import { memorySection } from "./memory.ts";
 import { pipelineSection } from "./pipeline.ts";
 import {
@@ -18,7 +20,9 @@ import { replaceSection } from "./section.ts";
 import { streamSection } from "./stream.ts";
 
 const SECTIONS: Readonly<Record<string, (options: SectionOptions) => Promise<SectionResult>>> = {
+  kernels: kernelsSection,
   codec: codecSection,
+  entropy: entropySection,
   stream: streamSection,
   pipeline: pipelineSection,
   memory: memorySection,

@@ -1,11 +1,12 @@
 // Section "pipeline": one migration through the real engines, each in a process of its own, unix socket in and
 // unix socket out. This process plays the hypervisor and the other end of the link, as fast as it is let.
 
-import { createServer, type Socket } from "node:net";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { ENTROPY_NONE } from "../src/codec/entropy/entropy-coder.ts";
+import { ENTROPY_NONE, ENTROPY_ZSTD } from "../src/codec/entropy/entropy-coder.ts";
+import { SocketChannel } from "../src/link/socket-channel.ts";
 import { cpuSeconds, type Subprocess, startProcess, tempFolder } from "../test/support/processes.ts";
 import { PAGE_BYTES } from "./pages/page-set.ts";
 import { pageSets } from "./pages/sets.ts";
@@ -16,37 +17,45 @@ import type { Goal, SectionOptions, SectionResult } from "./report.ts";
 import { median } from "./timing.ts";
 
 const DIRTY_ITERATIONS = 12;
+const ZSTD_FAST_LEVEL = -1;
 const CACHE_BYTES = 1024 ** 3;
 const WRITE_BYTES = 1024 * 1024;
+const READ_BYTES = 1024 * 1024;
 /** When nothing has come out for so long, and nothing is left to put in, all of it has come out. */
 const QUIET_MS = 500;
 const LOOK_EVERY_MS = 20;
 const START_TIMEOUT_MS = 20_000;
+const nothing = (): void => {};
 
-interface Way {
+interface Way extends Pick<EngineTask, "mode" | "standard" | "entropy"> {
   name: string;
-  mode: EngineTask["mode"];
-  bypass: boolean;
-  /** Undefined: what the source likes best. */
-  entropyCodec?: number;
   goalBytesPerSecond?: number;
 }
 
+const CARRIED: Way = { name: "no engine, bytes carried", mode: "none", standard: true };
 const WAYS: readonly Way[] = [
-  { name: "direct (XBZRLE)", mode: "direct", bypass: false },
+  CARRIED,
+  { name: "direct (XBZRLE)", mode: "direct", standard: false },
   {
     name: "tunnel, entropy off",
     mode: "tunnel",
-    bypass: false,
-    entropyCodec: ENTROPY_NONE,
+    standard: false,
+    entropy: { codecId: ENTROPY_NONE, level: 0 },
     goalBytesPerSecond: 1.0e9,
   },
-  { name: "tunnel, entropy coder", mode: "tunnel", bypass: false, goalBytesPerSecond: 0.6e9 },
   {
-    name: "bypass",
+    name: `tunnel, zstd ${ZSTD_FAST_LEVEL}`,
     mode: "tunnel",
-    bypass: true,
-    entropyCodec: ENTROPY_NONE,
+    standard: false,
+    entropy: { codecId: ENTROPY_ZSTD, level: ZSTD_FAST_LEVEL },
+    goalBytesPerSecond: 0.6e9,
+  },
+  { name: "tunnel, as the engine chooses", mode: "tunnel", standard: false },
+  {
+    name: "tunnel, pages as they come",
+    mode: "tunnel",
+    standard: true,
+    entropy: { codecId: ENTROPY_NONE, level: 0 },
     goalBytesPerSecond: 1.5e9,
   },
 ];
@@ -59,6 +68,8 @@ interface PipelineFigure {
   guestBytesPerSecond: number;
   /** Of the engine's process. */
   guestBytesPerCpuSecond: number;
+  /** Against carrying the same bytes without an engine, in the same turns. */
+  ratioToCarrying: number;
   linkBytes: number;
 }
 
@@ -86,6 +97,7 @@ export async function pipelineSection({ turns, rebuildPages }: SectionOptions): 
     }
   }
   const guestBytes = stream.pages * PAGE_BYTES;
+  const carried = runs.get(`${CARRIED.name} source`)!;
   const figures = WAYS.flatMap((way) =>
     (["source", "destination"] as const).flatMap((side): PipelineFigure[] => {
       const all = runs.get(`${way.name} ${side}`);
@@ -98,6 +110,7 @@ export async function pipelineSection({ turns, rebuildPages }: SectionOptions): 
           side,
           guestBytesPerSecond: guestBytes / median(all.map(({ seconds }) => seconds)),
           guestBytesPerCpuSecond: guestBytes / median(all.map(({ engineCpuSeconds }) => engineCpuSeconds)),
+          ratioToCarrying: median(all.map(({ seconds }, turn) => carried[turn]!.seconds / seconds)),
           linkBytes: median(source.map(({ bytesOut }) => bytesOut)),
         },
       ];
@@ -126,11 +139,12 @@ export async function pipelineSection({ turns, rebuildPages }: SectionOptions): 
 
 function tableOf(figures: readonly PipelineFigure[], guestBytes: number): string[][] {
   return [
-    ["way", "side", "GB/s", "GB per CPU s", "link / guest bytes"],
+    ["way", "side", "GB/s", "against no engine", "GB per CPU s", "link / guest bytes"],
     ...figures.map((figure) => [
       figure.way,
       figure.side,
       (figure.guestBytesPerSecond / 1e9).toFixed(2),
+      figure.ratioToCarrying.toFixed(2),
       (figure.guestBytesPerCpuSecond / 1e9).toFixed(2),
       (figure.linkBytes / guestBytes).toFixed(3),
     ]),
@@ -142,7 +156,7 @@ async function sourceRun(stream: GuestStream, way: Way): Promise<{ run: Run; sen
   const kept: Buffer[] = [];
   const keeps = way.mode === "tunnel";
   const run = await withEngine("source", way, async (hypervisor, link) => {
-    const destination = new AcknowledgingDestination((bytes) => link.send(bytes), way.entropyCodec);
+    const destination = new AcknowledgingDestination((bytes) => link.send(bytes));
     link.onData((bytes) => {
       if (keeps) {
         kept.push(Buffer.from(bytes));
@@ -175,22 +189,31 @@ async function destinationRun(sent: Buffer, way: Way): Promise<Run> {
 class End {
   bytesIn = 0;
   lastByteMs = 0;
-  readonly #socket: Promise<Socket>;
-  #listener: (bytes: Buffer) => void = () => {};
-  #connected: Socket | undefined;
+  readonly #channel: Promise<SocketChannel>;
+  readonly #buffer = new Uint8Array(READ_BYTES);
+  #listener: (bytes: Uint8Array) => void = nothing;
+  #drained: () => void = nothing;
+  #connected: SocketChannel | undefined;
 
   constructor(path: string) {
-    this.#socket = new Promise((resolve, reject) => {
+    this.#channel = new Promise((resolve, reject) => {
       const server = createServer((socket) => {
         server.close();
-        this.#connected = socket;
-        socket.on("error", () => {});
-        socket.on("data", (bytes) => {
-          this.bytesIn += bytes.length;
-          this.lastByteMs = performance.now();
-          this.#listener(bytes);
+        const channel = new SocketChannel(socket);
+        this.#connected = channel;
+        channel.listen({
+          // Always the same place: what came is thrown away, or kept as a copy.
+          space: () => this.#buffer,
+          data: (bytes) => {
+            this.bytesIn += bytes.length;
+            this.lastByteMs = performance.now();
+            this.#listener(bytes);
+          },
+          drained: () => this.#drained(),
+          ended: nothing,
+          failed: nothing,
         });
-        resolve(socket);
+        resolve(channel);
       });
       server.on("error", reject);
       server.listen(path);
@@ -199,11 +222,11 @@ class End {
 
   /** Resolves when the engine has connected. */
   async connected(): Promise<this> {
-    await this.#socket;
+    await this.#channel;
     return this;
   }
 
-  onData(listener: (bytes: Buffer) => void): void {
+  onData(listener: (bytes: Uint8Array) => void): void {
     this.#listener = listener;
   }
 
@@ -211,12 +234,14 @@ class End {
     this.#connected!.write(bytes);
   }
 
-  /** Resolves when the operating system has all of it. */
+  /** Resolves when the operating system has nearly all of it. */
   async play(bytes: Buffer): Promise<void> {
-    const socket = await this.#socket;
+    const channel = await this.#channel;
     for (let at = 0; at < bytes.length; at += WRITE_BYTES) {
-      const piece = bytes.subarray(at, at + WRITE_BYTES);
-      if (!socket.write(piece)) await new Promise((resolve) => socket.once("drain", resolve));
+      if (channel.write(bytes.subarray(at, at + WRITE_BYTES))) continue;
+      await new Promise<void>((resolve) => {
+        this.#drained = resolve;
+      });
     }
   }
 
@@ -236,13 +261,14 @@ async function withEngine(side: EngineTask["side"], way: Way, work: Work): Promi
     hypervisorPath,
     linkPath,
     mode: way.mode,
-    bypass: way.bypass,
+    standard: way.standard,
+    ...(way.entropy === undefined ? {} : { entropy: way.entropy }),
     cacheBytes: CACHE_BYTES,
   };
-  const engine = await startProcess(process.execPath, [
-    fileURLToPath(new URL("./pipeline/engine-process.js", import.meta.url)),
-    JSON.stringify(task),
-  ]);
+  const program = fileURLToPath(new URL("./pipeline/engine-process.js", import.meta.url));
+  const engine = await startProcess(process.execPath, [program, JSON.stringify(task)], {
+    onStdout: (decisions) => process.stderr.write(decisions),
+  });
   const ended = engine.exited.then(() => {
     throw new Error(`The ${side} engine ended: ${engine.stderrTail()}`);
   });

@@ -1,7 +1,7 @@
 // The far ends of a tunnel that cost next to nothing, so that what is measured is the engine: a destination that
 // acknowledges DATA unseen, and a source that plays what another one has sent. Frames: src/wire/PROTOCOL.md.
 
-import { assert } from "../../src/base/assert.ts";
+import type { Hello } from "../../src/wire/bodies.ts";
 import { encodeFrame, HEADER_BYTES, HELLO_FIXED_BYTES } from "../../src/wire/frame.ts";
 import { PROTOCOL_VERSION } from "../../src/wire/handshake.ts";
 
@@ -14,10 +14,11 @@ class FrameWalk {
   #payloadLeft = 0;
 
   /** Calls `frame` when the last byte of a frame has passed. */
-  push(bytes: Buffer, frame: (type: number, sequence: number) => void): void {
+  push(bytes: Uint8Array, frame: (type: number, sequence: number) => void): void {
     for (let at = 0; at < bytes.length; ) {
       if (this.#headBytes < HEADER_BYTES) {
-        const taken = bytes.copy(this.#head, this.#headBytes, at, at + HEADER_BYTES - this.#headBytes);
+        const taken = Math.min(HEADER_BYTES - this.#headBytes, bytes.length - at);
+        this.#head.set(bytes.subarray(at, at + taken), this.#headBytes);
         this.#headBytes += taken;
         at += taken;
         if (this.#headBytes < HEADER_BYTES) return;
@@ -37,16 +38,13 @@ class FrameWalk {
 export class AcknowledgingDestination {
   readonly #walk = new FrameWalk();
   readonly #send: (bytes: Uint8Array) => void;
-  readonly #entropyCodec: number | undefined;
   #hello: Buffer | undefined = Buffer.alloc(0);
 
-  /** `entropyCodec`: the one that the source is to use; undefined: all that it offers. */
-  constructor(send: (bytes: Uint8Array) => void, entropyCodec: number | undefined) {
+  constructor(send: (bytes: Uint8Array) => void) {
     this.#send = send;
-    this.#entropyCodec = entropyCodec;
   }
 
-  push(bytes: Buffer): void {
+  push(bytes: Uint8Array): void {
     if (this.#hello !== undefined) this.#hello = Buffer.concat([this.#hello, bytes]);
     let acknowledged = 0;
     this.#walk.push(bytes, (type, sequence) => {
@@ -61,16 +59,11 @@ export class AcknowledgingDestination {
     const hello = this.#hello!;
     this.#hello = undefined;
     const body = hello.subarray(HEADER_BYTES + HELLO_FIXED_BYTES, HEADER_BYTES + hello.readUInt32BE(4));
-    const offered = JSON.parse(body.toString()) as {
-      entropyCodecs: number[];
-      hypervisor: { kind: "qemu"; version: string };
-    };
-    const entropyCodecs = offered.entropyCodecs.filter((id) => id === (this.#entropyCodec ?? id));
-    assert(entropyCodecs.length > 0, `the source offers entropy codec ${this.#entropyCodec}`);
+    const { entropyCodecs, hypervisor } = JSON.parse(body.toString()) as Hello;
     for (const piece of encodeFrame({
       type: "welcome",
       version: PROTOCOL_VERSION,
-      body: { deltavee: "benchmark", entropyCodecs, hypervisor: offered.hypervisor },
+      body: { deltavee: "benchmark", entropyCodecs, hypervisor },
     })) {
       this.#send(piece);
     }
