@@ -7,7 +7,7 @@ import { KernelMemory } from "../kernel/memory.ts";
 import { WorkerBatchCoder } from "../worker/worker-batch-coder.ts";
 
 /** Batches under way at once: enough for every worker to have a next one, while others are with the sockets. */
-const SLOT_COUNT = 10;
+const SLOT_COUNT = 8;
 
 export interface Home {
   readonly memory: KernelMemory;

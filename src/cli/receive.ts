@@ -128,10 +128,14 @@ class Sources {
 
   static async listen(address: Address, notice: (text: string) => void): Promise<Sources> {
     let sources: Sources | undefined;
-    const listener = await listen(address, {
-      onConnection: (socket) => sources?.connected(socket),
-      onError: (error) => notice(error.message),
-    });
+    const listener = await listen(
+      address,
+      {
+        onConnection: (socket) => sources?.connected(socket),
+        onError: (error) => notice(error.message),
+      },
+      { pauseOnConnect: true },
+    );
     sources = new Sources(listener, notice);
     return sources;
   }

@@ -9,6 +9,9 @@ import { abortFrame, refusalFor } from "../wire/handshake.ts";
 import { ProtocolState, type Side, type Stage } from "../wire/protocol-state.ts";
 import type { Channel } from "./ports.ts";
 
+/** What one read may bring. */
+const READ_BYTES_MAX = 256 * 1024;
+
 export interface TunnelPeerListener {
   /** Arrays in the frame are valid during the call; when the call stalls the peer, until `unstall`. */
   frame(frame: Frame): void;
@@ -38,7 +41,10 @@ export class TunnelPeer {
     this.#side = side;
     this.#state = new ProtocolState(side);
     this.#lastSentMs = this.#lastReceivedMs = clock.nowMs();
+    const space = new Uint8Array(READ_BYTES_MAX);
     channel.listen({
+      // All of it has been read by the time of the next one, or the channel is paused.
+      space: () => space,
       data: (bytes) => this.#received(bytes),
       drained: () => listener.drained(),
       ended: () => {

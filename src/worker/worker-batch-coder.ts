@@ -31,10 +31,10 @@ import type { BatchWorkerData, BatchWorkerMessage } from "./batch-worker.ts";
 /**
  * Raw bytes up to which a batch is coded on the calling thread, since the handing over and the waking would cost it
  * as much: 5 to 15 us in quick succession, 40 to 80 us when both threads wake up for it. bench/entropy.ts measures
- * both ways.
+ * both ways. Without coding there is only a checksum to be made, which is never worth it.
  */
 const INLINE_BYTES: Readonly<Record<EntropyCodecId, { encode: number; decode: number }>> = {
-  [ENTROPY_NONE]: { encode: 128 << 10, decode: 128 << 10 },
+  [ENTROPY_NONE]: { encode: SLOT_RAW_BYTES, decode: SLOT_RAW_BYTES },
   [ENTROPY_LZ4]: { encode: 24 << 10, decode: 48 << 10 },
   [ENTROPY_ZSTD]: { encode: 8 << 10, decode: 24 << 10 },
 };
