@@ -1,11 +1,12 @@
 // Section "pipeline": one migration through the real engines, each in a process of its own, unix socket in and
 // unix socket out. This process plays the hypervisor and the other end of the link, as fast as it is let.
 
-import { createServer } from "node:net";
+import type { Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { ENTROPY_NONE, ENTROPY_ZSTD } from "../src/codec/entropy/entropy-coder.ts";
+import { connect, listen } from "../src/link/address.ts";
 import { SocketChannel } from "../src/link/socket-channel.ts";
 import { cpuSeconds, type Subprocess, startProcess, tempFolder } from "../test/support/processes.ts";
 import { PAGE_BYTES } from "./pages/page-set.ts";
@@ -185,6 +186,26 @@ async function destinationRun(sent: Buffer, way: Way): Promise<Run> {
   });
 }
 
+async function acceptOne(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const onConnection = (socket: Socket) => resolve(socket);
+    const options = { connectionsMax: 1, pauseOnConnect: true };
+    listen({ kind: "unix", path }, { onConnection, onError: reject }, options).catch(reject);
+  });
+}
+
+async function connectWhenReady(path: string): Promise<Socket> {
+  const deadlineMs = performance.now() + START_TIMEOUT_MS;
+  for (;;) {
+    try {
+      return await connect({ kind: "unix", path }, START_TIMEOUT_MS);
+    } catch (thrown) {
+      if (performance.now() > deadlineMs) throw thrown;
+    }
+    await sleep(LOOK_EVERY_MS);
+  }
+}
+
 /** One of the engine's two sockets, seen from here. */
 class End {
   bytesIn = 0;
@@ -195,29 +216,26 @@ class End {
   #drained: () => void = nothing;
   #connected: SocketChannel | undefined;
 
-  constructor(path: string) {
-    this.#channel = new Promise((resolve, reject) => {
-      const server = createServer((socket) => {
-        server.close();
-        const channel = new SocketChannel(socket);
-        this.#connected = channel;
-        channel.listen({
-          // Always the same place: what came is thrown away, or kept as a copy.
-          space: () => this.#buffer,
-          data: (bytes) => {
-            this.bytesIn += bytes.length;
-            this.lastByteMs = performance.now();
-            this.#listener(bytes);
-          },
-          drained: () => this.#drained(),
-          ended: nothing,
-          failed: nothing,
-        });
-        resolve(channel);
+  /** The engine listens where it reads its input. */
+  constructor(path: string, isInput: boolean) {
+    this.#channel = (isInput ? connectWhenReady(path) : acceptOne(path)).then((socket) => {
+      const channel = new SocketChannel(socket);
+      this.#connected = channel;
+      channel.listen({
+        // Always the same place: what came is thrown away, or kept as a copy.
+        space: () => this.#buffer,
+        data: (bytes) => {
+          this.bytesIn += bytes.length;
+          this.lastByteMs = performance.now();
+          this.#listener(bytes);
+        },
+        drained: () => this.#drained(),
+        ended: nothing,
+        failed: nothing,
       });
-      server.on("error", reject);
-      server.listen(path);
+      return channel;
     });
+    this.#channel.catch(nothing);
   }
 
   /** Resolves when the engine has connected. */
@@ -255,7 +273,8 @@ type Work = (hypervisor: Promise<End>, link: End) => Promise<{ startMs: number; 
 async function withEngine(side: EngineTask["side"], way: Way, work: Work): Promise<Run> {
   const folder = tempFolder();
   const [hypervisorPath, linkPath] = [join(folder.path, "hypervisor"), join(folder.path, "link")];
-  const [hypervisor, link] = [new End(hypervisorPath), new End(linkPath)];
+  const hypervisor = new End(hypervisorPath, side === "source");
+  const link = new End(linkPath, side === "destination");
   const task: EngineTask = {
     side,
     hypervisorPath,

@@ -3,6 +3,7 @@
 // the stream. Told what to do by a JSON object as its only argument; runs until it is killed.
 
 import { randomBytes } from "node:crypto";
+import type { Socket } from "node:net";
 import { makeBatchCoder, makeHome } from "../../src/cli/engine-parts.ts";
 import { DELTA_WORD_MASK } from "../../src/codec/delta/delta-codec.ts";
 import type { BatchCoder } from "../../src/codec/entropy/batch-coder.ts";
@@ -10,7 +11,7 @@ import { ENTROPY_CODEC_IDS, type EntropyCodecId } from "../../src/codec/entropy/
 import { DestinationEngine } from "../../src/engine/destination.ts";
 import type { Channel, IncomingVm, OutgoingVm } from "../../src/engine/ports.ts";
 import { SourceEngine } from "../../src/engine/source.ts";
-import { connect } from "../../src/link/address.ts";
+import { connect, listen } from "../../src/link/address.ts";
 import { SocketChannel } from "../../src/link/socket-channel.ts";
 import { PageCache } from "../../src/memory/page-cache.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
@@ -18,7 +19,7 @@ import { RunRecord } from "../../src/record/writer.ts";
 
 export interface EngineTask {
   side: "source" | "destination";
-  /** Sockets to connect to: the hypervisor's end of the stream, and the link. */
+  /** The hypervisor's end of the stream, and the link. What the engine reads from it listens on, the other it connects to. */
   hypervisorPath: string;
   linkPath: string;
   /** "none": no engine at all, bytes are carried from one socket to the other. */
@@ -39,6 +40,15 @@ const never = new Promise<never>(() => {});
 const task = JSON.parse(process.argv[2]!) as EngineTask;
 const channelTo = async (path: string): Promise<Channel> =>
   new SocketChannel(await connect({ kind: "unix", path }, CONNECT_TIMEOUT_MS));
+/** As the hypervisor's and the source's connections are accepted: nothing is read before the engine does. */
+const channelFrom = (path: string): Promise<Channel> =>
+  new Promise((resolve, reject) => {
+    const handlers = {
+      onConnection: (socket: Socket) => resolve(new SocketChannel(socket)),
+      onError: reject,
+    };
+    listen({ kind: "unix", path }, handlers, { connectionsMax: 1, pauseOnConnect: true }).catch(reject);
+  });
 if (task.mode === "none") await carry();
 const home = makeHome();
 const record = new RunRecord({ clock: home.clock, listeners: [sayDecision] });
@@ -51,7 +61,7 @@ process.exit(1);
 
 /** What any process between two sockets costs: nothing here can be faster. */
 async function carry(): Promise<never> {
-  const [from, to] = await Promise.all([channelTo(task.hypervisorPath), channelTo(task.linkPath)]);
+  const [from, to] = await Promise.all([channelFrom(task.hypervisorPath), channelTo(task.linkPath)]);
   const nothing = () => {};
   const buffer = Buffer.alloc(CARRY_BYTES);
   let [at, read] = [0, 0];
@@ -85,7 +95,7 @@ async function runSource() {
     awaitsDestinationAck: false,
     wasRunning: true,
     ended: never,
-    begin: () => channelTo(task.hypervisorPath),
+    begin: () => channelFrom(task.hypervisorPath),
     limitSwitchover: async () => {},
     status: async () => ({ iteration: 0 }),
     cancel: async () => {},
@@ -142,7 +152,7 @@ async function runDestination() {
   return new DestinationEngine({
     ...home,
     coder,
-    channel: await channelTo(task.linkPath),
+    channel: await channelFrom(task.linkPath),
     vm,
     own: { deltavee: "benchmark", entropyCodecs: [...ENTROPY_CODEC_IDS], hypervisor: HYPERVISOR },
     record,
