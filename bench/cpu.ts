@@ -10,7 +10,10 @@ export const QEMU_ARGUMENTS = ["-name", "bench,debug-threads=on"] as const;
 const VCPU_THREAD = /^CPU \d+\//;
 const LOOK_EVERY_MS = 100;
 
-/** CPU seconds of a QEMU without its vCPU threads. @throws Error once it has ended */
+/**
+ * CPU seconds of a QEMU without its vCPU threads. What threads have used that ended meanwhile (those of multifd) is
+ * in the process's own figure. @throws Error once it has ended
+ */
 export function qemuCpuSeconds(pid: number): number {
   const tasks = `/proc/${pid}/task`;
   const vcpus = readdirSync(tasks).filter((task) =>

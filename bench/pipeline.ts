@@ -186,11 +186,15 @@ async function destinationRun(sent: Buffer, way: Way): Promise<Run> {
   });
 }
 
-async function acceptOne(path: string): Promise<Socket> {
+function acceptOne(path: string): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const onConnection = (socket: Socket) => resolve(socket);
+    const onConnection = (socket: Socket) => {
+      resolve(socket);
+      void listener.then(({ close }) => close());
+    };
     const options = { connectionsMax: 1, pauseOnConnect: true };
-    listen({ kind: "unix", path }, { onConnection, onError: reject }, options).catch(reject);
+    const listener = listen({ kind: "unix", path }, { onConnection, onError: reject }, options);
+    listener.catch(reject);
   });
 }
 
