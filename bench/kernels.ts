@@ -19,10 +19,13 @@ export interface KernelFigures {
   pageCount: number;
   /** Bytes that an encoder makes of a page, pages that overflow counted whole. */
   bytesPerPage: Record<"xbzrle" | "wordMask" | "xbrle" | "wordMaskLz4", number>;
-  /** Gigabytes of pages per second, of the median round; whatever the kernel reads or writes of them. */
-  gigabytesPerSecond: Record<KernelName, number>;
-  /** Against the faster of the two plain loops, in the same rounds. */
-  ratioToPlainLoop: Record<KernelName, number>;
+  /**
+   * Gigabytes of pages per second, of the median round; whatever the kernel reads or writes of them. Undefined for
+   * a decoder that had nothing to do, since no page had been made smaller.
+   */
+  gigabytesPerSecond: Record<KernelName, number | undefined>;
+  /** Encoders of one page, against the faster of the two plain loops (which encode) in the same rounds. */
+  ratioToPlainLoop: Partial<Record<KernelName, number>>;
 }
 
 /** The JavaScript loops among them: words of 32 bits, and the readable reference. */
@@ -45,6 +48,7 @@ const KERNEL_NAMES = [
   "lz4Compress of pages",
   "sampledEntropy of pages",
 ] as const;
+const ENCODERS: readonly KernelName[] = [...PLAIN_LOOPS, "xbzrleEncode", "wordMaskEncode", "xbrleEncode"];
 export type KernelName = (typeof KERNEL_NAMES)[number];
 
 /** What the tunnel puts into one block. */
@@ -213,7 +217,22 @@ function measureSet({ name, pageBytes, oldPages, newPages }: PageSet, variant: K
   };
 
   const seconds = timeInTurns(runs);
-  const plainSeconds = seconds[PLAIN_LOOPS[0]].map((each, i) => Math.min(each, seconds[PLAIN_LOOPS[1]][i]!));
+  const [first, second] = PLAIN_LOOPS.map((loop) => seconds[loop]);
+  const plainSeconds = first!.map((each, i) => Math.min(each, second![i]!));
+  const smaller = (lengths: Uint32Array) => lengths.filter((value, i) => i % 2 === 1 && value > 0).length;
+  /** Of those that do not work on all pages. */
+  const workedOnBytes: Partial<Record<KernelName, number>> = {
+    xbzrleDecode: smaller(deltas) * pageBytes,
+    xbrleDecode: smaller(xbrleDeltas) * pageBytes,
+    lz4Decompress: Math.min(
+      totalBytes,
+      blocks.filter(([, lengthBytes]) => lengthBytes > 0).length * batchBytes,
+    ),
+  };
+  const rate = (kernelName: KernelName): number | undefined => {
+    const bytes = workedOnBytes[kernelName] ?? totalBytes;
+    return bytes === 0 ? undefined : bytes / median(seconds[kernelName]) / 1e9;
+  };
   return {
     set: name,
     pageCount,
@@ -223,13 +242,15 @@ function measureSet({ name, pageBytes, oldPages, newPages }: PageSet, variant: K
       xbrle: xbrleBytes / pageCount,
       wordMaskLz4: wordMaskLz4Bytes / pageCount,
     },
-    gigabytesPerSecond: mapped(seconds, (each) => totalBytes / median(each) / 1e9),
-    ratioToPlainLoop: mapped(seconds, (each) => median(plainSeconds) / median(each)),
+    gigabytesPerSecond: forAll(rate),
+    ratioToPlainLoop: Object.fromEntries(
+      ENCODERS.map((encoder) => [encoder, median(plainSeconds) / median(seconds[encoder])]),
+    ),
   };
 }
 
 function timeInTurns(runs: Record<KernelName, () => void>): Record<KernelName, number[]> {
-  const seconds = mapped(runs, () => [] as number[]);
+  const seconds = forAll(() => [] as number[]);
   for (let round = -WARM_UP_ROUNDS; round < ROUNDS; round++) {
     for (const name of KERNEL_NAMES) {
       const startMs = performance.now();
@@ -240,8 +261,8 @@ function timeInTurns(runs: Record<KernelName, () => void>): Record<KernelName, n
   return seconds;
 }
 
-function mapped<T, U>(record: Record<KernelName, T>, of: (value: T) => U): Record<KernelName, U> {
-  return Object.fromEntries(KERNEL_NAMES.map((name) => [name, of(record[name])])) as Record<KernelName, U>;
+function forAll<T>(of: (name: KernelName) => T): Record<KernelName, T> {
+  return Object.fromEntries(KERNEL_NAMES.map((name) => [name, of(name)])) as Record<KernelName, T>;
 }
 
 function median(values: readonly number[]): number {
@@ -258,9 +279,10 @@ function print(figures: readonly KernelFigures[]): void {
   for (const name of KERNEL_NAMES) {
     row(
       name,
-      figures.map(
-        (each) => `${each.gigabytesPerSecond[name].toFixed(2)} (${each.ratioToPlainLoop[name].toFixed(1)})`,
-      ),
+      figures.map(({ gigabytesPerSecond, ratioToPlainLoop }) => {
+        const ratio = ratioToPlainLoop[name];
+        return `${gigabytesPerSecond[name]?.toFixed(2) ?? "-"}${ratio === undefined ? "" : ` (${ratio.toFixed(1)})`}`;
+      }),
     );
   }
   for (const format of ["xbzrle", "wordMask", "xbrle", "wordMaskLz4"] as const) {

@@ -1,7 +1,9 @@
 // The XBZRLE kernels against the reference xbzrle.ts: byte for byte, error for error.
 
+import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { formatSection, parseFormatBytes, tableRows } from "../../test/support/format-bytes.ts";
 import { expectSameBytes, KERNEL_VARIANTS, KernelArena } from "../../test/support/kernel-arena.ts";
 import {
   changed,
@@ -13,6 +15,10 @@ import {
 import { XBZRLE_OVERFLOW, XBZRLE_PAGE_BYTES_MAX, xbzrleDecode, xbzrleEncode } from "./xbzrle.ts";
 
 const PAGE_BYTES = [512, 1024, 4096, XBZRLE_PAGE_BYTES_MAX];
+const format = formatSection(readFileSync(new URL("FORMAT.md", import.meta.url), "utf8"), "# XBZRLE");
+const invalidDeltas = tableRows(formatSection(format, "## What is invalid")).map(([text]) =>
+  parseFormatBytes(text!),
+);
 /** What the caller owns beyond the limit. */
 const OUT_SLACK_BYTES = 16;
 
@@ -122,6 +128,13 @@ describe.each(KERNEL_VARIANTS)("the %s kernel", (variant) => {
     expect([...arena.bytes(out, 4)]).toEqual([0xfe, 0x03, 1, newPage[510]]);
   });
 
+  test("refuses what FORMAT.md calls invalid, at the same byte as the reference", () => {
+    expect(invalidDeltas.length).toBeGreaterThanOrEqual(10);
+    for (const delta of invalidDeltas) {
+      expect(expectDecodedAsByReference(delta, noise(4096))).toBeLessThan(0);
+    }
+  });
+
   test("makes of hostile deltas what the reference makes of them, and touches nothing else", () => {
     const seen = { accepted: 0, refused: 0 };
     fc.assert(
@@ -136,7 +149,8 @@ describe.each(KERNEL_VARIANTS)("the %s kernel", (variant) => {
           seen[expectDecodedAsByReference(delta, noise(pageBytes)) >= 0 ? "accepted" : "refused"]++;
         },
       ),
-      { numRuns: 2000 },
+      // Making a delta of thousands of bytes smaller takes minutes and tells little.
+      { numRuns: 2000, endOnFailure: true },
     );
     // Both ways must have been walked for the comparison to mean anything.
     expect(seen.accepted).toBeGreaterThan(50);

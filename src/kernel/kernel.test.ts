@@ -113,6 +113,16 @@ describe.each(KERNEL_VARIANTS)("the %s kernel", (variant) => {
     expect(pages - hashes.size).toBeLessThanOrEqual(1);
   });
 
+  test("changes of two words do not cancel each other, even in their top bits and in one column", () => {
+    const page = noise(4096);
+    for (let distanceBytes = 4; distanceBytes < 4000; distanceBytes += 4) {
+      const after = page.slice();
+      after[3] = after[3]! ^ 0x80;
+      after[3 + distanceBytes] = after[3 + distanceBytes]! ^ 0x80;
+      expect(hash(after)).not.toBe(hash(page));
+    }
+  });
+
   function entropy(content: Uint8Array): number {
     arena.reset();
     const scratch = arena.place(noise(ENTROPY_SCRATCH_BYTES));
@@ -135,6 +145,14 @@ describe.each(KERNEL_VARIANTS)("the %s kernel", (variant) => {
         expect(random).toBeLessThanOrEqual(255);
       }
     }
+  });
+
+  test("the entropy is that of the distribution, whichever values the bytes have", () => {
+    const content = noise(4096).map((byte) => byte & 0x1f);
+    for (const value of [0x20, 0x80, 0xe0]) {
+      expect(entropy(content.map((byte) => byte ^ value))).toBe(entropy(content));
+    }
+    expect(entropy(new Uint8Array(4096).fill(0xff))).toBe(0);
   });
 
   test("the entropy is the same in every build, for any length", () => {

@@ -66,8 +66,7 @@ export class KernelArena {
 
   expectGuards(): void {
     for (const { start, end } of this.#guards) {
-      const found = this.bytes(start, end - start);
-      if (Buffer.compare(found, this.#guard) !== 0) expect(found.slice()).toEqual(this.#guard);
+      expectSameBytes(this.bytes(start, end - start), this.#guard);
     }
   }
 
@@ -77,7 +76,11 @@ export class KernelArena {
   }
 }
 
-/** toEqual compares typed arrays element by element, far too slowly for thousands of pages. */
+/** Says where they differ first: toEqual takes seconds to compare and print pages. */
 export function expectSameBytes(actual: Uint8Array, expected: Uint8Array): void {
-  if (Buffer.compare(actual, expected) !== 0) expect(actual.slice()).toEqual(expected.slice());
+  if (Buffer.compare(actual, expected) === 0) return;
+  const at = expected.findIndex((byte, i) => byte !== actual[i]);
+  const shown = (bytes: Uint8Array) =>
+    at === -1 ? `${bytes.length} bytes` : `${bytes.length} bytes, byte ${at}: ${bytes[at]}`;
+  expect(shown(actual)).toBe(shown(expected));
 }
