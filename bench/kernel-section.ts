@@ -19,7 +19,7 @@ export async function kernelsSection({ rebuildPages }: SectionOptions): Promise<
     name: "kernels",
     title: "Kernels",
     notes: [
-      "GB/s of pages, one thread, wall clock, and in brackets the multiple of the best plain JavaScript loop that encodes XBZRLE; medians of rounds in which all take turns.",
+      "GB/s of pages, one thread, wall clock; medians of rounds in which all take turns. In brackets, of encoders: the multiple of the best plain JavaScript loop that encodes XBZRLE.",
     ],
     tables: [{ caption: "Kernels (WebAssembly, SIMD)", table: tableOf(figures) }],
     goals: [],
@@ -33,10 +33,11 @@ function tableOf(figures: readonly KernelFigures[]): Table {
     ["kernel", ...figures.map(({ set }) => set)],
     ...names.map((name) => [
       name,
-      ...figures.map(
-        ({ gigabytesPerSecond, ratioToPlainLoop }) =>
-          `${gigabytesPerSecond[name].toPrecision(3)} (${ratioToPlainLoop[name].toFixed(1)})`,
-      ),
+      ...figures.map(({ gigabytesPerSecond, ratioToPlainLoop }) => {
+        const ratio = ratioToPlainLoop[name];
+        const speed = gigabytesPerSecond[name]?.toPrecision(3) ?? "-";
+        return ratio === undefined ? speed : `${speed} (${ratio.toFixed(1)})`;
+      }),
     ]),
   ];
 }

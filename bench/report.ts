@@ -65,7 +65,7 @@ export function sectionAsText({ title, notes, tables, goals }: SectionResult): s
 export function sectionAsMarkdown(result: SectionResult, { command, date, machine }: RunSetting): string {
   const { title, notes, tables, goals } = result;
   return [
-    `### ${title}`,
+    `#### ${title}`,
     "",
     ...[`command: \`${command}\``, `${date}, ${machine}`, ...notes].map((note) => `- ${note}`),
     ...tables.flatMap(({ caption, table }) => ["", `${caption}:`, "", markdown(table)]),
