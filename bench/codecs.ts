@@ -17,6 +17,7 @@ const SLACK_BYTES = 64;
 /** A batch is at most all of its pages whole, with all masks. */
 export const BATCH_BYTES_MAX = BATCH_PAGES * (PAGE_BYTES + MASK_BYTES_MAX) + SLACK_BYTES;
 const OVERFLOW = -1;
+export const READABLE = "XBZRLE, readable TypeScript";
 /** As in src/codec/delta/zstd-dictionary-delta.ts. */
 const DICTIONARY_LEVEL = 3;
 
@@ -156,7 +157,7 @@ class Xbrle extends DeltaCodec {
 
 /** The readable implementation in TypeScript, src/codec/xbzrle.ts. */
 class XbzrleReference extends DeltaCodec {
-  readonly name = "XBZRLE, readable TypeScript";
+  readonly name = READABLE;
   override readonly isCodedAgain = false;
   readonly #bytes: Uint8Array;
 

@@ -132,7 +132,7 @@ function measured(
       run: () => scene.rewrite(ignore),
     });
   }
-  return takeTurns(contenders, turns, undefined).map(({ name, bytesPerSecond }) => ({
+  return takeTurns(contenders, turns).map(({ name, bytesPerSecond }) => ({
     section: "stream",
     stream,
     work: name,

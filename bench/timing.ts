@@ -17,7 +17,7 @@ export interface Timing {
   name: string;
   /** Median. */
   bytesPerSecond: number;
-  /** Speed as a multiple of the reference's; undefined without a reference. */
+  /** Speed as a multiple of the fastest reference's; undefined without one. */
   ratio?: number;
 }
 
@@ -25,11 +25,11 @@ export interface Timing {
 const TURN_SECONDS_MIN = 0.05;
 const WARM_UP_RUNS = 2;
 
-/** `reference`: the name of one of them. */
+/** `references`: names among them; ratios are to whichever of these was the fastest in the same turn. */
 export function takeTurns(
   contenders: readonly Contender[],
   turns: number,
-  reference: string | undefined,
+  references: readonly string[] = [],
 ): Timing[] {
   const runsPerTurn = contenders.map((contender) => {
     let fastest = Number.POSITIVE_INFINITY;
@@ -45,15 +45,17 @@ export function takeTurns(
       seconds[index]!.push(secondsOf(contenders[index]!, runs) / runs);
     }
   }
-  const referenceIndex = contenders.findIndex(({ name }) => name === reference);
-  assert(reference === undefined || referenceIndex !== -1, "the reference is one of the contenders");
+  const referenceIndices = references.map((name) => contenders.findIndex((each) => each.name === name));
+  assert(!referenceIndices.includes(-1), "the references are among the contenders");
+  const perByte = (index: number, turn: number) => seconds[index]![turn]! / contenders[index]!.bytes;
   return contenders.map(({ name, bytes }, index) => {
     const timing: Timing = { name, bytesPerSecond: bytes / median(seconds[index]!) };
-    if (referenceIndex !== -1) {
-      // Per byte, should they work on different amounts.
-      const perByte = contenders[referenceIndex]!.bytes / bytes;
-      timing.ratio =
-        median(seconds[index]!.map((value, turn) => seconds[referenceIndex]![turn]! / value)) / perByte;
+    if (references.length > 0) {
+      const ratios = seconds[index]!.map((_, turn) => {
+        const fastest = Math.min(...referenceIndices.map((reference) => perByte(reference, turn)));
+        return fastest / perByte(index, turn);
+      });
+      timing.ratio = median(ratios);
     }
     return timing;
   });
