@@ -51,8 +51,8 @@ export interface Scene {
   boot: Pick<QemuOptions, "kernel" | "initrd" | "append" | "memoryMiB">;
   link: BenchLink;
   limitMs: number;
-  /** The limit of the bytes is to be found from the next VM that arrives. It takes a minute. */
-  wantsLimit: boolean;
+  /** Method whose first VM to arrive tells the bytes that had to cross (limit.ts, some seconds); undefined: none. */
+  limitOf: string | undefined;
   /** Everything that is started, so that an interrupted benchmark can stop it. */
   started: { stop(): Promise<unknown> }[];
 }
@@ -110,8 +110,8 @@ export async function measure(
       residentBytesMax: { source: memory.source?.last ?? 0, destination: memory.destination?.last ?? 0 },
     };
     if (converged) Object.assign(measurement, await arrival(source, destination, startMs));
-    if (converged && scene.wantsLimit) {
-      scene.wantsLimit = false;
+    if (converged && scene.limitOf === method.name) {
+      scene.limitOf = undefined;
       measurement.limitBytes = await limitBytesOf(destination);
     }
     return measurement;

@@ -57,7 +57,7 @@ export async function memorySection({ turns }: SectionOptions): Promise<SectionR
         console.error(`memory: guest of ${guestMiB} MiB, ${method.title}, run ${run} of ${runs}`);
         const append = `ws=${guestMiB * 1024 * FILLED_SHARE} rate=1000 pattern=sparse fill=text`;
         const scene = {
-          ...{ binary, link: await loopback(), limitMs: LIMIT_MS, wantsLimit: false, started: [] },
+          ...{ binary, link: await loopback(), limitMs: LIMIT_MS, limitOf: undefined, started: [] },
           boot: { kernel: GUEST_KERNEL, append, memoryMiB: guestMiB },
         };
         const measurement = await measure(scene, method, run, undefined);
