@@ -6,13 +6,16 @@ import { type CliRun, cpuSeconds } from "../test/support/processes.ts";
 import type { QemuBinary } from "../test/support/qemu-binaries.ts";
 import { type QemuOptions, type QemuVm, startQemu } from "../test/support/qemu-vm.ts";
 import { heartbeatGap } from "../test/support/serial.ts";
-import { CpuWatch, QEMU_ARGUMENTS, qemuCpuSeconds } from "./cpu.ts";
-import type { Method } from "./methods.ts";
+import { QEMU_ARGUMENTS, qemuCpuSeconds, residentBytesMax, Watch } from "./cpu.ts";
+import { limitBytesOf } from "./limit.ts";
+import { type Method, netnsOption } from "./methods.ts";
 import type { BenchLink } from "./network.ts";
 
 /** Before it is moved the guest has been writing at its full rate for a while. */
 const WARM_UP_HEARTBEATS = 200;
 const ARRIVED_HEARTBEATS = 20;
+/** Under TCG a guest fills some 50 MB/s. */
+const READY_TIMEOUT_MS = 180_000;
 /** Last acknowledgements and farewells, which are counted too. */
 const LAST_PACKETS_MS = 200;
 
@@ -23,7 +26,8 @@ export interface Measurement {
   converged: boolean;
   /** From the command to the guest's first heartbeat at the destination; the time limit if there was none. */
   totalMs: number;
-  /** As the source's QEMU reports it. */
+  /** As the source's QEMU reports them: the migration from its own start to its end, and the time without guest. */
+  migrationMsReported?: number;
   downtimeMsReported?: number;
   /** From the guest's last heartbeat at the source to its first at the destination, as received. */
   heartbeatGapMs?: number;
@@ -33,14 +37,22 @@ export interface Measurement {
   wireBytes: number;
   wireBytesBack: number;
   /** CPU time of the QEMUs without their vCPU threads, and of Deltavee's processes. */
-  cpuSeconds: Record<"source" | "destination", { qemu: number; deltavee: number }>;
+  cpuSeconds: Record<Side, { qemu: number; deltavee: number }>;
+  /** The most that Deltavee's processes have held at once; 0 where there is none. */
+  residentBytesMax: Record<Side, number>;
+  /** What had to cross whatever the method (limit.ts), if it was asked for. */
+  limitBytes?: number;
 }
+
+type Side = "source" | "destination";
 
 export interface Scene {
   binary: QemuBinary;
   boot: Pick<QemuOptions, "kernel" | "initrd" | "append" | "memoryMiB">;
   link: BenchLink;
   limitMs: number;
+  /** Method whose first VM to arrive tells the bytes that had to cross (limit.ts, some seconds); undefined: none. */
+  limitOf: string | undefined;
   /** Everything that is started, so that an interrupted benchmark can stop it. */
   started: { stop(): Promise<unknown> }[];
 }
@@ -57,33 +69,34 @@ export async function measure(
     scene.started.push(started);
     return started;
   };
+  const watches: Watch[] = [];
+  const watch = (read: () => number): Watch => {
+    watches.push(new Watch(read));
+    return watches.at(-1)!;
+  };
   try {
-    const source = await vm({ netns: link.sourceNetns });
-    const destination = await vm({ netns: link.destinationNetns, incoming: "defer" });
-    await source.waitForReady();
+    const source = await vm(netnsOption(link.sourceNetns));
+    const destination = await vm({ ...netnsOption(link.destinationNetns), incoming: "defer" });
+    await source.waitForReady(READY_TIMEOUT_MS);
     await source.waitForHeartbeats(WARM_UP_HEARTBEATS);
 
-    const deltavee: Record<"source" | "destination", CpuWatch | undefined> = {
-      source: undefined,
-      destination: undefined,
-    };
-    const started = (side: "source" | "destination", { pid, stop }: CliRun) => {
+    const cpu: Record<Side, Watch | undefined> = { source: undefined, destination: undefined };
+    const memory: Record<Side, Watch | undefined> = { source: undefined, destination: undefined };
+    const started = (side: Side, { pid, stop }: CliRun) => {
       scene.started.push({ stop });
-      deltavee[side] = new CpuWatch(() => cpuSeconds(pid));
+      cpu[side] = watch(() => cpuSeconds(pid));
+      memory[side] = watch(() => residentBytesMax(pid));
     };
     const migrate = await method.prepare({ source, destination, link, limitMs, recordFile, started });
     const qemu = {
-      source: new CpuWatch(() => qemuCpuSeconds(source.pid)),
-      destination: new CpuWatch(() => qemuCpuSeconds(destination.pid)),
+      source: watch(() => qemuCpuSeconds(source.pid)),
+      destination: watch(() => qemuCpuSeconds(destination.pid)),
     };
     const sentBefore = link.sentBytes();
     const startMs = performance.now();
     const converged = await migrate();
-    const cpu = (side: "source" | "destination") => ({
-      qemu: qemu[side].seconds(),
-      deltavee: deltavee[side]?.seconds() ?? 0,
-    });
-    const cpus = { source: cpu("source"), destination: cpu("destination") };
+    const cpuOf = (side: Side) => ({ qemu: qemu[side].growth, deltavee: cpu[side]?.growth ?? 0 });
+    const cpuSecondsUsed = { source: cpuOf("source"), destination: cpuOf("destination") };
     await sleep(LAST_PACKETS_MS);
     const sent = link.sentBytes();
     const measurement: Measurement = {
@@ -93,11 +106,17 @@ export async function measure(
       totalMs: limitMs,
       wireBytes: sent.bySource - sentBefore.bySource,
       wireBytesBack: sent.byDestination - sentBefore.byDestination,
-      cpuSeconds: cpus,
+      cpuSeconds: cpuSecondsUsed,
+      residentBytesMax: { source: memory.source?.last ?? 0, destination: memory.destination?.last ?? 0 },
     };
     if (converged) Object.assign(measurement, await arrival(source, destination, startMs));
+    if (converged && scene.limitOf === method.name) {
+      scene.limitOf = undefined;
+      measurement.limitBytes = await limitBytesOf(destination);
+    }
     return measurement;
   } finally {
+    for (const each of watches) each.end();
     await Promise.all(scene.started.splice(0).map((each) => each.stop()));
   }
 }
@@ -105,11 +124,12 @@ export async function measure(
 async function arrival(source: QemuVm, destination: QemuVm, startMs: number): Promise<Partial<Measurement>> {
   await destination.waitForHeartbeats(ARRIVED_HEARTBEATS);
   const gap = heartbeatGap(source.serial, destination.serial);
-  const { downtime } = await source.qmp.execute("query-migrate");
+  const { downtime, "total-time": total } = await source.qmp.execute("query-migrate");
   const { ok } = await destination.verify();
   return {
     totalMs: gap.firstOfDestination.receivedMs - startMs,
     ...(downtime === undefined ? {} : { downtimeMsReported: downtime }),
+    ...(total === undefined ? {} : { migrationMsReported: total }),
     heartbeatGapMs: gap.gapMs,
     verified: ok && gap.missing.length === 0 && gap.repeated.length === 0,
   };

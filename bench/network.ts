@@ -5,10 +5,12 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { toError } from "../src/base/errors.ts";
+import { freePort } from "../test/support/processes.ts";
 
 /** Addresses reserved for documentation (RFC 5737): nobody's, inside namespaces that nobody else is in. */
 const SOURCE_ADDRESS = "192.0.2.1";
 const DESTINATION_ADDRESS = "192.0.2.2";
+const DESTINATION_PORT = 4444;
 const DEVICE = "veth0";
 const BURST_BYTES_MIN = 64 * 1024;
 /** tbf sends in bursts of at least one kernel tick's worth, or it cannot reach its rate. */
@@ -19,11 +21,13 @@ const QUEUE_MS = 50;
 const NAME = /^deltavee-bench-(\d+)-(?:source|destination)$/;
 
 export interface BenchLink {
-  readonly sourceNetns: string;
-  readonly destinationNetns: string;
-  /** Address of the destination host, as the source sees it. */
+  /** Undefined: this host's own network. */
+  readonly sourceNetns: string | undefined;
+  readonly destinationNetns: string | undefined;
+  /** Address of the destination host, as the source sees it, and a port that is free there. */
   readonly destinationAddress: string;
-  /** Sent so far from either end, Ethernet, IP and TCP headers included. */
+  readonly destinationPort: number;
+  /** Sent so far from either end, Ethernet, IP and TCP headers included; 0 where that is not known. */
   sentBytes(): { bySource: number; byDestination: number };
   /** Idempotent. */
   remove(): void;
@@ -60,8 +64,21 @@ export function makeLink(bytesPerSecond: number): BenchLink {
     sourceNetns,
     destinationNetns,
     destinationAddress: DESTINATION_ADDRESS,
+    destinationPort: DESTINATION_PORT,
     sentBytes: () => ({ bySource: sentBytes(sourceNetns), byDestination: sentBytes(destinationNetns) }),
     remove,
+  };
+}
+
+/** No link at all: both ends on this host, as fast as it is. */
+export async function loopback(): Promise<BenchLink> {
+  return {
+    sourceNetns: undefined,
+    destinationNetns: undefined,
+    destinationAddress: "127.0.0.1",
+    destinationPort: await freePort(),
+    sentBytes: () => ({ bySource: 0, byDestination: 0 }),
+    remove: () => {},
   };
 }
 

@@ -13,6 +13,7 @@ import { METHODS, type Method, REFERENCE_METHOD } from "./methods.ts";
 import { makeLink } from "./network.ts";
 import { replaceSection } from "./section.ts";
 import { markdown, plainText, tableOf } from "./table.ts";
+import { median } from "./timing.ts";
 import { GUESTS, type Guest, WORKLOADS, type Workload } from "./workloads.ts";
 
 interface Options {
@@ -23,6 +24,7 @@ interface Options {
   methods: readonly Method[];
   runs: number;
   timeLimit: number;
+  limit: boolean;
   json?: string;
   markdown?: string;
   records?: string;
@@ -39,6 +41,7 @@ const program = new Command("bench:peers")
   .addOption(
     withDefault("--time-limit <duration>", "what has not converged by then is cancelled", parseMs, "60s"),
   )
+  .option("--no-limit", "do not work out the bytes that must cross")
   .option("--json <file>", "append each measurement, one JSON object a line")
   .option("--markdown <file>", "write the table into its section of this file")
   .option("--records <folder>", "keep Deltavee's run records")
@@ -63,7 +66,10 @@ async function main(options: Options): Promise<void> {
   if (options.records !== undefined) mkdirSync(options.records, { recursive: true });
   const boot = options.guest.boot(options.workload);
   const link = makeLink(options.link);
-  const scene: Scene = { binary, boot, link, limitMs: options.timeLimit, started: [] };
+  const scene: Scene = {
+    ...{ binary, boot, link, limitMs: options.timeLimit, started: [] },
+    limitOf: options.limit ? limitMethod(options.methods) : undefined,
+  };
   cleanUpWhenInterrupted(scene);
   let results: Results;
   try {
@@ -112,7 +118,7 @@ async function measureAll(scene: Scene, options: Options): Promise<Results> {
 
 function publish({ measurements, failures }: Results, options: Options, binary: QemuBinary): void {
   const table = tableOf(options.methods, measurements, REFERENCE_METHOD);
-  const setting = settingOf(options, binary);
+  const setting = [...settingOf(options, binary), ...limitText(measurements)];
   console.log(["", ...setting, "", plainText(table), ...failures].join("\n"));
   if (options.markdown === undefined) return;
   const { workload, guest, qemu } = options;
@@ -121,6 +127,26 @@ function publish({ measurements, failures }: Results, options: Options, binary: 
   const content = `### ${name}\n\n${list}\n\n${markdown(table)}`;
   const before = existsSync(options.markdown) ? readFileSync(options.markdown, "utf8") : "";
   writeFileSync(options.markdown, replaceSection(before, `bench:peers ${name}`, content));
+}
+
+/** The limit is for the tunnel to be measured by; a guest that travels longer has written more meanwhile. */
+function limitMethod(methods: readonly Method[]): string {
+  return (methods.find(({ name }) => name === "tunnel") ?? methods[0]!).name;
+}
+
+/** The bytes that must cross, and how near the tunnel comes to them. */
+function limitText(measurements: readonly Measurement[]): string[] {
+  const limit = measurements.find(({ limitBytes }) => limitBytes !== undefined)?.limitBytes;
+  if (limit === undefined) return [];
+  const of = (name: string) =>
+    measurements
+      .filter(({ method, converged }) => method === name && converged)
+      .map(({ wireBytes }) => wireBytes);
+  const [reference, tunnel] = [of(REFERENCE_METHOD), of("tunnel")];
+  const parts = [`bytes that must cross: ${(limit / 1e6).toFixed(1)} MB`];
+  if (reference.length > 0) parts.push(`${(limit / median(reference)).toFixed(2)} of xbzrle with full cache`);
+  if (tunnel.length > 0) parts.push(`the tunnel sent ${(median(tunnel) / limit).toFixed(2)} of it`);
+  return [parts.join("; ")];
 }
 
 /** What the table's numbers hold for. */

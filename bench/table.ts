@@ -3,6 +3,7 @@
 import { formatMs } from "../src/base/units.ts";
 import type { Measurement } from "./measure.ts";
 import type { Method } from "./methods.ts";
+import { median } from "./timing.ts";
 
 /** Rows of cells, the first row the head. */
 export type Table = readonly (readonly string[])[];
@@ -75,13 +76,6 @@ function cpu(runs: readonly Measurement[], side: "source" | "destination"): stri
 
 function defined(values: readonly (number | undefined)[]): number[] {
   return values.filter((value) => value !== undefined);
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const upper = sorted[Math.floor(sorted.length / 2)]!;
-  const lower = sorted[Math.floor((sorted.length - 1) / 2)]!;
-  return (lower + upper) / 2;
 }
 
 /** "14.2", or of several runs "14.2 (14.0–14.9)". */

@@ -19,6 +19,12 @@ export const WORKLOADS: readonly Workload[] = [
     options: "ws=131072 rate=8000 pattern=sparse words=8 fill=random",
   },
   {
+    name: "sparse-text",
+    description:
+      "128 MiB working set of text, 16000 pages/s touched, 1 to 8 scattered 8-byte words each with random content",
+    options: "ws=131072 rate=16000 pattern=sparse words=8 fill=text",
+  },
+  {
     name: "text",
     description: "128 MiB working set of text, 4000 pages/s rewritten whole with other text",
     options: "ws=131072 rate=4000 pattern=text fill=text",

@@ -33,6 +33,8 @@ const tasks = {
     process.env.DELTAVEE_FUZZ_SECONDS ??= "60";
     vitest(["--project", "unit", "fuzz", "--testTimeout=0", ...rest]);
   },
+  /** The parts of the fast path, each against what it must beat. */
+  bench: () => bench("main"),
   /** The migration path against QEMU's own methods, over one link in one run (needs root: test hosts). */
   "bench:peers": () => bench("peers"),
   /** The kernels against a plain JavaScript loop, on synthetic pages. */

@@ -15,12 +15,10 @@ const TIMEOUT_MS = 300_000;
  * @throws Error if it cannot be had and DELTAVEE_REQUIRE_QEMU is 1
  */
 export function linuxGuest(workload: string): Pick<QemuOptions, "kernel" | "initrd" | "append"> | undefined {
-  const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
-  const folder = join(cache, "deltavee/guest-linux");
   try {
     return {
-      kernel: lastLine("fetch-kernel.sh", folder),
-      initrd: lastLine("build.sh", folder),
+      kernel: linuxKernel(),
+      initrd: lastLine("build.sh", cacheFolder()),
       append: `console=ttyS0 quiet panic=-1 ${workload}`,
     };
   } catch (thrown) {
@@ -29,6 +27,16 @@ export function linuxGuest(workload: string): Pick<QemuOptions, "kernel" | "init
     console.warn(message);
     return undefined;
   }
+}
+
+/** Debian's cloud kernel alone. @throws Error where it cannot be had */
+export function linuxKernel(): string {
+  return lastLine("fetch-kernel.sh", cacheFolder());
+}
+
+function cacheFolder(): string {
+  const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+  return join(cache, "deltavee/guest-linux");
 }
 
 /** Both scripts print the path of what they have made, last. */

@@ -1,0 +1,160 @@
+// The process that the pipeline section measures: a source or destination engine set up as `deltavee migrate` and
+// `deltavee receive` do it, between two unix sockets and with a hypervisor that does nothing but hold its end of
+// the stream. Told what to do by a JSON object as its only argument; runs until it is killed.
+
+import { randomBytes } from "node:crypto";
+import type { Socket } from "node:net";
+import { makeBatchCoder, makeHome } from "../../src/cli/engine-parts.ts";
+import { DELTA_WORD_MASK } from "../../src/codec/delta/delta-codec.ts";
+import type { BatchCoder } from "../../src/codec/entropy/batch-coder.ts";
+import { ENTROPY_CODEC_IDS, type EntropyCodecId } from "../../src/codec/entropy/entropy-coder.ts";
+import { DestinationEngine } from "../../src/engine/destination.ts";
+import type { Channel, IncomingVm, OutgoingVm } from "../../src/engine/ports.ts";
+import { SourceEngine } from "../../src/engine/source.ts";
+import { connect, listen } from "../../src/link/address.ts";
+import { SocketChannel } from "../../src/link/socket-channel.ts";
+import { PageCache } from "../../src/memory/page-cache.ts";
+import type { RecordEvent } from "../../src/record/schema.ts";
+import { RunRecord } from "../../src/record/writer.ts";
+
+export interface EngineTask {
+  side: "source" | "destination";
+  /** The hypervisor's end of the stream, and the link. What the engine reads from it listens on, the other it connects to. */
+  hypervisorPath: string;
+  linkPath: string;
+  /** "none": no engine at all, bytes are carried from one socket to the other. */
+  mode: "direct" | "tunnel" | "none";
+  /** Source: pages as they come, without cache and delta. */
+  standard: boolean;
+  /** Source, tunnel: every batch is coded so. Undefined: as the engine chooses. */
+  entropy?: { codecId: EntropyCodecId; level: number };
+  cacheBytes: number;
+}
+
+const CONNECT_TIMEOUT_MS = 10_000;
+const HYPERVISOR = { kind: "qemu" as const, version: "benchmark" };
+const CARRY_BYTES = 8 * 1024 * 1024;
+const CARRY_READ_BYTES = 256 * 1024;
+const never = new Promise<never>(() => {});
+
+const task = JSON.parse(process.argv[2]!) as EngineTask;
+const channelTo = async (path: string): Promise<Channel> =>
+  new SocketChannel(await connect({ kind: "unix", path }, CONNECT_TIMEOUT_MS));
+/** As the hypervisor's and the source's connections are accepted: nothing is read before the engine does. */
+const channelFrom = (path: string): Promise<Channel> =>
+  new Promise((resolve, reject) => {
+    const handlers = {
+      onConnection: (socket: Socket) => resolve(new SocketChannel(socket)),
+      onError: reject,
+    };
+    listen({ kind: "unix", path }, handlers, { connectionsMax: 1, pauseOnConnect: true }).catch(reject);
+  });
+if (task.mode === "none") await carry();
+const home = makeHome();
+const record = new RunRecord({ clock: home.clock, listeners: [sayDecision] });
+const coder = makeBatchCoder(home);
+await coder.start();
+const outcome = await (task.side === "source" ? runSource() : runDestination());
+// Nothing here ends by itself: the stream has no end.
+console.error(outcome.error ?? outcome);
+process.exit(1);
+
+/** What any process between two sockets costs: nothing here can be faster. */
+async function carry(): Promise<never> {
+  const [from, to] = await Promise.all([channelFrom(task.hypervisorPath), channelTo(task.linkPath)]);
+  const nothing = () => {};
+  const buffer = Buffer.alloc(CARRY_BYTES);
+  let [at, read] = [0, 0];
+  to.listen({ data: nothing, drained: () => from.resume(), ended: nothing, failed: nothing });
+  from.listen({
+    // One after another: a piece of the buffer comes round again when what was in it is long gone.
+    space: () => {
+      at = at + read + CARRY_READ_BYTES > CARRY_BYTES ? 0 : at + read;
+      return buffer.subarray(at, at + CARRY_READ_BYTES);
+    },
+    data: (bytes) => {
+      read = bytes.length;
+      if (!to.write(bytes)) from.pause();
+    },
+    drained: nothing,
+    ended: nothing,
+    failed: nothing,
+  });
+  return never;
+}
+
+function sayDecision(event: RecordEvent): void {
+  if (event.type === "decision")
+    process.stdout.write(`${event.subject}: ${event.choice} (${event.reason})\n`);
+}
+
+async function runSource() {
+  const vm: OutgoingVm = {
+    description: HYPERVISOR.version,
+    switchoverControl: "limit",
+    awaitsDestinationAck: false,
+    wasRunning: true,
+    ended: never,
+    begin: () => channelFrom(task.hypervisorPath),
+    limitSwitchover: async () => {},
+    status: async () => ({ iteration: 0 }),
+    cancel: async () => {},
+    isRunning: async () => true,
+  };
+  return new SourceEngine({
+    ...home,
+    vm,
+    channel: await channelTo(task.linkPath),
+    ...(task.mode === "direct"
+      ? {}
+      : {
+          tunnel: {
+            hello: {
+              deltavee: "benchmark",
+              session: randomBytes(16).toString("hex"),
+              hypervisor: HYPERVISOR,
+              entropyCodecs: [...ENTROPY_CODEC_IDS],
+            },
+            coder: task.entropy === undefined ? coder : pinned(coder, task.entropy),
+            deltaCodec: DELTA_WORD_MASK,
+          },
+        }),
+    cacheFactory: task.standard
+      ? undefined
+      : (pageBytes, memory) => new PageCache({ pageBytes, memory, limitBytes: task.cacheBytes }),
+    downtimeMsMax: 300,
+    record,
+    defer: setImmediate,
+  }).run();
+}
+
+/** Codes everything in one way, whatever it is asked for. */
+function pinned(coder: BatchCoder, { codecId, level }: NonNullable<EngineTask["entropy"]>): BatchCoder {
+  return {
+    slots: coder.slots,
+    concurrency: coder.concurrency,
+    acquire: () => coder.acquire(),
+    release: (slot) => coder.release(slot),
+    encode: (slot, rawBytes, _codecId, _level, done) => coder.encode(slot, rawBytes, codecId, level, done),
+    decode: coder.decode.bind(coder),
+    close: () => coder.close(),
+  };
+}
+
+async function runDestination() {
+  const vm: IncomingVm = {
+    description: HYPERVISOR.version,
+    begin: () => channelTo(task.hypervisorPath),
+    loaded: () => never,
+    resume: async () => {},
+    discard: async () => {},
+  };
+  return new DestinationEngine({
+    ...home,
+    coder,
+    channel: await channelFrom(task.linkPath),
+    vm,
+    own: { deltavee: "benchmark", entropyCodecs: [...ENTROPY_CODEC_IDS], hypervisor: HYPERVISOR },
+    record,
+  }).run();
+}
