@@ -177,6 +177,23 @@ test("a PING before the return path was opened is loaded by nobody", () => {
   expect(() => new Loader().push(writer.output.take())).toThrow(/return path/);
 });
 
+test("records arrive whole in an output that grows while they are written", () => {
+  const writer = new StreamWriter(new OutputBuffer(new Uint8Array(16)));
+  writer.header("pc");
+  writer.ramStart(2, [{ idstr: "pc.ram", lengthBytes: 64 * 4096 }]);
+  writer.ramSectionEnd();
+  writer.ramSection(PART, 2);
+  const page = (index: number) => new Uint8Array(4096).fill(index + 1);
+  for (let index = 0; index < 64; index++) writer.page(0, index, page(index), 0);
+  writer.ramSectionEnd();
+  const loader = new Loader();
+  loader.push(writer.output.take());
+  const { bytes } = loader.blocks[0]!;
+  for (let index = 0; index < 64; index++) {
+    expect(Buffer.compare(bytes.subarray(index * 4096, (index + 1) * 4096), page(index))).toBe(0);
+  }
+});
+
 test("an output buffer gives back what was put into it, however it grows and is emptied", () => {
   const piece = fc.uint8Array({ minLength: 1, maxLength: 300 });
   const steps = fc.array(fc.oneof(piece, fc.constant("take" as const), fc.nat(200)), { maxLength: 40 });

@@ -196,10 +196,9 @@ export class StreamWriter {
   }
 
   page(blockIndex: number, pageIndex: number, bytes: Uint8Array, offset: number): void {
-    this.output.bytes.set(
-      bytes.subarray(offset, offset + this.#pageBytes),
-      this.pageSpace(blockIndex, pageIndex),
-    );
+    // First the room for it: the output may be another array afterwards.
+    const at = this.pageSpace(blockIndex, pageIndex);
+    this.output.bytes.set(bytes.subarray(offset, offset + this.#pageBytes), at);
   }
 
   /** A page record whose content the caller writes: where in the output it goes. */

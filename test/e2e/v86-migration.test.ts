@@ -30,7 +30,8 @@ describe.each(METHODS)("method %s", (method) => {
     const limits = { ...PRECOPY_LIMITS, iterationsMax: 3 };
     const result = await migrate({ ...pair, method, limits });
     await expectMoved(result, pair);
-    expect(result.sourceEvents.filter(({ type }) => type === "decision").at(-1)).toMatchObject({
+    const decisions = result.sourceEvents.filter((event) => event.type === "decision");
+    expect(decisions.filter(({ subject }) => subject === "switchover").at(-1)).toMatchObject({
       choice: "now",
       reason: "limit reached: 3 iterations",
     });
