@@ -20,6 +20,7 @@ import { type Address, connect, formatAddress, parseAddress } from "../link/addr
 import { PacedChannel } from "../link/paced-channel.ts";
 import { SocketChannel } from "../link/socket-channel.ts";
 import { PageCache } from "../memory/page-cache.ts";
+import { createTrace, type OpenTrace } from "../trace/file.ts";
 import { type DisplayOptions, onInterrupt, openShownRun, parseQmpAddress } from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
 
@@ -30,6 +31,8 @@ interface Options extends DisplayOptions {
   maxBandwidth?: number;
   cacheSize?: number;
   codec: DeltaCodecId;
+  trace?: string;
+  contents?: true;
   standard?: true;
 }
 
@@ -54,8 +57,24 @@ Examples:
 `;
 
 export function migrateCommand(): Command {
-  return new Command("migrate")
-    .description("move a running VM to another host")
+  return withMigrateOptions(new Command("migrate").description("move a running VM to another host"))
+    .addHelpText("after", HELP)
+    .action(migrate);
+}
+
+/** `deltavee trace record`: the same, with what became of each page written down. */
+export function traceRecordCommand(): Command {
+  const command = new Command("record")
+    .description("move a running VM as deltavee migrate does, and write a page trace of it")
+    .argument("<trace>", "the file to write")
+    .option("--contents", "also the pages themselves: as large as all that the guest sends, and as secret");
+  return withMigrateOptions(command).action((trace: string, options: Options) =>
+    migrate({ ...options, trace }),
+  );
+}
+
+function withMigrateOptions(command: Command): Command {
+  return command
     .requiredOption(
       "--qmp <socket>",
       "QMP monitor of the VM's QEMU: a path, or tcp:HOST:PORT",
@@ -90,19 +109,26 @@ export function migrateCommand(): Command {
     .option("--standard", "send every page whole, as standard pre-copy does: for comparison")
     .option("--record <file>", "write the run record (NDJSON)")
     .option("--json", "print the events of the run as JSON, one a line")
-    .option("--quiet", "print nothing but errors")
-    .addHelpText("after", HELP)
-    .action(migrate);
+    .option("--quiet", "print nothing but errors");
 }
 
 async function migrate(options: Options): Promise<void> {
   const tunnel = options.to.kind === "deltavee";
   const run = await openShownRun(options);
   const { record } = run;
-  const notice = (message: string) => record.add({ type: "notice", message });
+  // A record begins with what the run is; what there is to say before that is known comes after it.
+  let early: string[] | undefined = [];
+  const notice = (message: string) => {
+    if (early === undefined) record.add({ type: "notice", message });
+    else early.push(message);
+  };
   let vm: QemuOutgoing | undefined;
   let coder: BatchCoder | undefined;
+  let trace: OpenTrace | undefined;
   try {
+    if (options.trace !== undefined) {
+      trace = await createTrace(options.trace, { contents: options.contents ?? false });
+    }
     vm = await QemuOutgoing.open(options.qmp, { notice });
     const cacheBytesMax = cacheLimit(options.cacheSize, vm.guestRamBytes, notice);
     record.add({
@@ -120,6 +146,9 @@ async function migrate(options: Options): Promise<void> {
       ...(options.maxBandwidth === undefined ? {} : { linkBytesPerSecondMax: options.maxBandwidth }),
       ...(options.standard ? {} : { cacheBytesMax }),
     });
+    const unsaid = early;
+    early = undefined;
+    unsaid.forEach(notice);
     let channel: Channel = new SocketChannel(await connect(options.to, CONNECT_TIMEOUT_MS));
     if (options.maxBandwidth !== undefined) {
       channel = new PacedChannel(channel, systemClock, options.maxBandwidth);
@@ -151,6 +180,7 @@ async function migrate(options: Options): Promise<void> {
       downtimeMsMax: options.maxDowntime,
       record,
       defer: setImmediate,
+      observer: trace?.writer,
       cpuMs,
     });
     const release = onInterrupt(() => {
@@ -159,11 +189,14 @@ async function migrate(options: Options): Promise<void> {
     });
     const { error } = await engine.run();
     release();
+    await closeTrace(trace, notice);
+    trace = undefined;
     await vm.close();
     vm = undefined;
     await run.finish();
     if (error !== undefined) throw error;
   } finally {
+    await closeTrace(trace, notice);
     await coder?.close();
     await vm?.close();
     await run.close();
@@ -182,6 +215,11 @@ function cacheLimit(
   if (whole > share)
     notice(`The page cache is ${formatBytes(share)}, smaller than the guest (see --cache-size)`);
   return Math.min(whole, share);
+}
+
+async function closeTrace(trace: OpenTrace | undefined, notice: (message: string) => void): Promise<void> {
+  const incomplete = await trace?.close();
+  if (incomplete !== undefined) notice(incomplete);
 }
 
 function parseCodec(name: string): DeltaCodecId {

@@ -11,6 +11,7 @@ import { CodecReplay, type ReplayCodec } from "../trace/codec-replay.ts";
 import { loadTrace, readTrace } from "../trace/file.ts";
 import type { PageTrace } from "../trace/page-trace.ts";
 import { type ReplayResult, replay } from "../trace/replay.ts";
+import { traceRecordCommand } from "./migrate.ts";
 
 interface ReplayOptions {
   policy?: readonly (PolicyKind | "optimal")[];
@@ -66,9 +67,10 @@ export function traceCommand(): Command {
     .addHelpText("after", REPLAY_HELP)
     .action(replayTraces);
   return new Command("trace")
-    .summary("run a migration again with other page caches and codecs")
+    .summary("record what a migration does with each page; replay it with other page caches and codecs")
     .description("Page traces of migrations: what policies of the page cache and codecs make of them.")
     .addHelpText("after", HELP)
+    .addCommand(traceRecordCommand())
     .addCommand(replayCommand);
 }
 

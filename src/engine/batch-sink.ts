@@ -11,6 +11,7 @@ import {
   type DeltaCodec,
   dataBytesMax,
 } from "../codec/delta/delta-codec.ts";
+import { deltaCodecName } from "../codec/delta/delta-codecs.ts";
 import type { BatchCoder } from "../codec/entropy/batch-coder.ts";
 import type { Kernel } from "../kernel/kernel.ts";
 import type { KernelMemory } from "../kernel/memory.ts";
@@ -134,6 +135,10 @@ export class BatchSink implements PageSink {
 
   get isFull(): boolean {
     return this.#spare === NO_SLOT;
+  }
+
+  get codecName(): string {
+    return deltaCodecName(this.#delta?.id);
   }
 
   get destinationBlock(): number {

@@ -6,6 +6,8 @@ import type { StreamBlock } from "../stream/reader.ts";
 export interface PageSink {
   /** No more room for now: nothing may be put in until there is some. */
   readonly isFull: boolean;
+  /** How deltas are coded; known when the RAMBlocks are. */
+  readonly codecName: string;
   /** RAMBlock that the destination's hypervisor was told last, or -1: what a CONTINUE record would mean to it. */
   readonly destinationBlock: number;
   /** Bytes of the source's stream, carried on as they are. */

@@ -10,6 +10,7 @@ import { CACHE_SIZES, type CacheSize, DirectRewriting } from "../../test/support
 import { be64, counted, END, PART, StreamBuilder } from "../../test/support/stream-builder.ts";
 import { modelEncode } from "../../test/support/xbzrle-model.ts";
 import { DeltaveeError } from "../base/errors.ts";
+import { PageClass } from "../trace/format.ts";
 
 function rewrite(
   bytes: Uint8Array,
@@ -22,6 +23,33 @@ function rewrite(
 }
 
 describe.each(CACHE_SIZES)("with a page cache of size %s", (cacheSize) => {
+  test("an observer is told of every page what its class is, and shown what it holds", () => {
+    fc.assert(
+      fc.property(arbitraryPlan(["none"]), (plan) => {
+        const source = buildGuestStream(plan);
+        const rewriting = new DirectRewriting(cacheSize);
+        rewriting.push(source.bytes);
+        const loader = load(rewriting.take());
+        const { pages } = rewriting.rewriter;
+        const count = (pageClass: PageClass) =>
+          rewriting.observed.filter((observed) => observed.pageClass === pageClass).length;
+        expect(count(PageClass.ZERO)).toBe(pages.zeroPages);
+        expect(count(PageClass.UNCHANGED)).toBe(pages.unchangedPages);
+        expect(count(PageClass.OVERFLOW)).toBe(pages.overflowPages);
+        // A whole page that comes once and never again is what the destination holds in the end.
+        for (const { block, page, pageClass, content } of rewriting.observed) {
+          const { idstr, bytes } = loader.blocks[block]!;
+          const times = loader.records.filter((record) => record.block === idstr && record.page === page);
+          if (pageClass !== PageClass.RAW || times.length !== 1) continue;
+          const pageBytes = bytes.length / plan.blocks[block]!.pages;
+          const start = page * pageBytes;
+          expect(content.equals(bytes.subarray(start, start + content.length))).toBe(true);
+        }
+      }),
+      { numRuns: 30 },
+    );
+  });
+
   test("RAM is the guest's after every section, wherever the stream is cut and PINGs are put in", () => {
     const cuts = fc.array(fc.integer({ min: 1, max: 9000 }), { minLength: 1, maxLength: 8 });
     const plan = arbitraryPlan(["none", "none", "command", "device", "flag"]);

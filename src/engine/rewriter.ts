@@ -14,6 +14,7 @@ import { NO_SLOT } from "../memory/policy/policy.ts";
 import type { PageClasses } from "../record/schema.ts";
 import { SectionType } from "../stream/format.ts";
 import type { StreamBlock, StreamHandler } from "../stream/reader.ts";
+import { PageClass, type PageObserver } from "../trace/format.ts";
 import type { PageSink } from "./page-sink.ts";
 
 /** What the rewriter sees pass by and others need to know. */
@@ -36,6 +37,8 @@ export interface RewriterOptions {
   listener: RewriterListener;
   /** Undefined: whole pages, always. */
   cacheFactory: CacheFactory | undefined;
+  /** Is told what became of each page. */
+  observer?: PageObserver | undefined;
 }
 
 export class StreamRewriter implements StreamHandler {
@@ -53,12 +56,16 @@ export class StreamRewriter implements StreamHandler {
   readonly #kernel: Kernel;
   readonly #listener: RewriterListener;
   readonly #cacheFactory: CacheFactory | undefined;
+  readonly #observer: PageObserver | undefined;
   #cache: PageCache | undefined;
   #pageBytes = 0;
   /** Pages of the home memory: one of zeros, a copy of one from another shard, one to decode a delta in. */
   #zeroAddress = 0;
   #baselineAddress = 0;
   #decodedAddress = 0;
+  #iteration = 0;
+  /** The home memory as bytes, for the observer. */
+  #home: Uint8Array = new Uint8Array(0);
   #bypasses = false;
   #bypassWanted = false;
   #decoded: Uint8Array = new Uint8Array(0);
@@ -67,12 +74,19 @@ export class StreamRewriter implements StreamHandler {
   #lastBlock = -1;
   #lastPage = -1;
 
-  constructor({ sink, memory, kernel, listener, cacheFactory }: RewriterOptions) {
+  constructor({ sink, memory, kernel, listener, cacheFactory, observer }: RewriterOptions) {
     this.#sink = sink;
     this.#memory = memory;
     this.#kernel = kernel;
     this.#listener = listener;
     this.#cacheFactory = cacheFactory;
+    this.#observer = observer;
+  }
+
+  /** Iterations are counted by the hypervisor: the cache's policy and the observer go by it. */
+  iterationBegan(iteration: number): void {
+    this.#iteration = iteration;
+    this.#cache?.iterationBegan();
   }
 
   get isFull(): boolean {
@@ -103,7 +117,14 @@ export class StreamRewriter implements StreamHandler {
     this.#decoded = this.#memory.bytes(this.#decodedAddress, pageBytes);
     this.#cache = this.#cacheFactory?.(pageBytes, this.#memory);
     for (const block of blocks) this.#cache?.addBlock(block);
+    this.#home = new Uint8Array(this.#memory.wasm.buffer);
+    const pageCounts = blocks.map(({ idstr, lengthBytes }) => ({
+      idstr,
+      pageCount: lengthBytes / pageBytes,
+    }));
+    this.#observer?.ramBlocks(pageCounts, pageBytes);
     this.#sink.setBlocks(blocks, pageBytes, this.#sectionId!);
+    this.#observer?.codec(this.#sink.codecName);
   }
 
   ramSection(sectionType: number, sectionId: number): void {
@@ -129,6 +150,7 @@ export class StreamRewriter implements StreamHandler {
     // The first zero page must be sent all the same: the destination's RAM may hold firmware there.
     if (this.#cache !== undefined && this.#cache.lookup(blockIndex, pageIndex) === PAGE_ZERO) {
       this.pages.unchangedPages++;
+      this.#observe(blockIndex, pageIndex, PageClass.UNCHANGED, 0, 0);
       return;
     }
     this.#sendZero(blockIndex, pageIndex);
@@ -184,10 +206,12 @@ export class StreamRewriter implements StreamHandler {
     const cache = this.#cache;
     if (this.#bypasses) {
       cache?.forget(blockIndex, pageIndex);
+      this.#observe(blockIndex, pageIndex, PageClass.RAW, 0, address);
       this.#countWhole("rawPages", this.#sink.wholePage(blockIndex, pageIndex, address, NO_SLOT));
       return;
     }
     if (cache === undefined) {
+      this.#observe(blockIndex, pageIndex, PageClass.RAW, 0, address);
       this.#countWhole("rawPages", this.#sink.wholePage(blockIndex, pageIndex, address, NO_SLOT));
       return;
     }
@@ -211,11 +235,13 @@ export class StreamRewriter implements StreamHandler {
     );
     if (deltaBytes === DELTA_UNCHANGED) {
       this.pages.unchangedPages++;
+      this.#observe(blockIndex, pageIndex, PageClass.UNCHANGED, 0, address);
     } else if (deltaBytes === DELTA_OVERFLOW) {
       this.#sendWhole(blockIndex, pageIndex, address, "overflowPages");
     } else {
       this.pages.deltaPages++;
       this.pages.deltaBytes += deltaBytes;
+      this.#observe(blockIndex, pageIndex, PageClass.DELTA, deltaBytes, address);
       this.#store(blockIndex, pageIndex, address);
     }
   }
@@ -247,6 +273,24 @@ export class StreamRewriter implements StreamHandler {
     if (!insideRam) this.#sink.ramSectionEnd();
   }
 
+  #observe(
+    blockIndex: number,
+    pageIndex: number,
+    pageClass: PageClass,
+    deltaBytes: number,
+    address: number,
+  ): void {
+    this.#observer?.observe(
+      blockIndex,
+      pageIndex,
+      this.#iteration,
+      pageClass,
+      deltaBytes,
+      this.#home,
+      address,
+    );
+  }
+
   #remember(blockIndex: number, pageIndex: number): void {
     this.#lastBlock = blockIndex;
     this.#lastPage = pageIndex;
@@ -254,6 +298,7 @@ export class StreamRewriter implements StreamHandler {
 
   #sendZero(blockIndex: number, pageIndex: number): void {
     this.pages.zeroPages++;
+    this.#observe(blockIndex, pageIndex, PageClass.ZERO, 0, 0);
     this.#sink.zeroPage(blockIndex, pageIndex);
     this.#cache?.storeZero(blockIndex, pageIndex);
   }
@@ -264,6 +309,8 @@ export class StreamRewriter implements StreamHandler {
     address: number,
     pageClass: "rawPages" | "overflowPages",
   ): void {
+    const observed = pageClass === "rawPages" ? PageClass.RAW : PageClass.OVERFLOW;
+    this.#observe(blockIndex, pageIndex, observed, 0, address);
     const slot = this.#store(blockIndex, pageIndex, address);
     this.#countWhole(pageClass, this.#sink.wholePage(blockIndex, pageIndex, address, slot));
   }

@@ -19,6 +19,7 @@ import {
   returnPathMessage,
   shutValue,
 } from "../stream/return-path.ts";
+import type { PageObserver } from "../trace/format.ts";
 import type { Hello } from "../wire/bodies.ts";
 import { BatchSink, type PageCoding } from "./batch-sink.ts";
 import { BypassJudge } from "./bypass.ts";
@@ -60,6 +61,8 @@ export interface SourceOptions {
   record: RunRecord;
   /** Runs `callback` after the events that are already waiting, e.g. setImmediate. */
   defer: (callback: () => void) => void;
+  /** Is told what became of each page, e.g. a page trace. */
+  observer?: PageObserver | undefined;
   /** CPU time of this process so far, where it is known. */
   cpuMs?: () => number;
 }
@@ -199,6 +202,7 @@ export class SourceEngine {
         opaque: (reason, offsetBytes) => this.#opaque(reason, offsetBytes),
       },
       cacheFactory,
+      observer: options.observer,
     });
     this.#reader = new StreamReader(this.#rewriter);
   }
@@ -594,6 +598,7 @@ export class SourceEngine {
     };
     if (iteration !== undefined && iteration > this.#iteration) {
       this.#iteration = iteration;
+      this.#rewriter.iterationBegan(iteration);
       const { wireBytes } = figures;
       record.add({ type: "iteration", iteration, wireBytes, pages: { ...this.#rewriter.pages }, ...known });
     }

@@ -20,6 +20,7 @@ const CALL_BYTES_MAX = 512 * 1024;
 const DELTA_SLACK_BYTES = 64;
 
 export class StreamSink implements PageSink {
+  readonly codecName = "xbzrle";
   readonly writer = new StreamWriter(new OutputBuffer(new Uint8Array(0)));
   readonly #memory: KernelMemory;
   readonly #kernel: Kernel;

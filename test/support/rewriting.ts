@@ -13,6 +13,7 @@ import { StreamSink } from "../../src/engine/stream-sink.ts";
 import { PageCache } from "../../src/memory/page-cache.ts";
 import { Command } from "../../src/stream/format.ts";
 import { StreamReader } from "../../src/stream/reader.ts";
+import { carriesContent, type PageClass } from "../../src/trace/format.ts";
 import { makeHome } from "./engine-parts.ts";
 import { Expansion } from "./expansion.ts";
 
@@ -24,6 +25,8 @@ type Home = ReturnType<typeof makeHome>;
 
 abstract class Rewriting {
   readonly events: string[] = [];
+  /** What the observer was told of each page. */
+  readonly observed: { block: number; page: number; pageClass: PageClass; content: Buffer }[] = [];
   mayPing = false;
   protected readonly home: Home = makeHome();
   readonly #cacheSize: CacheSize;
@@ -56,9 +59,12 @@ abstract class Rewriting {
     const input = this.#input;
     for (let at = 0; at < bytes.length; ) {
       at += input.append(bytes.subarray(at));
-      for (let before = -1; before !== input.head && input.lengthBytes > 0; ) {
+      // A reader that stopped because the sink was full has perhaps not moved, and is to go on all the same.
+      let wasFull = true;
+      for (let before = -1; (wasFull || before !== input.head) && input.lengthBytes > 0; ) {
         before = input.head;
         input.taken(this.#reader.consume(input.bytes, input.head, input.tail));
+        wasFull = this.#rewriter.isFull;
         this.drain();
       }
     }
@@ -73,6 +79,14 @@ abstract class Rewriting {
     return new StreamRewriter({
       ...this.home,
       sink: this.sink(),
+      observer: {
+        ramBlocks: () => {},
+        codec: () => {},
+        observe: (block, page, _iteration, pageClass, _deltaBytes, content, offset) => {
+          const bytes = carriesContent(pageClass) ? content.subarray(offset, offset + 512) : [];
+          this.observed.push({ block, page, pageClass, content: Buffer.from(bytes) });
+        },
+      },
       cacheFactory: this.#cacheSize === "none" ? undefined : factory,
       listener: {
         command: (command) => {

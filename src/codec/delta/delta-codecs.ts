@@ -23,6 +23,10 @@ export const DELTA_CODEC_NAMES: Readonly<Record<string, DeltaCodecId>> = {
   "zstd-dictionary": DELTA_ZSTD_DICTIONARY,
 };
 
+export function deltaCodecName(id: DeltaCodecId | undefined): string {
+  return Object.keys(DELTA_CODEC_NAMES).find((name) => DELTA_CODEC_NAMES[name] === id) ?? "none";
+}
+
 /** Everything that is coded must lie in what has been allocated of `memory` before. Undefined: there is none. */
 export function makeDeltaCodec(
   id: number,
