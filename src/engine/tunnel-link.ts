@@ -25,6 +25,8 @@ const BATCH_BYTES_MAX = 256 * 1024;
  * costs both sides some 0.1 ms, which is then what limits how fast the hypervisor can hand over its pages.
  */
 const SMALL_FRAME_EVERY_MS = 2;
+/** On a fast link the window is large, and must not be filled with crumbs. */
+const FRAMES_PER_WINDOW_MAX = 16;
 /** A batch of which at least this much is whole pages is judged by them. */
 const WHOLE_SHARE_MIN = 0.5;
 /** Looking at less would say little. */
@@ -126,7 +128,9 @@ export class TunnelLink implements SourceLink {
       if (!sink.hasSealed) {
         const bytes = sink.pendingBytes;
         // A full window gathers a fuller batch; an open one wants the link kept busy.
-        const hungry = this.#underWayBytes < this.#window.windowBytes / 2;
+        const hungry =
+          this.#underWayBytes < this.#window.windowBytes / 2 &&
+          bytes >= Math.min(this.#batchBytes, this.#window.windowBytes / FRAMES_PER_WINDOW_MAX);
         if (bytes === 0 || !(bytes >= this.#batchBytes || idle || hungry)) return;
         if (sink.isFull || (bytes < BATCH_BYTES_MIN && this.#waitsForMore())) return;
         sink.seal();
