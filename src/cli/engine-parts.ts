@@ -20,9 +20,7 @@ export function makeHome(): Home {
   return { memory, kernel: loadKernel(memory), clock: systemClock };
 }
 
-/** To be closed when the migration is over. The workers start in the background. */
+/** To be closed when the migration is over. Its workers start with the first batch that is worth it, or start(). */
 export function makeBatchCoder({ memory, kernel }: Home): WorkerBatchCoder {
-  const coder = new WorkerBatchCoder(memory, kernel, { slotCount: SLOT_COUNT });
-  void coder.start();
-  return coder;
+  return new WorkerBatchCoder(memory, kernel, { slotCount: SLOT_COUNT });
 }

@@ -10,7 +10,6 @@ import { formatBytes, parseBytes, parseBytesPerSecond, parseMs } from "../base/u
 import { version } from "../base/version.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
-import type { BatchCoder } from "../codec/entropy/batch-coder.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import type { Channel } from "../engine/ports.ts";
 import { SourceEngine } from "../engine/source.ts";
@@ -20,7 +19,11 @@ import { type Address, connect, formatAddress, parseAddress } from "../link/addr
 import { PacedChannel } from "../link/paced-channel.ts";
 import { SocketChannel } from "../link/socket-channel.ts";
 import { PageCache } from "../memory/page-cache.ts";
+import { POLICIES } from "../memory/policy/all.ts";
+import { HISTORY } from "../memory/policy/history.ts";
+import type { PolicyKind } from "../memory/policy/policy.ts";
 import { createTrace, type OpenTrace } from "../trace/file.ts";
+import type { WorkerBatchCoder } from "../worker/worker-batch-coder.ts";
 import { type DisplayOptions, onInterrupt, openShownRun, parseQmpAddress } from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
 
@@ -30,6 +33,7 @@ interface Options extends DisplayOptions {
   maxDowntime: number;
   maxBandwidth?: number;
   cacheSize?: number;
+  cachePolicy: PolicyKind;
   codec: DeltaCodecId;
   trace?: string;
   contents?: true;
@@ -102,6 +106,11 @@ function withMigrateOptions(command: Command): Command {
       parseBytes,
     )
     .addOption(
+      new Option("--cache-policy <name>", "which pages are kept when not all can be (docs/page-cache.md)")
+        .argParser(parsePolicy)
+        .default(HISTORY, HISTORY.name),
+    )
+    .addOption(
       new Option("--codec <name>", "how a page that the destination knows is coded in the tunnel")
         .argParser(parseCodec)
         .default(DELTA_CODEC_NAMES["word-mask"], "word-mask"),
@@ -123,7 +132,7 @@ async function migrate(options: Options): Promise<void> {
     else early.push(message);
   };
   let vm: QemuOutgoing | undefined;
-  let coder: BatchCoder | undefined;
+  let coder: WorkerBatchCoder | undefined;
   let trace: OpenTrace | undefined;
   try {
     if (options.trace !== undefined) {
@@ -155,6 +164,8 @@ async function migrate(options: Options): Promise<void> {
     }
     const home = makeHome();
     coder = tunnel ? makeBatchCoder(home) : undefined;
+    // In the background, while the two sides introduce themselves.
+    void coder?.start();
     const engine = new SourceEngine({
       ...home,
       vm,
@@ -176,7 +187,8 @@ async function migrate(options: Options): Promise<void> {
           }),
       cacheFactory: options.standard
         ? undefined
-        : (pageBytes, memory) => new PageCache({ pageBytes, memory, limitBytes: cacheBytesMax }),
+        : (pageBytes, memory) =>
+            new PageCache({ pageBytes, memory, limitBytes: cacheBytesMax, policy: options.cachePolicy }),
       downtimeMsMax: options.maxDowntime,
       record,
       defer: setImmediate,
@@ -220,6 +232,12 @@ function cacheLimit(
 async function closeTrace(trace: OpenTrace | undefined, notice: (message: string) => void): Promise<void> {
   const incomplete = await trace?.close();
   if (incomplete !== undefined) notice(incomplete);
+}
+
+function parsePolicy(name: string): PolicyKind {
+  const policy = POLICIES.find((candidate) => candidate.name === name);
+  if (policy !== undefined) return policy;
+  throw new UsageError(`There is no policy "${name}" (${POLICIES.map((each) => each.name).join(", ")})`);
 }
 
 function parseCodec(name: string): DeltaCodecId {

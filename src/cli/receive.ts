@@ -94,6 +94,8 @@ async function receive(options: Options): Promise<void> {
           paused,
           record,
           baselineBytesMax,
+          // Threads are for a source that was welcomed, not for whoever connects.
+          welcomed: () => void coder.start(),
         });
         const release = onInterrupt(() => engine.cancel());
         outcome = await engine.run();
