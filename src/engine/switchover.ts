@@ -84,9 +84,11 @@ export function estimateDowntimeMs(figures: SwitchoverFigures): number {
 export function remainingBytesFor(goalMs: number, figures: SwitchoverFigures): number {
   const withoutPagesMs = estimateDowntimeMs({ ...figures, remainingBytes: 0 });
   const pagesMs = Math.max(0, goalMs - withoutPagesMs);
-  const byLink =
-    (pagesMs / 1000) * (figures.linkBytesPerSecond / Math.max(figures.wireBytesPerGuestByte, 1e-6));
-  const byHandover = (pagesMs / 1000) * figures.handoverBytesPerSecond;
+  const { wireBytesPerGuestByte, linkBytesPerSecond, handoverBytesPerSecond } = figures;
+  const byHandover = (pagesMs / 1000) * handoverBytesPerSecond;
+  // Pages that cost nothing on the link are limited by the handover alone.
+  if (wireBytesPerGuestByte === 0) return Math.floor(byHandover);
+  const byLink = ((pagesMs / 1000) * linkBytesPerSecond) / wireBytesPerGuestByte;
   return Math.floor(Math.min(byLink, byHandover));
 }
 
