@@ -240,14 +240,14 @@ export class TunnelLink implements SourceLink {
   }
 
   #send({ slot, kind, rawBytes }: SealedBatch, result: EncodedBatch): void {
-    const { codecId, codedAddress, codedBytes, rawCrc32 } = result;
+    const { codecId, codedAddress, codedBytes, rawChecksum } = result;
     const frame: DataFrame = {
       type: "data",
       sequence: this.#peer.dataSequence + 1,
       entropyCodec: codecId,
       payloadKind: kind,
       rawBytes,
-      rawCrc32,
+      rawChecksum,
       coded: this.#memory.bytes(codedAddress, codedBytes),
     };
     const before = this.#peer.wireBytes;

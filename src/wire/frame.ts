@@ -47,7 +47,7 @@ export type DataFrame = {
   /** What the raw bytes are: page-batch.ts. */
   payloadKind: PayloadKind;
   rawBytes: number;
-  rawCrc32: number;
+  rawChecksum: number;
   coded: Uint8Array;
 };
 /** `sequence` of the last DATA whose bytes the destination hypervisor's socket has taken. */
@@ -136,7 +136,7 @@ export function encodeFrame(frame: Frame): Uint8Array[] {
       head.setUint8(HEADER_BYTES, entropyCodec);
       head.setUint8(HEADER_BYTES + 1, payloadKind);
       head.setUint32(HEADER_BYTES + 4, rawBytes);
-      head.setUint32(HEADER_BYTES + 8, frame.rawCrc32);
+      head.setUint32(HEADER_BYTES + 8, frame.rawChecksum);
       return [bytesOf(head), coded];
     }
     case "ack": {
