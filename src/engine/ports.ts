@@ -22,8 +22,8 @@ export interface Channel {
   /** Must be called once, before anything arrives. */
   listen(listener: ChannelListener): void;
   /**
-   * Takes over `bytes` (not to be changed afterwards). False: the peer is behind, wait for `drained`.
-   * `written` is called once the operating system has them. Failure is reported by `failed`, never thrown.
+   * `bytes` must not change until the operating system has them, which is when `written` is called, or when the peer
+   * has answered to them. False: the peer is behind, wait for `drained`. Failure is reported by `failed`, never thrown.
    */
   write(bytes: Uint8Array, written?: () => void): boolean;
   /** No `data` until `resume`; the bytes of a call that pauses stay valid until then. */

@@ -7,12 +7,19 @@ import type { BatchCoder, EncodedBatch } from "../codec/entropy/batch-coder.ts";
 import { ENTROPY_SCRATCH_BYTES, type Kernel } from "../kernel/kernel.ts";
 import type { KernelMemory } from "../kernel/memory.ts";
 import type { Hello } from "../wire/bodies.ts";
-import type { CommitFrame, DataFrame, Frame, WelcomeFrame } from "../wire/frame.ts";
+import {
+  type CommitFrame,
+  type DataFrame,
+  type Frame,
+  RAW_BYTES_MAX,
+  type WelcomeFrame,
+} from "../wire/frame.ts";
 import { abortFrame, helloFrame, refusalError } from "../wire/handshake.ts";
 import { PAGES_HEADER_BYTES } from "../wire/page-batch.ts";
 import type { BatchSink, SealedBatch } from "./batch-sink.ts";
 import { type BatchClass, EntropyChoice, type EntropyMethod, NO_ENTROPY } from "./entropy-choice.ts";
 import type { Channel } from "./ports.ts";
+import { SentFrames } from "./sent-frames.ts";
 import type { LinkFigures, SourceLink, SourceLinkListener } from "./source-link.ts";
 import { TunnelPeer } from "./tunnel-peer.ts";
 import { DeliveryWindow } from "./window.ts";
@@ -62,6 +69,7 @@ export class TunnelLink implements SourceLink {
   readonly #entropyScratch: number;
   readonly #peer: TunnelPeer;
   readonly #window: DeliveryWindow;
+  readonly #sentFrames = new SentFrames();
   readonly #choice: EntropyChoice;
   /** Being coded: raw bytes. */
   #codingBytes = 0;
@@ -181,9 +189,10 @@ export class TunnelLink implements SourceLink {
     this.#peer.destroy();
   }
 
-  /** May a batch go out now? Every one is a marker, and there are only so many of them. */
+  /** May a batch go out now? Every one is a marker and is kept, and there is only so much room for them. */
   get #open(): boolean {
-    if (!this.#window.mayMark) return false;
+    if (!this.#window.mayMark || !this.#sentFrames.hasRoomFor(this.#codingBytes + RAW_BYTES_MAX))
+      return false;
     return this.#windowLifted || this.#underWayBytes < this.#window.windowBytes;
   }
 
@@ -209,6 +218,7 @@ export class TunnelLink implements SourceLink {
     const method = this.#bypasses ? NO_ENTROPY : this.#choose(batch, batchClass);
     this.#lastBatchMs = this.#clock.nowMs();
     this.#codingBytes += rawBytes;
+    let isAtOnce = true;
     this.#coder.encode(slot, rawBytes, method.codecId, method.level, (result) => {
       if (this.#over) return;
       this.#codingBytes -= rawBytes;
@@ -220,8 +230,12 @@ export class TunnelLink implements SourceLink {
       this.#choice.observe(batchClass, method.name, rawBytes, codedBytes, encodeMs);
       this.#rawBytes += rawBytes;
       this.#codedBytes += codedBytes;
+      const wasFull = this.#sink.isFull;
       this.#send(batch, result);
+      // When it was coded at once, whoever has put it in sees for himself that there is room.
+      if (wasFull && !isAtOnce) this.#continue();
     });
+    isAtOnce = false;
   }
 
   #choose({ slot, rawBytes, wholeBytes }: SealedBatch, batchClass: BatchClass): EntropyMethod {
@@ -250,18 +264,12 @@ export class TunnelLink implements SourceLink {
       rawChecksum,
       coded: this.#memory.bytes(codedAddress, codedBytes),
     };
-    const before = this.#peer.wireBytes;
-    // The slot is in use until the last piece of the frame is with the operating system.
-    this.#blocked = !this.#peer.send(frame, () => this.#sent(slot));
-    this.#window.sent(this.#peer.wireBytes - before);
+    const bytes = this.#sentFrames.put(frame);
+    this.#blocked = !this.#peer.sendData(frame, bytes);
+    this.#window.sent(bytes.length);
     this.#window.marked(this.#blocked);
-  }
-
-  #sent(slot: number): void {
     this.#coder.release(slot);
-    const wasFull = this.#sink.isFull;
     this.#sink.slotFreed();
-    if (wasFull && !this.#over) this.#continue();
   }
 
   #failed(error: Error): void {
@@ -282,6 +290,7 @@ export class TunnelLink implements SourceLink {
       case "ack": {
         const answered = this.#window.unansweredMarkers - (this.#peer.dataSequence - frame.sequence);
         if (answered > 0) this.#window.acknowledged(answered);
+        this.#sentFrames.release(frame.sequence);
         this.#continue();
         return;
       }

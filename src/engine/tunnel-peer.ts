@@ -3,7 +3,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import { LinkError, toError } from "../base/errors.ts";
-import { encodeFrame, type Frame, KEEPALIVE_MS, PEER_SILENT_MS } from "../wire/frame.ts";
+import { type DataFrame, encodeFrame, type Frame, KEEPALIVE_MS, PEER_SILENT_MS } from "../wire/frame.ts";
 import { FrameReader } from "../wire/frame-reader.ts";
 import { abortFrame, refusalFor } from "../wire/handshake.ts";
 import { ProtocolState, type Side, type Stage } from "../wire/protocol-state.ts";
@@ -80,22 +80,24 @@ export class TunnelPeer {
     return this.#state.stage;
   }
 
-  /**
-   * False when the peer is behind: wait for `drained`. A frame after the connection's end is dropped. Arrays in the
-   * frame must not change until `written` is called, which it is not when the connection breaks.
-   */
-  send(frame: Frame, written?: () => void): boolean {
+  /** False when the peer is behind: wait for `drained`. A frame after the connection's end is dropped. */
+  send(frame: Frame): boolean {
     if (this.#over) return false;
     this.#state.sending(frame);
-    const pieces = encodeFrame(frame);
-    const last = pieces.length - 1;
-    let flowing = true;
-    pieces.forEach((piece, index) => {
-      flowing = this.#channel.write(piece, index === last ? written : undefined);
-      this.#wireBytes += piece.length;
-    });
+    return this.#write(encodeFrame(frame));
+  }
+
+  /** The same for DATA that has been encoded. `bytes` must not change before the peer has acknowledged it. */
+  sendData(frame: DataFrame, bytes: Uint8Array): boolean {
+    if (this.#over) return false;
+    this.#state.sending(frame);
+    return this.#write(bytes);
+  }
+
+  #write(bytes: Uint8Array): boolean {
+    this.#wireBytes += bytes.length;
     this.#lastSentMs = this.#clock.nowMs();
-    return flowing;
+    return this.#channel.write(bytes);
   }
 
   /** Takes no more frames until `unstall`: the one being handled is the last one for now. */

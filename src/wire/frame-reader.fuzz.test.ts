@@ -36,7 +36,7 @@ const FROM_DESTINATION: Frame[] = [
   refuseFrame("BUSY", "one at a time"),
   abortFrame("CANCELLED", "enough"),
 ];
-const encoded = (frames: Frame[]): Uint8Array => Buffer.concat(frames.flatMap(encodeFrame));
+const encoded = (frames: Frame[]): Uint8Array => Buffer.concat(frames.map(encodeFrame));
 const FROM_SOURCE_BYTES = encoded(FROM_SOURCE);
 const ALL_BYTES = encoded([...FROM_SOURCE, ...FROM_DESTINATION]);
 

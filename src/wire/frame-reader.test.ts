@@ -107,7 +107,7 @@ function* cut(all: Uint8Array, sizes: Iterable<number>): Generator<Uint8Array> {
   yield all.subarray(at);
 }
 
-const encoded = (frames: Frame[]): Uint8Array => Buffer.concat(frames.flatMap(encodeFrame));
+const encoded = (frames: Frame[]): Uint8Array => Buffer.concat(frames.map(encodeFrame));
 
 /** A valid frame with some of its bytes changed. */
 function patched(frame: Frame, at: number, ...values: number[]): Uint8Array {

@@ -98,86 +98,108 @@ export const FRAME_LAYOUTS: Readonly<Record<FrameType, FrameLayout>> = {
   keepalive: layout(11, 0, 0),
 };
 
+const NOTHING: Uint8Array = new Uint8Array(0);
+
+/** The longest DATA. */
+export const DATA_FRAME_BYTES_MAX = HEADER_BYTES + DATA_FIXED_BYTES + CODED_BYTES_MAX;
+
 function layout(number: number, payloadBytesMin: number, payloadBytesMax: number): FrameLayout {
   return { number, payloadBytesMin, payloadBytesMax };
 }
 
-/** The pieces to write, in order, uncopied: large payloads are the frame's own arrays. */
-export function encodeFrame(frame: Frame): Uint8Array[] {
+/** The frame as it is written, in one piece: everything is copied. */
+export function encodeFrame(frame: Frame): Uint8Array {
   switch (frame.type) {
     case "hello": {
       const json = encodeBody(helloSchema, frame.body);
-      const head = begin("hello", HELLO_FIXED_BYTES, json.length);
+      const { bytes, view } = begin("hello", HELLO_FIXED_BYTES, json);
       const { min, max } = frame.versions;
       assert(1 <= min && min <= max, `version range ${min}..${max}`);
-      new TextEncoder().encodeInto(HELLO_MAGIC, bytesOf(head).subarray(HEADER_BYTES));
-      head.setUint16(HEADER_BYTES + 8, min);
-      head.setUint16(HEADER_BYTES + 10, max);
-      return [bytesOf(head), json];
+      new TextEncoder().encodeInto(HELLO_MAGIC, bytes.subarray(HEADER_BYTES));
+      view.setUint16(HEADER_BYTES + 8, min);
+      view.setUint16(HEADER_BYTES + 10, max);
+      return bytes;
     }
     case "welcome": {
       const json = encodeBody(welcomeSchema, frame.body);
-      const head = begin("welcome", WELCOME_FIXED_BYTES, json.length);
-      head.setUint16(HEADER_BYTES, frame.version);
-      return [bytesOf(head), json];
+      const { bytes, view } = begin("welcome", WELCOME_FIXED_BYTES, json);
+      view.setUint16(HEADER_BYTES, frame.version);
+      return bytes;
     }
     case "refuse":
-    case "abort": {
-      const json = encodeBody(reasonSchema, frame.reason);
-      return [bytesOf(begin(frame.type, 0, json.length)), json];
-    }
+    case "abort":
+      return begin(frame.type, 0, encodeBody(reasonSchema, frame.reason)).bytes;
     case "data": {
-      const { sequence, entropyCodec, payloadKind, rawBytes, coded } = frame;
-      assert(isSequence(sequence), `DATA sequence ${sequence}`);
-      assert(1 <= entropyCodec && entropyCodec <= 255, `entropy codec id ${entropyCodec}`);
-      assert(1 <= rawBytes && rawBytes <= RAW_BYTES_MAX, `DATA with ${rawBytes} raw bytes`);
-      const head = begin("data", DATA_FIXED_BYTES, coded.length);
-      setUint64(head, 8, sequence);
-      head.setUint8(HEADER_BYTES, entropyCodec);
-      head.setUint8(HEADER_BYTES + 1, payloadKind);
-      head.setUint32(HEADER_BYTES + 4, rawBytes);
-      head.setUint32(HEADER_BYTES + 8, frame.rawChecksum);
-      return [bytesOf(head), coded];
+      const bytes = new Uint8Array(dataFrameBytes(frame));
+      writeDataFrame(frame, bytes);
+      return bytes;
     }
     case "ack": {
       assert(isSequence(frame.sequence), `ACK sequence ${frame.sequence}`);
-      const head = begin("ack", 8, 0);
-      setUint64(head, HEADER_BYTES, frame.sequence);
-      return [bytesOf(head)];
+      const { bytes, view } = begin("ack", 8, NOTHING);
+      setUint64(view, HEADER_BYTES, frame.sequence);
+      return bytes;
     }
     case "return":
-      return [bytesOf(begin("return", 0, frame.bytes.length)), frame.bytes];
+      return begin("return", 0, frame.bytes).bytes;
     case "commit": {
-      const head = begin("commit", 1, 0);
-      head.setUint8(HEADER_BYTES, frame.resume ? 1 : 0);
-      return [bytesOf(head)];
+      const { bytes, view } = begin("commit", 1, NOTHING);
+      view.setUint8(HEADER_BYTES, frame.resume ? 1 : 0);
+      return bytes;
     }
     case "loaded":
     case "running":
     case "keepalive":
-      return [bytesOf(begin(frame.type, 0, 0))];
+      return begin(frame.type, 0, NOTHING).bytes;
     default:
       return assertNever(frame, "frame");
   }
 }
 
-/** A zeroed header with room for the payload's fixed fields; `restBytes` of payload follow in other arrays. */
-function begin(type: FrameType, fixedBytes: number, restBytes: number): DataView {
+export function dataFrameBytes(frame: DataFrame): number {
+  return HEADER_BYTES + DATA_FIXED_BYTES + frame.coded.length;
+}
+
+/** Writes the frame to `bytes`, which are `dataFrameBytes` long and may hold anything. */
+export function writeDataFrame(frame: DataFrame, bytes: Uint8Array): void {
+  const { sequence, entropyCodec, payloadKind, rawBytes, coded } = frame;
+  assert(isSequence(sequence), `DATA sequence ${sequence}`);
+  assert(1 <= entropyCodec && entropyCodec <= 255, `entropy codec id ${entropyCodec}`);
+  assert(1 <= rawBytes && rawBytes <= RAW_BYTES_MAX, `DATA with ${rawBytes} raw bytes`);
+  const view = viewOf(bytes);
+  writeHeader(view, "data", DATA_FIXED_BYTES + coded.length, sequence);
+  view.setUint8(HEADER_BYTES, entropyCodec);
+  view.setUint8(HEADER_BYTES + 1, payloadKind);
+  view.setUint16(HEADER_BYTES + 2, 0);
+  view.setUint32(HEADER_BYTES + 4, rawBytes);
+  view.setUint32(HEADER_BYTES + 8, frame.rawChecksum);
+  bytes.set(coded, HEADER_BYTES + DATA_FIXED_BYTES);
+}
+
+/** A frame of which only `fixedBytes` of payload, between the header and `rest`, are still to be written. */
+function begin(type: FrameType, fixedBytes: number, rest: Uint8Array): { bytes: Uint8Array; view: DataView } {
+  const bytes = new Uint8Array(HEADER_BYTES + fixedBytes + rest.length);
+  const view = viewOf(bytes);
+  writeHeader(view, type, fixedBytes + rest.length, 0);
+  bytes.set(rest, HEADER_BYTES + fixedBytes);
+  return { bytes, view };
+}
+
+function writeHeader(view: DataView, type: FrameType, payloadBytes: number, sequence: number): void {
   const { number, payloadBytesMin, payloadBytesMax } = FRAME_LAYOUTS[type];
-  const payloadBytes = fixedBytes + restBytes;
   assert(
     payloadBytesMin <= payloadBytes && payloadBytes <= payloadBytesMax,
     `${type} frame with a payload of ${payloadBytes} bytes`,
   );
-  const head = new DataView(new ArrayBuffer(HEADER_BYTES + fixedBytes));
-  head.setUint16(0, FRAME_MAGIC);
-  head.setUint8(2, number);
-  head.setUint32(4, payloadBytes);
-  return head;
+  view.setUint16(0, FRAME_MAGIC);
+  view.setUint8(2, number);
+  view.setUint8(3, 0);
+  view.setUint32(4, payloadBytes);
+  setUint64(view, 8, sequence);
 }
 
-function bytesOf(view: DataView): Uint8Array {
-  return new Uint8Array(view.buffer);
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
 function isSequence(value: number): boolean {
