@@ -74,7 +74,7 @@ export interface SourceOutcome {
 }
 
 /** Input is taken in pieces of at most this, so that the window is looked at often enough on a slow link. */
-const TURN_BYTES = 128 * 1024;
+const TURN_BYTES = 256 * 1024;
 /** Whole pages sent last, to which an equal page is a reference: the destination keeps them. */
 const WINDOW_BYTES = 32 * 1024 * 1024;
 const SAMPLE_EVERY_MS = 250;
