@@ -31,6 +31,11 @@ export class SentFrames {
     this.#ring = new Uint8Array(Math.min(BYTES_INITIAL, bytesMax));
   }
 
+  /** Sequence of the frame that was put in last; 0: none was. */
+  get lastSequence(): number {
+    return this.#nextSequence - 1;
+  }
+
   get ringBytes(): number {
     return this.#ring.length;
   }
@@ -67,6 +72,14 @@ export class SentFrames {
     while (this.#firstSequence <= sequence) {
       this.#usedBytes -= this.#lengths[this.#firstSequence % FRAMES_MAX]!;
       this.#firstSequence++;
+    }
+  }
+
+  /** Shows the frames after this one, in order. */
+  after(sequence: number, show: (sequence: number, bytes: Uint8Array) => void): void {
+    for (let next = Math.max(sequence + 1, this.#firstSequence); next < this.#nextSequence; next++) {
+      const start = this.#starts[next % FRAMES_MAX]!;
+      show(next, this.#ring.subarray(start, start + this.#lengths[next % FRAMES_MAX]!));
     }
   }
 

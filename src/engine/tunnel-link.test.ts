@@ -11,9 +11,10 @@ import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import type { Welcome } from "../wire/bodies.ts";
 import type { DataFrame } from "../wire/frame.ts";
 import { answerHello } from "../wire/handshake.ts";
+import { ProtocolState } from "../wire/protocol-state.ts";
 import { BatchSink } from "./batch-sink.ts";
 import { TunnelLink } from "./tunnel-link.ts";
-import { TunnelPeer } from "./tunnel-peer.ts";
+import { TunnelPeer, type TunnelPeerListener } from "./tunnel-peer.ts";
 import { MARKERS_MAX } from "./window.ts";
 
 const OWN: Welcome = {
@@ -33,10 +34,11 @@ function connected() {
     acknowledges: true,
     frames: 0,
     acknowledge: () => {
-      if (end.dataSequence > end.ackSequence) end.send({ type: "ack", sequence: end.dataSequence });
+      if (state.dataSequence > state.ackSequence) end.send({ type: "ack", sequence: state.dataSequence });
     },
   };
-  const end = new TunnelPeer("destination", theirs, clock, {
+  const state = new ProtocolState("destination");
+  const listener: TunnelPeerListener = {
     frame(frame) {
       if (frame.type === "hello") end.send(answerHello(frame, OWN));
       if (frame.type !== "data") return;
@@ -46,7 +48,8 @@ function connected() {
     },
     drained: () => {},
     failed: (error) => failures.push(error.message),
-  });
+  };
+  const end = new TunnelPeer("destination", theirs, clock, listener, state);
   const { memory, kernel, coder } = makeParts(clock);
   const sink = new BatchSink(memory, kernel, coder, () => {
     throw new Error("there are no RAMBlocks here");
@@ -67,6 +70,8 @@ function connected() {
       loaded: () => {},
       running: () => {},
       decision: () => {},
+      lost: () => {},
+      resumed: () => {},
     },
   });
   link.greet({ ...OWN, session: "00112233445566778899aabbccddeeff" });

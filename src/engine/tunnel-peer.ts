@@ -12,11 +12,19 @@ import type { Channel } from "./ports.ts";
 /** What one read may bring. */
 const READ_BYTES_MAX = 256 * 1024;
 
+/** Stages without KEEPALIVE. */
+const SILENT: ReadonlySet<Stage> = new Set<Stage>(["opening", "lost", "finished", "refused", "aborted"]);
+/** Stages in which a destination refuses what it does not understand. */
+const REFUSABLE: ReadonlySet<Stage> = new Set<Stage>(["opening", "greeting", "resuming"]);
+
 export interface TunnelPeerListener {
   /** Arrays in the frame are valid during the call; when the call stalls the peer, until `unstall`. */
   frame(frame: Frame): void;
   drained(): void;
-  /** Broken, silent, closed early, or against the protocol. Once; nothing follows. */
+  /**
+   * Broken, silent or closed early: a LinkError. Against the protocol, or our own mistake: any other. Once; nothing
+   * follows.
+   */
   failed(error: Error): void;
 }
 
@@ -25,7 +33,7 @@ export class TunnelPeer {
   readonly #clock: Clock;
   readonly #listener: TunnelPeerListener;
   readonly #reader = new FrameReader();
-  readonly #state: ProtocolState;
+  #state: ProtocolState;
   readonly #side: Side;
   #wireBytes = 0;
   #lastSentMs: number;
@@ -34,12 +42,19 @@ export class TunnelPeer {
   #stalled = false;
   #over = false;
 
-  constructor(side: Side, channel: Channel, clock: Clock, listener: TunnelPeerListener) {
+  /** `state`: that of a migration whose connection broke, if this one is to take its place. */
+  constructor(
+    side: Side,
+    channel: Channel,
+    clock: Clock,
+    listener: TunnelPeerListener,
+    state: ProtocolState = new ProtocolState(side),
+  ) {
     this.#channel = channel;
     this.#clock = clock;
     this.#listener = listener;
     this.#side = side;
-    this.#state = new ProtocolState(side);
+    this.#state = state;
     this.#lastSentMs = this.#lastReceivedMs = clock.nowMs();
     const space = new Uint8Array(READ_BYTES_MAX);
     channel.listen({
@@ -48,8 +63,7 @@ export class TunnelPeer {
       data: (bytes) => this.#received(bytes),
       drained: () => listener.drained(),
       ended: () => {
-        // Both sides end the connection only after the last frame of the protocol.
-        if (this.#stage === "finished") return;
+        // Who has the last frame of the protocol does not listen any more.
         this.#fail(new LinkError("LINK_CLOSED", `Peer closed the connection while ${this.#stage}`));
       },
       failed: (error) => {
@@ -64,16 +78,14 @@ export class TunnelPeer {
     return this.#wireBytes;
   }
 
-  get committed(): boolean {
-    return this.#state.committed;
+  /** Since the last byte of the peer, or since the connection was made. */
+  get silentMs(): number {
+    return this.#clock.nowMs() - this.#lastReceivedMs;
   }
 
-  get dataSequence(): number {
-    return this.#state.dataSequence;
-  }
-
-  get ackSequence(): number {
-    return this.#state.ackSequence;
+  /** This connection, whose first frame was RESUME, is of that migration. */
+  adopt(state: ProtocolState): void {
+    this.#state = state;
   }
 
   get #stage(): Stage {
@@ -91,6 +103,13 @@ export class TunnelPeer {
   sendData(frame: DataFrame, bytes: Uint8Array): boolean {
     if (this.#over) return false;
     this.#state.sending(frame);
+    return this.#write(bytes);
+  }
+
+  /** DATA that was sent before, on a connection that broke. */
+  sendAgain(sequence: number, bytes: Uint8Array): boolean {
+    if (this.#over) return false;
+    this.#state.sendingAgain(sequence);
     return this.#write(bytes);
   }
 
@@ -165,9 +184,7 @@ export class TunnelPeer {
         return;
       }
       const silentMs = nowMs - this.#lastSentMs;
-      const greeted = this.#stage !== "opening" && this.#stage !== "finished" && this.#stage !== "aborted";
-      if (greeted && this.#stage !== "refused" && silentMs >= KEEPALIVE_MS / 2)
-        this.send({ type: "keepalive" });
+      if (!SILENT.has(this.#stage) && silentMs >= KEEPALIVE_MS / 2) this.send({ type: "keepalive" });
       this.#watch();
     });
   }
@@ -175,7 +192,7 @@ export class TunnelPeer {
   /** The peer is told what it did wrong before the connection ends: its own record should say so too. */
   #violated(error: Error): void {
     if (this.#over) return;
-    const greeting = this.#stage === "opening" || this.#stage === "greeting";
+    const greeting = REFUSABLE.has(this.#stage);
     try {
       if (this.#side === "destination" && greeting) this.send(refusalFor(error));
       else this.send(abortFrame("PROTOCOL_INVALID_FRAME", error.message));

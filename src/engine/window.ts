@@ -176,6 +176,30 @@ export class DeliveryWindow {
     this.#adjust(newlyDeliveredBytes, roundTripMs, nowMs);
   }
 
+  /**
+   * The connection broke `outageMs` ago and is there again. The oldest `markers` markers have been answered, nobody
+   * knows when; all others are sent once more, now. The outage says nothing about the link: what is known of it
+   * is as old as it was when the connection broke.
+   */
+  resumed(markers: number, outageMs: number): void {
+    assert(markers >= 0 && markers <= this.#count, "only what was sent is answered");
+    if (markers > 0) {
+      this.#first = (this.#first + markers) % MARKERS_MAX;
+      this.#count -= markers;
+      this.#deliveredBytes = this.#markers[(this.#first + MARKERS_MAX - 1) % MARKERS_MAX]!.sentBytes;
+    }
+    const nowMs = this.#clock.nowMs();
+    this.#deliveredMs = this.#deliveredSentMs = nowMs;
+    for (let i = 0; i < this.#count; i++) {
+      const marker = this.#markers[(this.#first + i) % MARKERS_MAX]!;
+      marker.sentMs = marker.deliveredMs = marker.deliveredSentMs = nowMs;
+      marker.deliveredBytes = this.#deliveredBytes;
+    }
+    this.#rateHalfEndsMs += outageMs;
+    this.#nextDrainMs += outageMs;
+    this.#drainEndsMs += outageMs;
+  }
+
   #learnRate(marker: Marker, nowMs: number): void {
     if (nowMs >= this.#rateHalfEndsMs) {
       // A half in which nothing but the sender was the limit says nothing new: what was known before stands.

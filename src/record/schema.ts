@@ -107,6 +107,16 @@ export const recordEventSchema = z.discriminatedUnion("type", [
   }),
   /** A choice that Deltavee made, with the reason and the figures it was made from. */
   event("decision", { subject: z.string(), choice: z.string(), reason: z.string() }),
+  /** The connection of a tunnel broke, or is there again; the migration goes on. */
+  event("link", {
+    state: z.enum(["lost", "resumed"]),
+    /** Why it broke. */
+    reason: z.string().optional(),
+    /** How long there was no connection. */
+    outageMs: count.optional(),
+    /** What this side has sent again, since it had not arrived. */
+    resentBytes: count.optional(),
+  }),
   /** Something a person should know; the migration goes on. */
   event("notice", { message: z.string() }),
   /** The stream has reached something Deltavee does not interpret: from here on it is carried untouched. */

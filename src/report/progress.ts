@@ -10,6 +10,7 @@
 import { formatBytes, formatBytesPerSecond, formatMs } from "../base/units.ts";
 import type { Phase, RecordEvent } from "../record/schema.ts";
 import { PAGE_BYTES, pageCount } from "./figures.ts";
+import { linkEventText } from "./link-text.ts";
 import { plain } from "./text.ts";
 
 /** Rates are averages over this long: shorter jumps about, longer lags behind. */
@@ -82,6 +83,7 @@ export function reduceProgress(state: ProgressState, event: RecordEvent): Progre
     case "summary":
       return { ...state, atMs: event.atMs, phase: event.outcome };
     case "decision":
+    case "link":
     case "notice":
     case "opaque":
     case "heartbeat":
@@ -202,6 +204,7 @@ export class ProgressDisplay {
     this.#state = reduceProgress(this.#state, event);
     if (event.type === "summary") this.close();
     else if (event.type === "notice") this.#print(`Note: ${plain(event.message)}`);
+    else if (event.type === "link") this.#print(`Link ${plain(linkEventText(event))}`);
     else if (event.type === "error") this.#print(`Error ${plain(event.code)}: ${plain(event.message)}`);
     else if (this.#isTerminal) this.#redraw(event);
     else this.#log(event);

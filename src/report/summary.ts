@@ -16,6 +16,7 @@ import {
   type RunFigures,
   runFigures,
 } from "./figures.ts";
+import { linkEventText } from "./link-text.ts";
 import { columns, formatCount, formatRatio, plain } from "./text.ts";
 
 /** Decisions and notices told in full; more than that are in the record and the HTML report. */
@@ -174,6 +175,7 @@ function decisionLines(events: readonly RecordEvent[]): string[] {
 function noticeLines(events: readonly RecordEvent[]): string[] {
   const notices = events.flatMap((event) => {
     if (event.type === "notice") return [[formatMs(event.atMs), plain(event.message)]];
+    if (event.type === "link") return [[formatMs(event.atMs), plain(`link ${linkEventText(event)}`)]];
     if (event.type !== "opaque") return [];
     const text = `from byte ${formatCount(event.offsetBytes)} on the stream was carried untouched: ${event.reason}`;
     return [[formatMs(event.atMs), plain(text)]];

@@ -4,7 +4,7 @@
 
 import { assert, assertNever } from "../base/assert.ts";
 import type { Hello, Reason, Welcome } from "./bodies.ts";
-import { encodeBody, helloSchema, reasonSchema, welcomeSchema } from "./bodies.ts";
+import { encodeBody, helloSchema, ID_HEX, reasonSchema, welcomeSchema } from "./bodies.ts";
 import type { PayloadKind } from "./page-batch.ts";
 
 /** "DV" */
@@ -15,6 +15,12 @@ export const HELLO_MAGIC = "DELTAVEE";
 export const HELLO_FIXED_BYTES = HELLO_MAGIC.length + 4;
 export const WELCOME_FIXED_BYTES = 2;
 export const DATA_FIXED_BYTES = 12;
+export const RESUME_BYTES = HELLO_MAGIC.length + 48;
+export const RESUMED_BYTES = 24;
+/** Of a session's name and of its token. */
+export const ID_BYTES = 16;
+/** Connections of one migration: the first one begins with HELLO, the others with RESUME. */
+export const CONNECTIONS_MAX = 2 ** 32 - 1;
 
 /** Of a hypervisor's stream, in one DATA frame. */
 export const RAW_BYTES_MAX = 1 << 20;
@@ -57,6 +63,35 @@ export type LoadedFrame = { type: "loaded" };
 /** `resume` false: leave the guest paused, as it was at the source. */
 export type CommitFrame = { type: "commit"; resume: boolean };
 export type RunningFrame = { type: "running" };
+/** How far a side has come, on whatever connection: RESUME and RESUMED tell it. */
+export type ResumeStage = "streaming" | "loaded" | "committed";
+/** The first frame of a connection that takes the place of one that broke. */
+export type ResumeFrame = {
+  type: "resume";
+  /** Protocol version of the migration. */
+  version: number;
+  stage: ResumeStage;
+  /** Which connection of the migration this is: 2, 3, ... */
+  connection: number;
+  /** As in HELLO. */
+  session: string;
+  /** As in WELCOME. */
+  token: string;
+  /** Bytes of all RETURN that the source has received. */
+  returnBytes: number;
+};
+export type ResumedFrame = {
+  type: "resumed";
+  stage: ResumeStage;
+  /** Sequence of the last DATA that was received in order; what comes after it is sent again. 0: none was. */
+  dataSequence: number;
+  /** As ACK has it; 0: nothing was acknowledged. */
+  ackSequence: number;
+};
+/** The source has so many bytes of RETURN: they need not be kept any longer. */
+export type ReturnedFrame = { type: "returned"; returnBytes: number };
+/** The source has received RUNNING and closes the connection: it need not be told again. */
+export type DoneFrame = { type: "done" };
 export type AbortFrame = { type: "abort"; reason: Reason };
 export type KeepaliveFrame = { type: "keepalive" };
 
@@ -71,7 +106,11 @@ export type Frame =
   | CommitFrame
   | RunningFrame
   | AbortFrame
-  | KeepaliveFrame;
+  | KeepaliveFrame
+  | ResumeFrame
+  | ResumedFrame
+  | ReturnedFrame
+  | DoneFrame;
 export type FrameType = Frame["type"];
 
 interface FrameLayout {
@@ -96,6 +135,17 @@ export const FRAME_LAYOUTS: Readonly<Record<FrameType, FrameLayout>> = {
   running: layout(9, 0, 0),
   abort: layout(10, JSON_BYTES_MIN, JSON_BYTES_MAX),
   keepalive: layout(11, 0, 0),
+  resume: layout(12, RESUME_BYTES, RESUME_BYTES),
+  resumed: layout(13, RESUMED_BYTES, RESUMED_BYTES),
+  returned: layout(14, 8, 8),
+  done: layout(15, 0, 0),
+};
+
+/** On the wire. 0 is invalid. */
+export const RESUME_STAGE_NUMBERS: Readonly<Record<ResumeStage, number>> = {
+  streaming: 1,
+  loaded: 2,
+  committed: 3,
 };
 
 const NOTHING: Uint8Array = new Uint8Array(0);
@@ -147,9 +197,36 @@ export function encodeFrame(frame: Frame): Uint8Array {
       view.setUint8(HEADER_BYTES, frame.resume ? 1 : 0);
       return bytes;
     }
+    case "resume": {
+      const { bytes, view } = begin("resume", RESUME_BYTES, NOTHING);
+      assert(isSequence(frame.connection) && frame.connection <= CONNECTIONS_MAX, "connections are counted");
+      new TextEncoder().encodeInto(HELLO_MAGIC, bytes.subarray(HEADER_BYTES));
+      const at = HEADER_BYTES + HELLO_MAGIC.length;
+      view.setUint16(at, frame.version);
+      view.setUint8(at + 2, RESUME_STAGE_NUMBERS[frame.stage]);
+      view.setUint32(at + 4, frame.connection);
+      setId(bytes, at + 8, frame.session);
+      setId(bytes, at + 8 + ID_BYTES, frame.token);
+      setUint64(view, at + 8 + 2 * ID_BYTES, frame.returnBytes);
+      return bytes;
+    }
+    case "resumed": {
+      const { bytes, view } = begin("resumed", RESUMED_BYTES, NOTHING);
+      view.setUint8(HEADER_BYTES, RESUME_STAGE_NUMBERS[frame.stage]);
+      setUint64(view, HEADER_BYTES + 8, frame.dataSequence);
+      setUint64(view, HEADER_BYTES + 16, frame.ackSequence);
+      return bytes;
+    }
+    case "returned": {
+      assert(isSequence(frame.returnBytes), `RETURNED of ${frame.returnBytes} bytes`);
+      const { bytes, view } = begin("returned", 8, NOTHING);
+      setUint64(view, HEADER_BYTES, frame.returnBytes);
+      return bytes;
+    }
     case "loaded":
     case "running":
     case "keepalive":
+    case "done":
       return begin(frame.type, 0, NOTHING).bytes;
     default:
       return assertNever(frame, "frame");
@@ -209,4 +286,11 @@ function isSequence(value: number): boolean {
 function setUint64(view: DataView, offsetBytes: number, value: number): void {
   view.setUint32(offsetBytes, Math.floor(value / 2 ** 32));
   view.setUint32(offsetBytes + 4, value >>> 0);
+}
+
+function setId(bytes: Uint8Array, offsetBytes: number, hex: string): void {
+  assert(ID_HEX.test(hex), "sessions and tokens are 16 bytes in lowercase hex");
+  for (let i = 0; i < ID_BYTES; i++) {
+    bytes[offsetBytes + i] = Number.parseInt(hex.slice(2 * i, 2 * i + 2), 16);
+  }
 }
