@@ -64,7 +64,8 @@ function connected() {
     listener: {
       welcome: () => {},
       returnPath: () => {},
-      room: () => {},
+      // As the engine does when the hypervisor has nothing more to say.
+      room: () => link.flush(true),
       ended: () => {},
       failed: (error) => failures.push(error.message),
       loaded: () => {},
