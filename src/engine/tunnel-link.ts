@@ -43,6 +43,8 @@ const FRAMES_PER_WINDOW_MAX = 16;
 const WHOLE_SHARE_MIN = 0.5;
 /** The destination keeps what it has sent of the return path until it is told that it has arrived. */
 const RETURNED_EVERY_BYTES = 16 * 1024;
+/** Two KEEPALIVEs are missing. */
+const HURRIED_SILENT_MS = 2500;
 /** Looking at less would say little. */
 const WHOLE_BYTES_MIN = 16 * 1024;
 
@@ -211,6 +213,13 @@ export class TunnelLink implements SourceLink {
 
   liftWindow(): void {
     this.#windowLifted = true;
+    this.#hurry();
+  }
+
+  /** While the guest stands still, another connection is better than patience. */
+  #hurry(): void {
+    if (this.#windowLifted && this.#welcome?.body.resumption !== undefined && this.#reconnector !== undefined)
+      this.#peer.hurry(HURRIED_SILENT_MS);
   }
 
   bypass(wanted: boolean): void {
@@ -395,6 +404,7 @@ export class TunnelLink implements SourceLink {
     const { version, body } = this.#welcome!;
     this.#lostWireBytes += this.#peer.wireBytes;
     this.#peer = this.#makePeer(channel);
+    this.#hurry();
     this.#peer.send({
       type: "resume",
       version,

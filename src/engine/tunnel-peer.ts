@@ -39,6 +39,7 @@ export class TunnelPeer {
   #lastSentMs: number;
   #lastReceivedMs: number;
   #cancelTimer: () => void = () => {};
+  #silentMsMax = PEER_SILENT_MS;
   #stalled = false;
   #over = false;
 
@@ -81,6 +82,11 @@ export class TunnelPeer {
   /** Since the last byte of the peer, or since the connection was made. */
   get silentMs(): number {
     return this.#clock.nowMs() - this.#lastReceivedMs;
+  }
+
+  /** The connection counts as broken when the peer is silent for so long: less than what the protocol grants. */
+  hurry(silentMsMax: number): void {
+    this.#silentMsMax = silentMsMax;
   }
 
   /** This connection, whose first frame was RESUME, is of that migration. */
@@ -178,8 +184,8 @@ export class TunnelPeer {
     this.#cancelTimer = this.#clock.after(KEEPALIVE_MS / 2, () => {
       const nowMs = this.#clock.nowMs();
       // A stalled peer is one that we do not listen to.
-      if (!this.#stalled && nowMs - this.#lastReceivedMs > PEER_SILENT_MS) {
-        const text = `Nothing heard from the peer for ${PEER_SILENT_MS / 1000} s while ${this.#stage}`;
+      if (!this.#stalled && nowMs - this.#lastReceivedMs > this.#silentMsMax) {
+        const text = `Nothing heard from the peer for ${this.#silentMsMax / 1000} s while ${this.#stage}`;
         this.#fail(new LinkError("LINK_TIMEOUT", text));
         return;
       }
