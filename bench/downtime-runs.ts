@@ -5,11 +5,11 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { WORKLOADS as DEMO_WORKLOADS, guestOptions } from "../src/cli/demo/guest.ts";
-import { runOnce } from "../src/cli/demo/run.ts";
 import { parseRecord } from "../src/record/reader.ts";
 import type { RecordEvent } from "../src/record/schema.ts";
 import { eventsOf, runFigures } from "../src/report/figures.ts";
 import { destinationFor, listeningAddress, type Mode } from "../test/support/migration.ts";
+import { PACKAGE_ROOT } from "../test/support/package-root.ts";
 import { runCli } from "../test/support/processes.ts";
 import { startQemu } from "../test/support/qemu-vm.ts";
 import { heartbeatGap } from "../test/support/serial.ts";
@@ -40,6 +40,10 @@ export async function keptByQemu(scene: Scene, mode: Mode, goalMs: number, run: 
 
 /** The embedded hypervisor's VMs, each in a process of its own, as the demo has them. */
 export async function keptByV86(linkBytesPerSecond: number, goalMs: number): Promise<KeptRun> {
+  // As it was built for use: its processes are programs beside it.
+  const { runOnce }: typeof import("../src/cli/demo/run.ts") = await import(
+    join(PACKAGE_ROOT, "dist/cli/demo/run.js")
+  );
   return withRecord(async (recordPath) => {
     const { events, problems } = await runOnce({
       method: "delta",

@@ -50,6 +50,20 @@ const UNKEPT = { workload: "dense", mode: "tunnel", goalMs: 50 } as const;
 const UNKEPT_RATE = "4000";
 const SAID_MAX = 6;
 
+const KEPT_HEAD = [
+  "mode",
+  "goal ms",
+  "arrived",
+  "heartbeat gap ms: median",
+  "95th percentile",
+  "max",
+  "forecast ms",
+  "measured ms",
+  "measured − forecast ms",
+  "total s",
+  "guest verified",
+];
+
 const program = new Command("bench:downtime")
   .description(
     "How well the promise of a downtime is kept. Needs root for the link, unless --hypervisor is v86.",
@@ -181,20 +195,6 @@ function report({ json, hypervisor, qemu }: Options, run: object): void {
   console.error(JSON.stringify(run));
   if (json !== undefined) appendFileSync(json, `${JSON.stringify({ hypervisor, qemu, ...run })}\n`);
 }
-
-const KEPT_HEAD = [
-  "mode",
-  "goal ms",
-  "arrived",
-  "heartbeat gap ms: median",
-  "95th percentile",
-  "max",
-  "forecast ms",
-  "measured ms",
-  "measured − forecast ms",
-  "total s",
-  "guest verified",
-];
 
 function keptTable(kept: Results["kept"]): Table {
   return [

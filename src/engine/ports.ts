@@ -64,6 +64,8 @@ export interface OutgoingVm {
    * left. It may go by it with a delay, and stops with nothing left in any case.
    */
   limitSwitchover(remainingBytesMax: number): Promise<void>;
+  /** Keeps the vCPUs from running for so many percent of their time; 0 takes it back. Absent: it cannot. */
+  throttle?(percentage: number): Promise<void>;
   /** Starts the migration. The stream comes out of the channel; the return path goes into it. */
   begin(): Promise<Channel>;
   /** Resolves when the hypervisor calls the migration completed, failed or cancelled. Never rejects. */
