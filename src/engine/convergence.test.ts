@@ -89,9 +89,9 @@ describe("the forecast", () => {
 describe("a stall", () => {
   test("is no progress of a tenth within 10 s, however the estimate moves meanwhile", () => {
     const scene = new Scene();
-    for (let i = 0; i < 12; i++) scene.see({ estimatedMs: 500 + 400 * (i % 2) }, 800);
+    for (let i = 0; i < 14; i++) scene.see({ estimatedMs: 500 + 400 * (i % 2) }, 800);
     expect(scene.said).toEqual([]);
-    scene.see({ estimatedMs: 460 }, 1000);
+    scene.see({ estimatedMs: 460 }, 2000);
     expect(scene.choices).toEqual(["wait"]);
     expect(scene.said[0]).toMatch(
       /^wait: stalled: .* 10 % less than 500 ms for 10.0 s; 460 ms estimated now/,
@@ -157,7 +157,7 @@ describe("throttling", () => {
   });
 
   test("stays where it is while it gets better, and is not taken back", () => {
-    const scene = new Scene({ onStall: "throttle" }).see({}, 12_000);
+    const scene = new Scene({ onStall: "throttle" }).see({}, 14_000);
     for (let ms = 480; ms > 100; ms *= 0.85) scene.see({ estimatedMs: ms }, 4000);
     expect(scene.last.throttlePercentage).toBe(20);
   });

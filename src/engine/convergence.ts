@@ -8,7 +8,14 @@
 import { assert } from "../base/assert.ts";
 import { DeltaveeError } from "../base/errors.ts";
 import { formatBytes, formatMs } from "../base/units.ts";
-import { type ConvergenceFigures, type EndForecast, endText, forecastCost, forecastEnd } from "./forecast.ts";
+import {
+  type ConvergenceFigures,
+  type EndForecast,
+  endText,
+  forecastCost,
+  forecastEnd,
+  ratesText,
+} from "./forecast.ts";
 import { Lasting, RecentMinimum } from "./lasting.ts";
 import { STALL_POLICY_DEFAULT, type StallPolicy } from "./stall-policies.ts";
 
@@ -42,6 +49,8 @@ export interface ConvergenceVerdict {
 
 const STALL_SHARE = 0.1;
 const STALL_MS = 10_000;
+/** What is left after the first pass is known for certain a look of the hypervisor's later. */
+const SETTLING_MS = 2000;
 /** A forecast must have been so for this long before anybody is told: rates jump. */
 const FORECAST_STABLE_MS = 3000;
 /** And where even nothing left takes too long: a link that hangs for a moment looks like that. */
@@ -63,6 +72,7 @@ export class Convergence {
   #bestMs = Number.POSITIVE_INFINITY;
   #bestSinceMs = 0;
   readonly #lowest = new RecentMinimum(STALL_MS);
+  #firstPassEndMs: number | undefined;
   #stalled = false;
   readonly #unreachable = new Lasting(FLOOR_STABLE_MS);
   readonly #never = new Lasting(FORECAST_STABLE_MS);
@@ -89,8 +99,8 @@ export class Convergence {
     this.#watchPromises(figures, end, nowMs);
     this.#watchFloor(figures, nowMs);
     if (!figures.isFirstPass) {
-      this.#watchProgress(figures, end, nowMs);
-      if (this.#stalled || this.#unreachable.isSo) this.#act(figures, end, nowMs);
+      this.#watchProgress(figures, nowMs);
+      if (this.#stalled || this.#unreachable.isSo) this.#act(figures, nowMs);
       if (this.#policy === "switchover") this.#meetDeadlines(figures, nowMs);
     }
     this.#giveUp ??= this.#brokenPromise(figures, nowMs);
@@ -149,13 +159,15 @@ export class Convergence {
     else this.#say("forecast", `${goal} cannot be kept over this link: ${reachable(floorMs)}`);
   }
 
-  #watchProgress(figures: ConvergenceFigures, end: EndForecast, nowMs: number): void {
+  #watchProgress(figures: ConvergenceFigures, nowMs: number): void {
     const { estimatedMs } = figures;
     this.#lowest.add(estimatedMs, nowMs);
+    this.#firstPassEndMs ??= nowMs;
+    if (nowMs - this.#firstPassEndMs < SETTLING_MS) return;
     if (estimatedMs < this.#bestMs * (1 - STALL_SHARE)) {
       this.#bestMs = estimatedMs;
       this.#bestSinceMs = nowMs;
-      if (this.#stalled) this.#say("go on", `it moves again: ${this.#estimateText(figures, end)}`);
+      if (this.#stalled) this.#say("go on", `it moves again: ${this.#estimateText(figures)}`);
       this.#stalled = false;
       return;
     }
@@ -163,20 +175,20 @@ export class Convergence {
     this.#stalled = true;
     const why =
       `stalled: the downtime that could be had has not become ${STALL_SHARE * 100} % less than ` +
-      `${formatMs(this.#bestMs)} for ${formatMs(STALL_MS)}; ${this.#estimateText(figures, end)}`;
+      `${formatMs(this.#bestMs)} for ${formatMs(STALL_MS)}; ${this.#estimateText(figures)}`;
     this.#say(this.#policy, why);
   }
 
-  #estimateText(figures: ConvergenceFigures, end: EndForecast): string {
+  #estimateText(figures: ConvergenceFigures): string {
     return (
       `${formatMs(figures.estimatedMs)} estimated now, goal ${formatMs(this.#promises.downtimeMsMax)}; ` +
-      endText(end, figures)
+      ratesText(figures)
     );
   }
 
   // ---- what is done ----
 
-  #act(figures: ConvergenceFigures, end: EndForecast, nowMs: number): void {
+  #act(figures: ConvergenceFigures, nowMs: number): void {
     const { downtimeMsMax } = this.#promises;
     switch (this.#policy) {
       case "wait":
@@ -195,7 +207,7 @@ export class Convergence {
           this.#giveUp = new DeltaveeError("DOWNTIME_UNREACHABLE", text);
         } else {
           const text = `The migration has made no progress for ${formatMs(STALL_MS)}`;
-          this.#giveUp = new DeltaveeError("NOT_CONVERGING", `${text}: ${this.#estimateText(figures, end)}`);
+          this.#giveUp = new DeltaveeError("NOT_CONVERGING", `${text}: ${this.#estimateText(figures)}`);
         }
       }
     }

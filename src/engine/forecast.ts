@@ -25,6 +25,12 @@ export interface ConvergenceFigures {
 /** Time until the downtime is within its goal. */
 export type EndForecast = { kind: "in"; ms: number } | { kind: "never" } | { kind: "unknown" };
 
+/**
+ * A guest that keeps its working set dirty dirties pages just as fast as they are sent: it has no clean ones left to
+ * dirty. A gain of less than this share of what is sent may as well be none.
+ */
+const NET_SHARE_MIN = 0.05;
+
 const UNKNOWN: EndForecast = { kind: "unknown" };
 
 export function forecastEnd(figures: ConvergenceFigures): EndForecast {
@@ -33,8 +39,10 @@ export function forecastEnd(figures: ConvergenceFigures): EndForecast {
   const excessBytes = remainingBytes - affordableBytes;
   if (excessBytes <= 0) return { kind: "in", ms: 0 };
   const netBytesPerSecond = settledBytesPerSecond - dirtyBytesPerSecond;
-  // What cannot be afforded even at nothing left is not a question of pages.
-  if (netBytesPerSecond <= 0 || affordableBytes === 0) return { kind: "never" };
+  // What cannot be afforded even with nothing left is not a question of pages.
+  if (netBytesPerSecond <= settledBytesPerSecond * NET_SHARE_MIN || affordableBytes === 0) {
+    return { kind: "never" };
+  }
   return { kind: "in", ms: (excessBytes / netBytesPerSecond) * 1000 };
 }
 
@@ -42,20 +50,22 @@ export function forecastEnd(figures: ConvergenceFigures): EndForecast {
 export function endText(end: EndForecast, figures: ConvergenceFigures): string {
   if (end.kind === "in") return `at this rate the goal is met in ${formatMs(end.ms)}`;
   if (end.kind === "unknown") return "when the goal will be met is not known yet";
-  const { dirtyBytesPerSecond, wireBytesPerGuestByte, linkBytesPerSecond, settledBytesPerSecond } = figures;
-  if (dirtyBytesPerSecond < settledBytesPerSecond) {
+  if (figures.affordableBytes === 0) {
     return "at this rate never: what must follow the last page takes all of the goal";
   }
+  return `at this rate never: ${ratesText(figures)}`;
+}
+
+/** What the guest does, and what keeps us from keeping up with it. */
+export function ratesText(figures: ConvergenceFigures): string {
+  const { dirtyBytesPerSecond, wireBytesPerGuestByte, linkBytesPerSecond, settledBytesPerSecond } = figures;
   const perSecond = (bytes: number) => `${formatBytes(bytes)}/s`;
   const encoded = dirtyBytesPerSecond * wireBytesPerGuestByte;
   const bottleneck =
-    encoded >= linkBytesPerSecond
+    settledBytesPerSecond * wireBytesPerGuestByte >= linkBytesPerSecond * (1 - NET_SHARE_MIN)
       ? `the link carries ${perSecond(linkBytesPerSecond)}`
       : `pages are handed over at ${perSecond(settledBytesPerSecond)}`;
-  return (
-    `at this rate never: the guest dirties ${perSecond(dirtyBytesPerSecond)}, encoded to ` +
-    `${perSecond(encoded)}, and ${bottleneck}`
-  );
+  return `the guest dirties ${perSecond(dirtyBytesPerSecond)}, encoded to ${perSecond(encoded)}, and ${bottleneck}`;
 }
 
 /** Time and bytes on the link from here until the guest is stopped; undefined: never, or not known. */

@@ -2,11 +2,11 @@
 // stop it, send the rest and the device state (Clark et al., "Live migration of virtual machines", NSDI 2005).
 // What comes out is a QEMU-format stream, so the source engine, codec, tunnel and record serve it unchanged;
 // and it is stopped as QEMU is: it iterates until SWITCHOVER_ACK has come on the return path and no more is
-// left than `limitSwitchover` allows, or than iterating could still make less.
+// left than `limitSwitchover` allows. How long that may take is for whoever asks for the migration to say (a policy of
+// the source engine's); the textbook's own limits, which stop the guest whatever is left, are there for comparison.
 //
 // Better than the textbook in one thing: a page that keeps changing is held back, since whatever is sent of it
-// early is sent in vain. Limits on iterations, time and pages always exist, because a guest may dirty memory
-// for ever. One run, in one place, is all that ever stops or resumes the guest: who wants it ended only says so.
+// early is sent in vain. One run, in one place, is all that ever stops or resumes the guest: who wants it ended only says so.
 
 import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
@@ -58,7 +58,8 @@ export const PRECOPY_LIMITS: PrecopyLimits = { iterationsMax: 29, timeMsMax: 30 
 export interface PrecopyOptions {
   guest: PrecopyGuest;
   clock: Clock;
-  limits?: PrecopyLimits;
+  /** None, if not given. */
+  limits?: PrecopyLimits | undefined;
   /** A limit was reached: the guest is stopped whatever is left. */
   decision: (choice: string, reason: string) => void;
 }
@@ -82,7 +83,7 @@ export class PrecopyVm implements OutgoingVm {
   readonly ended: Promise<OutgoingEnd>;
   readonly #guest: PrecopyGuest;
   readonly #clock: Clock;
-  readonly #limits: PrecopyLimits;
+  readonly #limits: PrecopyLimits | undefined;
   readonly #decision: PrecopyOptions["decision"];
   readonly #pageCount: number;
   readonly #output = new OutputBuffer();
@@ -115,7 +116,7 @@ export class PrecopyVm implements OutgoingVm {
   #downtimeMs: number | undefined;
 
   constructor(options: PrecopyOptions) {
-    const { guest, clock, limits = PRECOPY_LIMITS, decision } = options;
+    const { guest, clock, limits, decision } = options;
     this.#guest = guest;
     this.#clock = clock;
     this.#limits = limits;
@@ -190,7 +191,7 @@ export class PrecopyVm implements OutgoingVm {
       while (!this.#limitReached()) {
         await this.#rest();
         const dirty = await this.#scan();
-        if (this.#mayStop && dirty.length <= this.#stopPagesMax) break;
+        if (this.#mayStop && dirty.length <= this.#remainingPagesMax) break;
         await this.#iterate(dirty);
       }
       await this.#stopAndCopy();
@@ -268,13 +269,8 @@ export class PrecopyVm implements OutgoingVm {
     return Math.round(Math.min(this.#pageCount, this.#unsentPages + expectedPages));
   }
 
-  /** Iterating makes no less of it than the guest dirties meanwhile. */
-  get #stopPagesMax(): number {
-    const meanwhilePages = ((this.#dirtyPagesPerSecond ?? 0) * 2 * SCAN_EVERY_MS) / 1000;
-    return Math.max(this.#remainingPagesMax, meanwhilePages);
-  }
-
   #limitReached(): boolean {
+    if (this.#limits === undefined) return false;
     const { iterationsMax, timeMsMax, ramMultipleMax } = this.#limits;
     const reached =
       this.#iteration >= iterationsMax

@@ -161,10 +161,7 @@ export class SwitchoverJudge {
     this.#stepMs = nowMs;
     this.#stepEstimateMs = estimatedMs;
     if (estimatedMs > this.#goalMs) {
-      this.#reason =
-        withoutPagesMs < this.#goalMs
-          ? "downtime above the goal"
-          : "downtime above the goal even with nothing left";
+      this.#reason = "downtime above the goal";
       return;
     }
     this.#reason = "downtime within the goal";

@@ -53,8 +53,9 @@ const CAPABILITIES: Readonly<Partial<Record<MigrationCapability, boolean>>> = {
   "postcopy-ram": false,
   "pause-before-switchover": false,
   "switchover-ack": true,
-  "auto-converge": false,
 };
+/** Left as the operator has it, unless we are to slow the guest down. */
+const THROTTLE_CAPABILITY: MigrationCapability = "auto-converge";
 
 const THROTTLE_PARAMETERS = [
   "throttle-trigger-threshold",
@@ -152,7 +153,7 @@ export class QemuOutgoing implements OutgoingVm {
       return new QemuOutgoing(qmp, options, {
         wasRunning: status.running,
         guestRamBytes: memory["base-memory"] + (memory["plugged-memory"] ?? 0),
-        restore: settingsToRestore(capabilities, parameters, options.notice),
+        restore: settingsToRestore(capabilities, parameters, options),
       });
     } catch (thrown) {
       qmp.close();
@@ -281,8 +282,7 @@ export class QemuOutgoing implements OutgoingVm {
     }));
     this.#begun = true;
     for (const { capability, state } of this.#restore.capabilities) {
-      const isOff = wanted.some((each) => each.capability === capability && !each.state);
-      if (state && isOff) {
+      if (state && CAPABILITIES[capability] === false) {
         this.#options.notice(`QEMU's capability ${capability} is off during this migration`);
       }
     }
@@ -417,18 +417,24 @@ function throttleParameters(percentage: number): MigrationParameters {
   };
 }
 
-/** What of QEMU's settings is put back at the end. */
+/** What of QEMU's settings is put back at the end: what we are going to change, and what we find changed. */
 function settingsToRestore(
   capabilities: readonly { capability: string; state: boolean }[],
   parameters: MigrationParameters,
-  notice: (message: string) => void,
+  { notice, mayThrottle = false }: QemuOutgoingOptions,
 ): Settings {
-  const known = capabilities.filter(({ capability }) => capability in CAPABILITIES);
   const ours = parameters["max-bandwidth"] === UNLIMITED_BYTES_PER_SECOND;
   if (ours) notice("QEMU has migration settings of a Deltavee that was killed: it gets its defaults back");
+  const throttles =
+    mayThrottle || (ours && parameters["throttle-trigger-threshold"] === THROTTLE_TRIGGER_PERCENTAGE);
+  const known = capabilities.filter(
+    ({ capability }) => capability in CAPABILITIES || (throttles && capability === THROTTLE_CAPABILITY),
+  );
   const from = ours ? DEFAULT_PARAMETERS : parameters;
   const ownNames = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
-  const names = [...ownNames, ...THROTTLE_PARAMETERS].filter((name) => parameters[name] !== undefined);
+  const names = [...ownNames, ...(throttles ? THROTTLE_PARAMETERS : [])].filter(
+    (name) => parameters[name] !== undefined,
+  );
   return {
     capabilities: known.map(({ capability, state }) => ({
       capability: capability as MigrationCapability,
