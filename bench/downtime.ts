@@ -84,7 +84,7 @@ const program = new Command("bench:downtime")
   .addOption(
     new Option("--time-limit <duration>", "what has not ended by then is cancelled")
       .argParser(parseMs)
-      .default(60_000, "60s"),
+      .default(90_000, "90s"),
   )
   .option("--json <file>", "append each migration, one JSON object a line")
   .option("--markdown <file>", "write the result into its section of this file")
