@@ -59,6 +59,8 @@ export interface OutgoingVm {
   readonly switchoverControl: "ack" | "limit";
   /** The destination's own SWITCHOVER_ACK is to be waited for as well: it was asked for by the operator. */
   readonly awaitsDestinationAck: boolean;
+  /** How long the guest stands still with nothing left to send, link and device state apart, if it knows that. */
+  readonly standstillMsMin?: number;
   /**
    * Asks it to stop the guest only when, by its own count at that moment, at most so many bytes of dirty pages are
    * left. It may go by it with a delay, and stops with nothing left in any case.

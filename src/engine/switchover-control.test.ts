@@ -152,6 +152,7 @@ class Scene {
       roundTripMs: 1,
       roundTrips: 0.5,
       deviceStateBytes: 128 * 1024,
+      fixedMs: 10,
     });
   }
 

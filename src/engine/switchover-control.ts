@@ -20,7 +20,10 @@ import {
 import { TransferRates } from "./transfer-rates.ts";
 
 export interface SwitchoverControlOptions extends Promises {
-  vm: Pick<OutgoingVm, "switchoverControl" | "awaitsDestinationAck" | "limitSwitchover" | "throttle">;
+  vm: Pick<
+    OutgoingVm,
+    "switchoverControl" | "awaitsDestinationAck" | "limitSwitchover" | "throttle" | "standstillMsMin"
+  >;
   mode: "direct" | "tunnel";
   clock: Clock;
   record: { add(entry: RecordEntry): void };
@@ -47,6 +50,8 @@ export interface TransferProgress {
 /** Device state and its description, as seen of PC machines (facts: 114 kB), and what compression leaves of it. */
 const DEVICE_STATE_BYTES = 128 * 1024;
 const DEVICE_STATE_RATIO_TUNNEL = 0.15;
+/** Stopping vCPUs, loading device state and starting again, of a QEMU on any machine we have seen. */
+const STANDSTILL_MS_MIN = 10;
 /** Direct: the stream must get there. Tunnel: LOADED comes back and COMMIT goes out besides. */
 const ROUND_TRIPS = { direct: 0.5, tunnel: 1.5 } as const;
 /**
@@ -261,6 +266,7 @@ export class SwitchoverControl {
       linkBytesPerSecond: link.linkBytesPerSecond,
       roundTripMs: link.roundTripMs ?? 0,
       roundTrips: ROUND_TRIPS[mode],
+      fixedMs: this.#options.vm.standstillMsMin ?? STANDSTILL_MS_MIN,
       deviceStateBytes: DEVICE_STATE_BYTES * (mode === "tunnel" ? DEVICE_STATE_RATIO_TUNNEL : 1),
     };
   }

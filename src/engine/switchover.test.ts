@@ -18,6 +18,7 @@ const FIGURES: SwitchoverFigures = {
   roundTripMs: 20,
   roundTrips: 1.5,
   deviceStateBytes: 20_000,
+  fixedMs: 10,
 };
 
 test("the estimate adds what is left in encoded form, what is queued, the device state and the round trips", () => {
@@ -46,6 +47,7 @@ const figures = fc.record({
   roundTripMs: fc.double({ min: 0, max: 500, noNaN: true }),
   roundTrips: fc.constantFrom(0.5, 1.5),
   deviceStateBytes: fc.nat(200_000),
+  fixedMs: fc.double({ min: 0, max: 50, noNaN: true }),
 });
 
 test("as much as may be left is what makes the estimate meet the goal, or nothing when nothing does", () => {

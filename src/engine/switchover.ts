@@ -24,6 +24,8 @@ export interface SwitchoverFigures {
   roundTrips: number;
   /** Encoded size of the device state, about. */
   deviceStateBytes: number;
+  /** What takes its time whatever is left and however fast the link is: to stop vCPUs, to load devices, to start. */
+  fixedMs: number;
 }
 
 export interface SwitchoverDecision {
@@ -36,8 +38,6 @@ export interface SwitchoverDecision {
   reason: string;
 }
 
-/** Stopping vCPUs, loading device state and starting again, on any machine we have seen. */
-const FIXED_MS = 10;
 /**
  * Figures are estimates, and the guest dirties pages until the last moment: more than this share of the goal is
  * not planned with, as long as less will do.
@@ -80,7 +80,7 @@ export function estimateDowntimeMs(figures: SwitchoverFigures): number {
   );
   const otherBytes = figures.queuedBytes + figures.deviceStateBytes;
   const otherMs = linkBytesPerSecond === 0 ? 0 : (otherBytes / linkBytesPerSecond) * 1000;
-  return FIXED_MS + pagesMs + otherMs + figures.roundTripMs * figures.roundTrips;
+  return figures.fixedMs + pagesMs + otherMs + figures.roundTripMs * figures.roundTrips;
 }
 
 /** What is left of it when nothing is to be sent but the device state: no iteration makes that smaller. */
