@@ -27,6 +27,10 @@ export type ErrorCode =
   | "HYPERVISOR_FAILED"
   | "HYPERVISOR_INCOMPATIBLE"
   | "MIGRATION_FAILED"
+  | "MAX_TIME_REACHED"
+  | "MAX_BYTES_REACHED"
+  | "NOT_CONVERGING"
+  | "DOWNTIME_UNREACHABLE"
   | "RECORD_INVALID"
   | "TRACE_INVALID"
   | "OUT_OF_MEMORY"
@@ -127,6 +131,18 @@ export class CancelledError extends DeltaveeError {
   constructor(message: string, details?: ErrorDetails) {
     super("CANCELLED", message, details);
   }
+}
+
+/** A promise could not be kept, so that the migration was given up in good order: the guest goes on at the source. */
+const GIVEN_UP: ReadonlySet<ErrorCode> = new Set([
+  "MAX_TIME_REACHED",
+  "MAX_BYTES_REACHED",
+  "NOT_CONVERGING",
+  "DOWNTIME_UNREACHABLE",
+]);
+
+export function isGivenUp({ code }: DeltaveeError): boolean {
+  return GIVEN_UP.has(code);
 }
 
 /** Any thrown value as an Error: what catch blocks pass on. */

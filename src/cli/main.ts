@@ -1,14 +1,16 @@
 #!/usr/bin/env node
 // The command line: one file per command, this one only runs them and turns errors into words and exit codes
-// (docs/exit-codes in README): 0 done, 1 failed, 2 usage, 130 cancelled by the operator.
+// (docs/exit-codes in README): 0 done, 1 failed, 2 usage, 3 given up since a
+// promise could not be kept, 130 cancelled by the operator.
 
 import { Command, CommanderError } from "commander";
-import { DeltaveeError, toError, UsageError, type VmWhere } from "../base/errors.ts";
+import { DeltaveeError, isGivenUp, toError, UsageError, type VmWhere } from "../base/errors.ts";
 import { version } from "../base/version.ts";
 import { commandsFor } from "./commands.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
+const EXIT_GIVEN_UP = 3;
 const EXIT_CANCELLED = 130;
 
 /** What a person has to do where Deltavee must not decide: two running copies would be worse than none. */
@@ -59,5 +61,7 @@ function report(error: Error): number {
   if (!(error instanceof DeltaveeError) && error.stack !== undefined) lines.push(error.stack);
   process.stderr.write(`${lines.join("\n")}\n`);
   if (error instanceof UsageError) return EXIT_USAGE;
-  return error instanceof DeltaveeError && error.code === "CANCELLED" ? EXIT_CANCELLED : EXIT_FAILED;
+  if (!(error instanceof DeltaveeError)) return EXIT_FAILED;
+  if (isGivenUp(error)) return EXIT_GIVEN_UP;
+  return error.code === "CANCELLED" ? EXIT_CANCELLED : EXIT_FAILED;
 }

@@ -59,11 +59,15 @@ export interface OutgoingVm {
   readonly switchoverControl: "ack" | "limit";
   /** The destination's own SWITCHOVER_ACK is to be waited for as well: it was asked for by the operator. */
   readonly awaitsDestinationAck: boolean;
+  /** How long the guest stands still with nothing left to send, link and device state apart, if it knows that. */
+  readonly standstillMsMin?: number;
   /**
    * Asks it to stop the guest only when, by its own count at that moment, at most so many bytes of dirty pages are
    * left. It may go by it with a delay, and stops with nothing left in any case.
    */
   limitSwitchover(remainingBytesMax: number): Promise<void>;
+  /** Keeps the vCPUs from running for so many percent of their time; 0 takes it back. Absent: it cannot. */
+  throttle?(percentage: number): Promise<void>;
   /** Starts the migration. The stream comes out of the channel; the return path goes into it. */
   begin(): Promise<Channel>;
   /** Resolves when the hypervisor calls the migration completed, failed or cancelled. Never rejects. */

@@ -25,6 +25,7 @@ import type { Hello } from "../wire/bodies.ts";
 import { BatchSink, type PageCoding } from "./batch-sink.ts";
 import { BypassJudge } from "./bypass.ts";
 import { ContentWindow } from "./content-window.ts";
+import type { Promises } from "./convergence.ts";
 import { DirectLink } from "./direct-link.ts";
 import { Handover } from "./handover.ts";
 import { InputBuffer } from "./input-buffer.ts";
@@ -52,14 +53,12 @@ export interface TunnelOptions {
   switchoverTimeoutMs?: number;
 }
 
-export interface SourceOptions {
+export interface SourceOptions extends Promises {
   vm: OutgoingVm;
   /** Connection to the destination: a stock QEMU (direct) or a destination engine (tunnel). */
   channel: Channel;
   /** Tunnel mode if given. */
   tunnel?: TunnelOptions;
-  /** Longest time the guest may stand still. */
-  downtimeMsMax: number;
   /** Undefined = method `standard`: every page whole. */
   cacheFactory: CacheFactory | undefined;
   /** The home memory of this migration, and this thread's kernel in it. */
@@ -139,6 +138,7 @@ export class SourceEngine {
   readonly #switchover: SwitchoverControl;
   #stoppedMs: number | undefined;
   #downtimeMs: number | undefined;
+  #forecastDowntimeMs: number | undefined;
   #cancelStatusTimer: () => void = () => {};
   #cancelRunningTimer: () => void = () => {};
   #ending = false;
@@ -151,6 +151,7 @@ export class SourceEngine {
       ...options,
       mode: options.tunnel === undefined ? "direct" : "tunnel",
       release: () => this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK)),
+      giveUp: (error) => void this.#fail(error),
     });
     this.#result = new Promise((resolve) => {
       this.#resolve = resolve;
@@ -352,6 +353,7 @@ export class SourceEngine {
   #stopped(): void {
     if (this.#handover.phase !== "iterating") return;
     this.#stoppedMs = this.#options.clock.nowMs();
+    this.#forecastDowntimeMs = this.#switchover.expectation.forecastDowntimeMs;
     this.#handover.enter("switchover", "the source's vCPUs have stopped");
     this.#link.liftWindow();
   }
@@ -658,6 +660,7 @@ export class SourceEngine {
       ...(figures.roundTripMs === undefined ? {} : { roundTripMs: figures.roundTripMs }),
       ...(iteration === undefined ? {} : { iteration }),
       ...known,
+      ...this.#switchover.expectation,
       pages: { ...this.#rewriter.pages },
       ...(cache === undefined ? {} : { cache: { ...cache } }),
       ...(cpuMs === undefined ? {} : { cpuMs: cpuMs() }),
@@ -668,6 +671,7 @@ export class SourceEngine {
     const { record, clock, cpuMs } = this.#options;
     this.#cancelStatusTimer();
     this.#cancelRunningTimer();
+    this.#switchover.end();
     const totalMs = clock.nowMs() - this.#startMs;
     try {
       this.#status = await this.#options.vm.status();
@@ -683,6 +687,9 @@ export class SourceEngine {
       vm,
       totalMs,
       ...(outcome === "completed" && this.#downtimeMs !== undefined ? { downtimeMs: this.#downtimeMs } : {}),
+      ...(outcome === "completed" && this.#forecastDowntimeMs !== undefined
+        ? { forecastDowntimeMs: this.#forecastDowntimeMs }
+        : {}),
       ...(outcome === "completed" && downtimeMsReported !== undefined ? { downtimeMsReported } : {}),
       handedOverBytes: this.#handedOverBytes,
       wireBytes: this.#link.figures.wireBytes,
