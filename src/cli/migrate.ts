@@ -138,7 +138,7 @@ async function migrate(options: Options): Promise<void> {
     if (options.trace !== undefined) {
       trace = await createTrace(options.trace, { contents: options.contents ?? false });
     }
-    vm = await QemuOutgoing.open(options.qmp, { notice });
+    vm = await QemuOutgoing.open(options.qmp, { notice, guarded: !tunnel });
     const cacheBytesMax = cacheLimit(options.cacheSize, vm.guestRamBytes, notice);
     record.add({
       type: "run",

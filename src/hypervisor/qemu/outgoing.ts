@@ -9,6 +9,7 @@ import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "../../eng
 import { type Listener, listen } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
 import { DirtyForecast } from "./dirty-forecast.ts";
+import { Guard } from "./guard.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
@@ -60,6 +61,11 @@ const STATES_OF_MIGRATION: ReadonlySet<string> = new Set(["finish-migrate", "pos
 export interface QemuOutgoingOptions {
   /** Called with what a person should know. */
   notice: (message: string) => void;
+  /**
+   * A destination that starts by itself may have the guest from `committed` on: a guard keeps QEMU from resuming it
+   * even if this process is killed then.
+   */
+  guarded?: boolean;
 }
 
 interface Settings {
@@ -83,6 +89,7 @@ export class QemuOutgoing implements OutgoingVm {
   #begun = false;
   #socket: MigrationSocket | undefined;
   #listener: Listener | undefined;
+  #guard: Guard | undefined;
   #pollTimer: NodeJS.Timeout | undefined;
   #status: OutgoingStatus = {};
   readonly #forecast = new DirtyForecast(systemClock);
@@ -184,7 +191,13 @@ export class QemuOutgoing implements OutgoingVm {
       return connected;
     });
     this.#poll();
-    return new SocketChannel(socket);
+    if (this.#options.guarded !== true) return new SocketChannel(socket);
+    this.#guard = Guard.start(socket, this.#options.notice);
+    return new GuardedChannel(socket, () => this.#guard?.end(this.#over));
+  }
+
+  committed(): void {
+    this.#guard?.commit();
   }
 
   async limitSwitchover(remainingBytesMax: number): Promise<void> {
@@ -228,6 +241,7 @@ export class QemuOutgoing implements OutgoingVm {
   async close(): Promise<void> {
     clearTimeout(this.#pollTimer);
     this.#listener?.close();
+    this.#guard?.end(this.#over);
     const failure = await this.#socket?.remove();
     if (failure !== undefined)
       this.#options.notice(`Could not remove a temporary folder: ${failure.message}`);
@@ -369,6 +383,21 @@ export class QemuOutgoing implements OutgoingVm {
     this.#over = true;
     clearTimeout(this.#pollTimer);
     this.#resolveEnded(end);
+  }
+}
+
+/** A connection of which the guard holds a duplicate: QEMU does not see it close before that does. */
+class GuardedChannel extends SocketChannel {
+  readonly #destroyed: () => void;
+
+  constructor(socket: Socket, destroyed: () => void) {
+    super(socket);
+    this.#destroyed = destroyed;
+  }
+
+  override destroy(): void {
+    super.destroy();
+    this.#destroyed();
   }
 }
 
