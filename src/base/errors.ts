@@ -8,6 +8,8 @@ export type VmWhere =
   | "paused on source"
   | "running on destination"
   | "paused on destination"
+  /** Moved for good. Whether it runs there is the destination's to say: it may have been told to leave it paused. */
+  | "with the destination"
   | "unknown";
 
 export type ErrorCode =
@@ -26,6 +28,8 @@ export type ErrorCode =
   | "HYPERVISOR_FAILED"
   | "HYPERVISOR_INCOMPATIBLE"
   | "MIGRATION_FAILED"
+  | "RECOVERY_REFUSED"
+  | "DECISION_NEEDED"
   | "RECORD_INVALID"
   | "TRACE_INVALID"
   | "OUT_OF_MEMORY"

@@ -457,7 +457,7 @@ export class SourceEngine {
     this.#handover.enter("completed");
     void this.#finish(
       "completed",
-      this.#options.vm.wasRunning ? "running on destination" : "paused on destination",
+      this.#options.vm.wasRunning ? "with the destination" : "paused on destination",
     );
   }
 

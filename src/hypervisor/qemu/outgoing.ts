@@ -66,9 +66,12 @@ export interface QemuOutgoingOptions {
    * even if this process is killed then.
    */
   guarded?: boolean;
+  /** What a Deltavee that was killed had to put back, where it is known. */
+  left?: MigrationSettings | undefined;
 }
 
-interface Settings {
+/** Settings of a QEMU that a migration changes. */
+export interface MigrationSettings {
   capabilities: { capability: MigrationCapability; state: boolean }[];
   parameters: MigrationParameters;
 }
@@ -82,7 +85,7 @@ export class QemuOutgoing implements OutgoingVm {
   readonly ended: Promise<OutgoingEnd>;
   readonly #qmp: QmpClient;
   readonly #options: QemuOutgoingOptions;
-  readonly #restore: Settings;
+  readonly #restore: MigrationSettings;
   #wasRunning: boolean;
   #resolveEnded!: (end: OutgoingEnd) => void;
   #over = false;
@@ -135,7 +138,7 @@ export class QemuOutgoing implements OutgoingVm {
       return new QemuOutgoing(qmp, options, {
         wasRunning: status.running,
         guestRamBytes: memory["base-memory"] + (memory["plugged-memory"] ?? 0),
-        restore: settingsToRestore(capabilities, parameters, options.notice),
+        restore: settingsToRestore(capabilities, parameters, options.notice, options.left),
       });
     } catch (thrown) {
       qmp.close();
@@ -146,7 +149,7 @@ export class QemuOutgoing implements OutgoingVm {
   private constructor(
     qmp: QmpClient,
     options: QemuOutgoingOptions,
-    found: { wasRunning: boolean; guestRamBytes: number; restore: Settings },
+    found: { wasRunning: boolean; guestRamBytes: number; restore: MigrationSettings },
   ) {
     this.#qmp = qmp;
     this.#options = options;
@@ -165,6 +168,11 @@ export class QemuOutgoing implements OutgoingVm {
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
+  }
+
+  /** To be put back at the end, by whoever can. */
+  get settings(): MigrationSettings {
+    return this.#restore;
   }
 
   get wasRunning(): boolean {
@@ -246,10 +254,7 @@ export class QemuOutgoing implements OutgoingVm {
     if (failure !== undefined)
       this.#options.notice(`Could not remove a temporary folder: ${failure.message}`);
     try {
-      if (this.#begun) {
-        await this.#setCapabilities(this.#restore.capabilities);
-        await this.#qmp.execute("migrate-set-parameters", this.#restore.parameters);
-      }
+      if (this.#begun) await putBackSettings(this.#qmp, this.#restore);
     } catch (thrown) {
       this.#options.notice(`QEMU's migration settings were not put back: ${toError(thrown).message}`);
     }
@@ -386,6 +391,20 @@ export class QemuOutgoing implements OutgoingVm {
   }
 }
 
+/** @throws DeltaveeError when QEMU does not take them */
+export async function putBackSettings(qmp: QmpClient, settings: MigrationSettings): Promise<void> {
+  await qmp.execute("migrate-set-capabilities", { capabilities: settings.capabilities });
+  await qmp.execute("migrate-set-parameters", settings.parameters);
+}
+
+/** For a QEMU of which nothing is known but itself: what is to be put back if a Deltavee that was killed left its own. */
+export async function findLeftSettings(qmp: QmpClient): Promise<MigrationSettings | undefined> {
+  const capabilities = await qmp.execute("query-migrate-capabilities");
+  const parameters = await qmp.execute("query-migrate-parameters");
+  if (parameters["max-bandwidth"] !== UNLIMITED_BYTES_PER_SECOND) return undefined;
+  return settingsToRestore(capabilities, parameters, () => {}, undefined);
+}
+
 /** A connection of which the guard holds a duplicate: QEMU does not see it close before that does. */
 class GuardedChannel extends SocketChannel {
   readonly #destroyed: () => void;
@@ -406,9 +425,16 @@ function settingsToRestore(
   capabilities: readonly { capability: string; state: boolean }[],
   parameters: MigrationParameters,
   notice: (message: string) => void,
-): Settings {
+  left: MigrationSettings | undefined,
+): MigrationSettings {
   const known = capabilities.filter(({ capability }) => capability in CAPABILITIES);
   const ours = parameters["max-bandwidth"] === UNLIMITED_BYTES_PER_SECOND;
+  if (ours && left !== undefined) {
+    notice(
+      "QEMU has migration settings of a Deltavee that was killed: those it had before are put back at the end",
+    );
+    return left;
+  }
   if (ours) notice("QEMU has migration settings of a Deltavee that was killed: it gets its defaults back");
   const from = ours ? DEFAULT_PARAMETERS : parameters;
   const names = (["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const).filter(
