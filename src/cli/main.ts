@@ -22,7 +22,8 @@ const EXIT_CODES: Readonly<Partial<Record<ErrorCode, number>>> = {
 const VM_ADVICE: Readonly<Partial<Record<VmWhere, string>>> = {
   unknown:
     "It may run at the destination, and Deltavee does not resume it at the source. Look at both (QMP " +
-    "query-status), the destination first; only if it does not run there let it continue at the source (deltavee recover --resume-here, or QMP cont).",
+    "query-status), the destination first; only if it does not run there let it continue at the source (deltavee " +
+    "recover --resume-here, or QMP cont).",
   "paused on destination":
     "It is complete there. Make sure that it does not run at the source, then let it continue (deltavee recover " +
     "--resume-here, or QMP cont).",
