@@ -8,6 +8,8 @@ export type VmWhere =
   | "paused on source"
   | "running on destination"
   | "paused on destination"
+  /** Moved for good. Whether it runs there is the destination's to say: it may have been told to leave it paused. */
+  | "with the destination"
   | "unknown";
 
 export type ErrorCode =
@@ -31,6 +33,8 @@ export type ErrorCode =
   | "MAX_BYTES_REACHED"
   | "NOT_CONVERGING"
   | "DOWNTIME_UNREACHABLE"
+  | "RECOVERY_REFUSED"
+  | "DECISION_NEEDED"
   | "RECORD_INVALID"
   | "TRACE_INVALID"
   | "OUT_OF_MEMORY"

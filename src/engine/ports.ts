@@ -70,6 +70,12 @@ export interface OutgoingVm {
   throttle?(percentage: number): Promise<void>;
   /** Starts the migration. The stream comes out of the channel; the return path goes into it. */
   begin(): Promise<Channel>;
+  /**
+   * Called before the destination can get everything and start by itself (direct mode): when this returns the
+   * hypervisor will not resume the guest by itself any more, not even if this process dies. Absent where the
+   * hypervisor dies with it.
+   */
+  committed?(): void;
   /** Resolves when the hypervisor calls the migration completed, failed or cancelled. Never rejects. */
   readonly ended: Promise<OutgoingEnd>;
   /**

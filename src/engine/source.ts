@@ -363,6 +363,7 @@ export class SourceEngine {
     if (this.#direct === undefined) return;
     // A stock destination runs the guest as soon as it has loaded this: there is nobody to ask first.
     this.#direct.forbidPings();
+    this.#options.vm.committed?.();
     this.#handover.enter("committed", "device state goes to a destination that starts by itself");
   }
 
@@ -490,7 +491,7 @@ export class SourceEngine {
     this.#handover.enter("completed");
     void this.#finish(
       "completed",
-      this.#options.vm.wasRunning ? "running on destination" : "paused on destination",
+      this.#options.vm.wasRunning ? "with the destination" : "paused on destination",
     );
   }
 
@@ -523,6 +524,8 @@ export class SourceEngine {
       // The guest may be running there. A verdict of our own makes the hypervisor here complete, paused,
       // instead of resuming the guest when the connection closes: never both.
       if (this.#direct !== undefined) this.#vmChannel?.write(returnPathMessage(ReturnPathType.SHUT, 0));
+      // What it has not yet said it must get rid of to complete.
+      this.#vmChannel?.resume();
       await this.#endWithin(END_TIMEOUT_MS);
       where = "unknown";
       const running = await vm.isRunning();

@@ -51,6 +51,7 @@ export const vmWhereSchema = z.enum([
   "paused on source",
   "running on destination",
   "paused on destination",
+  "with the destination",
   "unknown",
 ]);
 

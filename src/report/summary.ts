@@ -221,7 +221,7 @@ export function comparisonRows(runs: readonly RunFigures[]): { name: string; cel
     row("cache hits", (run) => optional(run.cache, hitRatioText)),
     row("CPU", (run) => optional(run.cpuMs, formatMs)),
     row("outcome", (run) => run.outcome),
-    row("VM", (run) => plain(run.vm).replace(/^running on /, "")),
+    row("VM", (run) => plain(run.vm).replace(/^(running on|with the) /, "")),
     row("memory verified", (run) =>
       optional(run.memoryVerified, (verified) => (verified ? "yes" : "NO, IT DIFFERS")),
     ),
