@@ -148,6 +148,15 @@ export class SimOutgoing implements OutgoingVm {
     });
   }
 
+  resume(): Promise<void> {
+    return this.#command("cont", () => {
+      if (this.state !== "completed") throw new QmpCommandError("cont", "GenericError", "not finalized yet");
+      this.#world.sourceMayResume = true;
+      this.#guest.runs = true;
+      this.#world.set("source", "running");
+    });
+  }
+
   async isRunning(): Promise<boolean | undefined> {
     const deadlineMs = this.#clock.nowMs() + RETURN_TIMEOUT_MS;
     try {

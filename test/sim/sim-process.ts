@@ -87,6 +87,7 @@ export class OutgoingVmOf implements OutgoingVm {
   begin = () => this.#process.call(() => this.#vm.begin());
   status = () => this.#process.call(() => this.#vm.status());
   cancel = () => this.#process.call(() => this.#vm.cancel());
+  resume = () => this.#process.call(() => this.#vm.resume());
   isRunning = () => this.#process.call(() => this.#vm.isRunning());
   limitSwitchover = (bytes: number) => this.#process.call(() => this.#vm.limitSwitchover(bytes));
 }
