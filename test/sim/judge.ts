@@ -94,6 +94,7 @@ function isPlain({ plan, fired }: Simulation): boolean {
     fired.length === 0 &&
     !plan.otherHypervisor &&
     !plan.otherVersion &&
+    (plan.baselineBytesMax > 0 || plan.mode === "direct") &&
     !outgoingFaults.refusesToBegin &&
     !outgoingFaults.statusFails &&
     !outgoingFaults.limitFails &&
