@@ -40,7 +40,10 @@ export function frameTap(see: (frame: SeenFrame) => void): (bytes: Uint8Array) =
       }
       const payloadBytes = headBytes < HEADER_BYTES ? 0 : head.readUInt32BE(4);
       const wanted = HEADER_BYTES + Math.min(8, payloadBytes);
-      const taken = Math.min((headBytes < HEADER_BYTES ? HEADER_BYTES : wanted) - headBytes, bytes.length - at);
+      const taken = Math.min(
+        (headBytes < HEADER_BYTES ? HEADER_BYTES : wanted) - headBytes,
+        bytes.length - at,
+      );
       head.set(bytes.subarray(at, at + taken), headBytes);
       headBytes += taken;
       at += taken;

@@ -12,7 +12,7 @@ const WAITING_BYTES_MAX = 4.5 * 1024 * 1024;
 const RECORDS_EVERY = 8;
 
 export function judgeOutcome(simulation: Simulation): void {
-  const { world, plan, guest, sourceOutcome, destinationOutcome } = simulation;
+  const { world, plan, sourceOutcome, destinationOutcome } = simulation;
   const violated = (rule: string) => world.violated(rule);
   const { presence, crashedHypervisors } = world;
 
@@ -61,7 +61,6 @@ export function judgeOutcome(simulation: Simulation): void {
     if ((end?.waitingBytesMax ?? 0) > WAITING_BYTES_MAX) violated("an unbounded queue");
   }
   judgeRecords(simulation);
-  void guest;
 }
 
 /** What is claimed must be so, as long as the hypervisor that it is about has lived on. */

@@ -32,10 +32,14 @@ if (values.seed !== undefined) {
     statistics.add(await simulate(seed));
     if (statistics.failures.length >= FAILURES_MAX) break;
   }
-  console.log(values.json ? JSON.stringify(statistics.counts()) : statistics.text());
-  for (const { seed, rule } of statistics.failures)
-    console.error(`seed ${seed}: ${rule}\n  npm run sim -- --seed ${seed}`);
-  process.exitCode = statistics.failures.length === 0 ? 0 : 1;
+  const { failures } = statistics;
+  if (values.json) console.log(JSON.stringify({ counts: statistics.counts(), failures }));
+  else {
+    console.log(statistics.text());
+    for (const { seed, rule } of failures)
+      console.error(`seed ${seed}: ${rule}\n  npm run sim -- --seed ${seed}`);
+  }
+  process.exitCode = failures.length === 0 ? 0 : 1;
 } else {
   process.stderr.write(USAGE);
   process.exitCode = 2;

@@ -4,6 +4,9 @@
 import type { Clock } from "../../src/base/clock.ts";
 import type { Random } from "./random.ts";
 
+/** Real timers are coarser still; without it a rest that is lost in rounding would never pass. */
+const GRAIN_MS = 0.001;
+
 interface Event {
   dueMs: number;
   tie: number;
@@ -26,7 +29,7 @@ export class SimClock implements Clock {
 
   after(delayMs: number, callback: () => void): () => void {
     const event: Event = {
-      dueMs: this.#nowMs + Math.max(0, delayMs),
+      dueMs: this.#nowMs + (delayMs > 0 ? Math.max(GRAIN_MS, delayMs) : 0),
       tie: this.#random.bits(),
       callback,
     };

@@ -12,7 +12,7 @@ export interface LineConditions {
   delayMs: number;
   /** A piece comes up to this much later, and those behind it with it. */
   jitterMs: number;
-  /** Longest piece that is read at once. */
+  /** Pieces that are read at once are of any size up to this, or as large as what has come. */
   pieceBytesMax: number;
   /** What the system takes off a sender without anybody reading it. */
   systemBytesMax: number;
@@ -33,6 +33,8 @@ interface Segment {
   dueMs: number;
 }
 
+/** What a program reads at once. */
+const READ_BYTES_MAX = 64 * 1024;
 const SPOILT = 0xdb;
 
 export class SimEnd implements Channel {
@@ -184,8 +186,7 @@ export class SimEnd implements Channel {
       write.takenBytes += bytes;
       this.alter(taken);
       const nowMs = this.#clock.nowMs();
-      this.#lineFreeMs =
-        Math.max(nowMs, this.#lineFreeMs) + (bytes / bytesPerSecond) * 1000 * this.#slowness;
+      this.#lineFreeMs = Math.max(nowMs, this.#lineFreeMs) + (bytes / bytesPerSecond) * 1000 * this.#slowness;
       const lateMs = delayMs + this.#random.share() * jitterMs;
       this.#lastDueMs = Math.max(this.#lastDueMs, this.#lineFreeMs + lateMs);
       this.#segments.push({ bytes: taken, readBytes: 0, dueMs: this.#lastDueMs });
@@ -255,7 +256,7 @@ export class SimEnd implements Channel {
 
   #pieceBytes(): number {
     const { pieceBytesMax } = this.#line;
-    return this.#random.chance(0.5) ? pieceBytesMax : this.#random.int(1, pieceBytesMax);
+    return this.#random.chance(0.6) ? READ_BYTES_MAX : this.#random.int(1, pieceBytesMax);
   }
 
   #arrivedBytes(nowMs: number): number {

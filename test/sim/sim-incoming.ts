@@ -4,8 +4,8 @@
 
 import { DeltaveeError, QmpCommandError, QmpInterruptedError } from "../../src/base/errors.ts";
 import type { Channel, IncomingVm } from "../../src/engine/ports.ts";
-import { be16, be32 } from "../support/stream-builder.ts";
 import { Loader } from "../support/loader.ts";
+import { be16 } from "../support/stream-builder.ts";
 import type { Random } from "./random.ts";
 import type { SimClock } from "./sim-clock.ts";
 import { connection, type LineConditions, type SimEnd } from "./sim-connection.ts";
@@ -51,13 +51,7 @@ export class SimIncoming implements IncomingVm {
   #socket: SimEnd | undefined;
   #ended = false;
 
-  constructor(
-    world: World,
-    clock: SimClock,
-    random: Random,
-    traits: IncomingTraits,
-    faults: IncomingFaults,
-  ) {
+  constructor(world: World, clock: SimClock, random: Random, traits: IncomingTraits, faults: IncomingFaults) {
     this.#world = world;
     this.#clock = clock;
     this.#random = random;

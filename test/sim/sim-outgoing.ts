@@ -99,8 +99,7 @@ export class SimOutgoing implements OutgoingVm {
 
   begin(): Promise<Channel> {
     return this.#command("migrate", () => {
-      if (this.#faults.refusesToBegin)
-        throw new DeltaveeError("HYPERVISOR_FAILED", "migration is blocked");
+      if (this.#faults.refusesToBegin) throw new DeltaveeError("HYPERVISOR_FAILED", "migration is blocked");
       const { socket } = this.#traits;
       const [ours, theirs] = connection(this.#clock, this.#random, [socket, socket]);
       this.#socket = ours;
@@ -142,7 +141,8 @@ export class SimOutgoing implements OutgoingVm {
 
   cancel(): Promise<void> {
     return this.#command("migrate_cancel", () => {
-      if (this.#faults.cancel === "refused") throw new QmpCommandError("migrate_cancel", "GenericError", "no");
+      if (this.#faults.cancel === "refused")
+        throw new QmpCommandError("migrate_cancel", "GenericError", "no");
       this.cancelled();
       if (this.#faults.cancel === "unanswered") throw new QmpInterruptedError("migrate_cancel", "no answer");
     });

@@ -131,4 +131,3 @@ export class SimPrecopyGuest implements PrecopyGuest {
     return work();
   }
 }
-

@@ -1,7 +1,7 @@
 // One seed: a whole migration with production engines at both ends, hypervisors and connections as in the world, and
 // whatever the plan wants to go wrong. After every event the world is looked at; at the end the claims are judged.
 
-import { DeltaveeError, toError } from "../../src/base/errors.ts";
+import { type DeltaveeError, toError } from "../../src/base/errors.ts";
 import { InlineBatchCoder } from "../../src/codec/entropy/inline-batch-coder.ts";
 import { DestinationEngine, type DestinationOutcome } from "../../src/engine/destination.ts";
 import type { Channel, IncomingVm, OutgoingVm } from "../../src/engine/ports.ts";
@@ -11,7 +11,7 @@ import { PageCache, type PageCacheOptions } from "../../src/memory/page-cache.ts
 import { POLICIES } from "../../src/memory/policy/all.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
 import { RunRecord } from "../../src/record/writer.ts";
-import { type SeenFrame, frameTap } from "./frame-tap.ts";
+import { frameTap, type SeenFrame } from "./frame-tap.ts";
 import { giveHome, takeHome } from "./home-pool.ts";
 import { judgeOutcome } from "./judge.ts";
 import { drawPlan, type Fault, type Plan, type PlannedFault } from "./plan.ts";
@@ -264,7 +264,8 @@ export class Simulation {
     const { stoppedRam } = this.world;
     const { loader } = this.incoming;
     const image = loader?.blocks[0]?.bytes;
-    if (stoppedRam === undefined || image === undefined) this.world.violated("a guest that never stopped runs");
+    if (stoppedRam === undefined || image === undefined)
+      this.world.violated("a guest that never stopped runs");
     else if (!image.equals(stoppedRam)) {
       const page = Math.floor(image.findIndex((byte, at) => byte !== stoppedRam[at]) / 4096);
       this.world.violated(`RAM differs, first in page ${page}`);
@@ -278,7 +279,7 @@ export class Simulation {
   }
 
   #makeSource(vm: OutgoingVm): SourceEngine {
-    const { plan, clock, world } = this;
+    const { plan, world } = this;
     const home = this.#home();
     const { cacheBytes } = plan;
     const cache = this.#sabotage.cache ?? ((options: PageCacheOptions) => new PageCache(options));
@@ -317,7 +318,6 @@ export class Simulation {
       record,
       defer: (callback) => void this.sourceProcess.after(0, callback),
     });
-    void clock;
   }
 
   #makeDestination(): DestinationEngine {
@@ -348,7 +348,9 @@ export class Simulation {
       vm: this.#sabotage.incoming?.(vm) ?? vm,
       own: {
         ...this.#identity,
-        ...(plan.otherHypervisor ? { hypervisor: { kind: "qemu", version: "1", compatibility: "other" } } : {}),
+        ...(plan.otherHypervisor
+          ? { hypervisor: { kind: "qemu", version: "1", compatibility: "other" } }
+          : {}),
       },
       baselineBytesMax: plan.baselineBytesMax,
       paused: plan.staysPaused,
@@ -413,8 +415,7 @@ export class Simulation {
   /** Sockets that the source engine gets from its hypervisor end with its process. */
   #owned(vm: OutgoingVm): OutgoingVm {
     const begin = vm.begin.bind(vm);
-    if (this.outgoing !== undefined)
-      vm.begin = async () => owned(this.sourceProcess, await begin());
+    if (this.outgoing !== undefined) vm.begin = async () => owned(this.sourceProcess, await begin());
     return vm;
   }
 
@@ -432,7 +433,8 @@ export class Simulation {
     if (name === "data") this.#dataSent++;
     if (name === "commit") {
       this.commitSent = true;
-      if (this.world.sourceMayResume) this.world.violated("COMMIT while the source may still resume the guest");
+      if (this.world.sourceMayResume)
+        this.world.violated("COMMIT while the source may still resume the guest");
     }
     if (name === "ack" && value === this.#dataSent && (this.incomingChannel?.waitingBytes ?? 0) > 0)
       this.world.violated("ACK of what the hypervisor has not taken");
