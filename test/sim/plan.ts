@@ -92,6 +92,8 @@ export interface Plan {
   entropyCodecs: number[];
   baselineBytesMax: number;
   coderMsMax: number;
+  /** Batches that the destination takes in before it has to stop reading. */
+  destinationSlots: number;
   toDestination: LineConditions;
   toSource: LineConditions;
   outgoing: OutgoingTraits;
@@ -175,6 +177,7 @@ export function drawPlan(seed: number): Plan {
     ]),
     baselineBytesMax: random.chance(0.03) ? 0 : 1 << 30,
     coderMsMax: random.pick([0, 0, 1, 8]),
+    destinationSlots: random.pick([2, 3, 6]),
     toDestination: line(),
     toSource: line(),
     outgoing: {
@@ -207,7 +210,7 @@ export function drawPlan(seed: number): Plan {
       hasDescription: hypervisor === "qemu",
       monitorMsMax: random.pick([1, 5, 40]),
       eventMsMax: random.pick([1, 10, 100]),
-      loadMsMax: random.pick([0, 0, 0.5, 3]),
+      loadMsMax: random.pick([0, 0, 0.5, 3, 20]),
       socket: socket(),
     },
     incomingFaults: {

@@ -65,7 +65,7 @@ const HANG_MS = 300_000;
 const AFTERMATH_MS = 90_000;
 /** Events of one seed: a bound on the work, far above what any seed takes. */
 const EVENTS_MAX = 400_000;
-const SLOT_COUNT = 6;
+const SOURCE_SLOTS = 6;
 const SESSION = "00112233445566778899aabbccddeeff";
 
 export async function simulate(seed: number, options: SimulationOptions = {}): Promise<SimulationResult> {
@@ -304,7 +304,7 @@ export class Simulation {
         : {
             tunnel: {
               hello: { ...this.#identity, session: SESSION },
-              coder: this.#coder(home, this.sourceProcess),
+              coder: this.#coder(home, this.sourceProcess, SOURCE_SLOTS),
               deltaCodec: plan.deltaCodec,
             },
           }),
@@ -343,7 +343,7 @@ export class Simulation {
     });
     return new DestinationEngine({
       ...home,
-      coder: this.#coder(home, process),
+      coder: this.#coder(home, process, plan.destinationSlots),
       channel: process.owns(this.#destinationEnd),
       vm: this.#sabotage.incoming?.(vm) ?? vm,
       own: {
@@ -374,11 +374,11 @@ export class Simulation {
   }
 
   /** Results come later, in order, while the link goes its own way. */
-  #coder(home: ReturnType<typeof takeHome>, process: SimProcess): InlineBatchCoder {
+  #coder(home: ReturnType<typeof takeHome>, process: SimProcess, slotCount: number): InlineBatchCoder {
     const { coderMsMax } = this.plan;
     const random = this.#random.fork();
     return new InlineBatchCoder(home.memory, home.kernel, {
-      slotCount: SLOT_COUNT,
+      slotCount,
       nowMs: () => process.nowMs(),
       ...(coderMsMax === 0
         ? {}
