@@ -86,6 +86,8 @@ export interface OutgoingVm {
   status(): Promise<OutgoingStatus>;
   /** Gives up: the guest goes on here. Harmless when the migration is over. */
   cancel(): Promise<void>;
+  /** Lets the guest run here again after "completed", because it was not committed. Never called otherwise. */
+  resume(): Promise<void>;
   /** Whether the guest runs here now, asked of the hypervisor; undefined when it does not answer. */
   isRunning(): Promise<boolean | undefined>;
 }

@@ -577,7 +577,15 @@ export class SourceEngine {
       record.add({ type: "notice", message: `Cancel was not confirmed: ${toError(thrown).message}` });
     }
     this.#vmChannel?.destroy();
-    if (this.#vmChannel !== undefined) await this.#endWithin(END_TIMEOUT_MS);
+    const end = this.#vmChannel === undefined ? undefined : await this.#endWithin(END_TIMEOUT_MS);
+    // It had its verdict, but COMMIT has not gone out: it will not resume by itself, and nobody else has the guest.
+    if (end?.outcome === "completed" && vm.wasRunning) {
+      try {
+        await vm.resume();
+      } catch (thrown) {
+        record.add({ type: "notice", message: `The guest was not resumed: ${toError(thrown).message}` });
+      }
+    }
     const running = await vm.isRunning();
     if (running === undefined) return "unknown";
     return running ? "running on source" : "paused on source";

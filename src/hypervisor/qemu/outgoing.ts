@@ -262,6 +262,10 @@ export class QemuOutgoing implements OutgoingVm {
     await this.#qmp.execute("migrate_cancel", {}, { timeoutMs: CANCEL_TIMEOUT_MS });
   }
 
+  async resume(): Promise<void> {
+    await this.#qmp.execute("cont");
+  }
+
   async isRunning(): Promise<boolean | undefined> {
     try {
       // After a cancel QEMU resumes the guest in its own time.
