@@ -52,7 +52,7 @@ function linkEvents(events: readonly RecordEvent[], state: "lost" | "resumed") {
 
 function expectMoved(migration: Migration): void {
   expectTruth(migration);
-  expect(migration.sourceOutcome).toEqual({ outcome: "completed", vm: "running on destination" });
+  expect(migration.sourceOutcome).toEqual({ outcome: "completed", vm: "with the destination" });
   expect(migration.destinationOutcome).toMatchObject({ outcome: "completed", vm: "running on destination" });
   expect(migration.world.history).toEqual(["source runs", "source stops", "destination runs"]);
   expect(migration.loader!.images.every((image, i) => image.equals(stream.images[i]!))).toBe(true);
@@ -135,7 +135,7 @@ test("connections that break again and again, anywhere in whatever frame, change
         },
       }).run();
       expectTruth(migration);
-      expect(migration.sourceOutcome).toEqual({ outcome: "completed", vm: "running on destination" });
+      expect(migration.sourceOutcome).toEqual({ outcome: "completed", vm: "with the destination" });
       expect(migration.destinationOutcome).toMatchObject({ outcome: "completed" });
       expect(migration.world.history).toEqual(["source runs", "source stops", "destination runs"]);
       expect(migration.loader!.images.every((image, i) => image.equals(guest.images[i]!))).toBe(true);
