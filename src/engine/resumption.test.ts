@@ -305,8 +305,8 @@ describe("others that connect while a migration is under way", () => {
 
   test("an attempt that the source has given up, and that arrives late, does not replace its connection", async () => {
     const action = (migration: Migration) => {
-      migration.breakFor(100);
-      migration.clock.after(2000, () => migration.stranger().write(encodeFrame(resume)));
+      migration.breakFor(50);
+      migration.clock.after(300, () => migration.stranger().write(encodeFrame(resume)));
     };
     const when = moments["while it iterates"]!;
     const migration = await new Migration({

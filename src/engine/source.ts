@@ -405,12 +405,11 @@ export class SourceEngine {
    * will not resume the guest, which is the moment to commit. Only then may the destination let it run.
    */
   async #commitTunnel(): Promise<void> {
-    if (!this.#destinationLoaded || this.#verdictGiven || this.#ending) return;
-    // COMMIT could not follow, and the guest could not be taken back any more.
-    if (this.#tunnel?.isLost) return;
+    if (!this.#destinationLoaded || this.#ending) return;
     // A return path that cannot be read has given the hypervisor its verdict already.
     if (this.#heldVerdict !== undefined) this.#vmChannel?.write(this.#heldVerdict);
     else if (!this.#opaqueReturnPath) return;
+    this.#heldVerdict = undefined;
     this.#verdictGiven = true;
     const end = await this.#endWithin(END_TIMEOUT_MS);
     if (this.#ending) return;
@@ -446,7 +445,6 @@ export class SourceEngine {
   #linkResumed(outage: { outageMs: number; resentBytes: number }): void {
     this.#options.record.add({ type: "link", state: "resumed", ...outage });
     this.#awaitRunning();
-    if (!this.#handover.committed) void this.#commitTunnel();
   }
 
   async #endWithin(timeoutMs: number): Promise<OutgoingEnd | undefined> {
