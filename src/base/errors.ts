@@ -65,7 +65,11 @@ export class UsageError extends DeltaveeError {
 
 /** A connection could not be made, broke, or fell silent. */
 export class LinkError extends DeltaveeError {
-  constructor(code: "LINK_FAILED" | "LINK_CLOSED" | "LINK_TIMEOUT" | "LINK_LOST", message: string, details?: ErrorDetails) {
+  constructor(
+    code: "LINK_FAILED" | "LINK_CLOSED" | "LINK_TIMEOUT" | "LINK_LOST",
+    message: string,
+    details?: ErrorDetails,
+  ) {
     super(code, message, details);
   }
 }
