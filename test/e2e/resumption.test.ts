@@ -21,9 +21,9 @@ describe.skipIf(qemu10 === undefined)("a tunnel whose link is gone for a while",
   test("twice while the guest works: it arrives whole, and nobody has noticed", async () => {
     const { source, destination } = await startPair({ binary: qemu10!, append: LIGHT_LOAD });
     const link = await BreakableLink.between(source, destination, "50mbit");
-    await link.waitForWireBytes(6e6);
+    await link.waitForWireBytes(4e6);
     await link.breakFor(3000);
-    await link.waitForWireBytes(20e6);
+    await link.waitForWireBytes(10e6);
     await link.breakFor(5000);
     const { migrate, receive, events } = await link.finish();
     expect(migrate).toEqual(moved);
