@@ -4,7 +4,7 @@
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
 import { Command, Option } from "commander";
-import { CancelledError } from "../base/errors.ts";
+import { CancelledError, type VmWhere } from "../base/errors.ts";
 import { parseBytes, parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
@@ -22,6 +22,7 @@ import {
   RECONNECT_MS_DEFAULT,
 } from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
+import { type KeptJournal, keepJournal, openStateFolder, STATE_DIR_HELP } from "./state/keep.ts";
 
 interface Options extends DisplayOptions {
   qmp: QmpAddress;
@@ -29,7 +30,11 @@ interface Options extends DisplayOptions {
   paused?: true;
   baselineSize: number;
   reconnectTimeout: number;
+  stateDir?: string;
 }
+
+/** After a failure: a person has to look at the other side before anything is done here. */
+const UNDECIDED: ReadonlySet<VmWhere> = new Set(["paused on destination", "unknown"]);
 
 const HELP = `
 When the connection breaks, the same source may come back with another one for as long as --reconnect-timeout says.
@@ -63,6 +68,7 @@ export function receiveCommand(): Command {
         .argParser(parseMs)
         .default(RECONNECT_MS_DEFAULT, "60s"),
     )
+    .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--record <file>", "write the run record of this side (NDJSON)")
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors")
@@ -71,11 +77,13 @@ export function receiveCommand(): Command {
 }
 
 async function receive(options: Options): Promise<void> {
-  const run = await openShownRun(options);
+  let journal: KeptJournal | undefined;
+  const run = await openShownRun(options, (event) => journal?.listener(event));
   const { record } = run;
   const notice = (message: string) => record.add({ type: "notice", message });
   let vm: QemuIncoming | undefined;
   try {
+    const states = openStateFolder(options.stateDir, notice);
     vm = await QemuIncoming.open(options.qmp, notice);
     record.add({
       type: "run",
@@ -116,7 +124,11 @@ async function receive(options: Options): Promise<void> {
           record,
           baselineBytesMax,
           // Threads are for a source that was welcomed, not for whoever connects.
-          welcomed: () => void coder.start(),
+          welcomed: ({ session }) => {
+            void coder.start();
+            const subject = { session, side: "destination", mode: "tunnel", peer: from } as const;
+            journal = keepJournal(states, { subject, qmp: options.qmp, notice });
+          },
         });
         sources.giveOthersTo(engine);
         const release = onInterrupt(() => engine.cancel());
@@ -130,10 +142,13 @@ async function receive(options: Options): Promise<void> {
     }
     await vm.close();
     vm = undefined;
+    if (outcome.error !== undefined && UNDECIDED.has(outcome.vm)) journal?.leave(outcome.error.message);
+    else journal?.remove();
     await run.finish();
     if (outcome.error !== undefined) throw outcome.error;
   } finally {
     await vm?.close();
+    journal?.remove();
     await run.close();
   }
 }

@@ -386,13 +386,13 @@ export class DestinationEngine {
 
   #data(frame: DataFrame): void {
     const { coder, memory } = this.#options;
-    const { sequence, entropyCodec, payloadKind, rawBytes, rawCrc32, coded } = frame;
+    const { sequence, entropyCodec, payloadKind, rawBytes, rawChecksum, coded } = frame;
     const slot = this.#slotForNext;
     assert(slot !== -1, "no DATA is taken from the link without a slot for it");
     memory.bytes(coder.slots[slot]!.codedAddress, coded.length).set(coded);
     this.#codedBytes += coded.length;
     this.#rawBytes += rawBytes;
-    coder.decode(slot, coded.length, entropyCodec, rawBytes, rawCrc32, (result) => {
+    coder.decode(slot, coded.length, entropyCodec, rawBytes, rawChecksum, (result) => {
       if (this.#over) return;
       if (result instanceof DeltaveeError) {
         void this.#fail(result, true);

@@ -25,6 +25,7 @@ import type { Hello } from "../wire/bodies.ts";
 import { BatchSink, type PageCoding } from "./batch-sink.ts";
 import { BypassJudge } from "./bypass.ts";
 import { ContentWindow } from "./content-window.ts";
+import type { Promises } from "./convergence.ts";
 import { DirectLink } from "./direct-link.ts";
 import { Handover } from "./handover.ts";
 import { InputBuffer } from "./input-buffer.ts";
@@ -52,14 +53,12 @@ export interface TunnelOptions {
   switchoverTimeoutMs?: number;
 }
 
-export interface SourceOptions {
+export interface SourceOptions extends Promises {
   vm: OutgoingVm;
   /** Connection to the destination: a stock QEMU (direct) or a destination engine (tunnel). */
   channel: Channel;
   /** Tunnel mode if given. */
   tunnel?: TunnelOptions;
-  /** Longest time the guest may stand still. */
-  downtimeMsMax: number;
   /** Undefined = method `standard`: every page whole. */
   cacheFactory: CacheFactory | undefined;
   /** The home memory of this migration, and this thread's kernel in it. */
@@ -82,7 +81,7 @@ export interface SourceOutcome {
 }
 
 /** Input is taken in pieces of at most this, so that the window is looked at often enough on a slow link. */
-const TURN_BYTES = 128 * 1024;
+const TURN_BYTES = 256 * 1024;
 /** Whole pages sent last, to which an equal page is a reference: the destination keeps them. */
 const WINDOW_BYTES = 32 * 1024 * 1024;
 const SAMPLE_EVERY_MS = 250;
@@ -127,8 +126,8 @@ export class SourceEngine {
   /** The destination's verdict, withheld from the hypervisor until the destination engine says LOADED. */
   #heldVerdict: Buffer | undefined;
   #destinationLoaded = false;
-  /** From here on the hypervisor may complete at any time, after which nobody can take the guest back. */
-  #verdictGiven = false;
+  /** It has handed everything over and will not let the guest run by itself. */
+  #hypervisorCompleted = false;
   /** Its verdict says that it could not load the guest: certain, and the hypervisor here resumes on it. */
   #destinationRefused = false;
   #status: OutgoingStatus = {};
@@ -139,6 +138,7 @@ export class SourceEngine {
   readonly #switchover: SwitchoverControl;
   #stoppedMs: number | undefined;
   #downtimeMs: number | undefined;
+  #forecastDowntimeMs: number | undefined;
   #cancelStatusTimer: () => void = () => {};
   #cancelRunningTimer: () => void = () => {};
   #ending = false;
@@ -151,6 +151,7 @@ export class SourceEngine {
       ...options,
       mode: options.tunnel === undefined ? "direct" : "tunnel",
       release: () => this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK)),
+      giveUp: (error) => void this.#fail(error),
     });
     this.#result = new Promise((resolve) => {
       this.#resolve = resolve;
@@ -352,6 +353,7 @@ export class SourceEngine {
   #stopped(): void {
     if (this.#handover.phase !== "iterating") return;
     this.#stoppedMs = this.#options.clock.nowMs();
+    this.#forecastDowntimeMs = this.#switchover.expectation.forecastDowntimeMs;
     this.#handover.enter("switchover", "the source's vCPUs have stopped");
     this.#link.liftWindow();
   }
@@ -361,6 +363,7 @@ export class SourceEngine {
     if (this.#direct === undefined) return;
     // A stock destination runs the guest as soon as it has loaded this: there is nobody to ask first.
     this.#direct.forbidPings();
+    this.#options.vm.committed?.();
     this.#handover.enter("committed", "device state goes to a destination that starts by itself");
   }
 
@@ -410,7 +413,6 @@ export class SourceEngine {
     if (this.#heldVerdict !== undefined) this.#vmChannel?.write(this.#heldVerdict);
     else if (!this.#opaqueReturnPath) return;
     this.#heldVerdict = undefined;
-    this.#verdictGiven = true;
     const end = await this.#endWithin(END_TIMEOUT_MS);
     if (this.#ending) return;
     if (end?.outcome !== "completed") {
@@ -422,15 +424,21 @@ export class SourceEngine {
       );
       return;
     }
+    this.#hypervisorCompleted = true;
+    this.#commit();
+  }
+
+  /** Not while there is no link: until COMMIT goes out, the guest can be taken back. */
+  #commit(): void {
+    if (!this.#hypervisorCompleted || this.#handover.committed || this.#tunnel?.isLost) return;
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
     this.#handover.enter("committed", "the source hypervisor has completed, the destination has everything");
     this.#tunnel?.commit(this.#options.vm.wasRunning);
     this.#awaitRunning();
   }
 
-  /** RUNNING, from now on. Not while there is no link: then it is the link that is waited for. */
+  /** RUNNING, from now on. While there is no link, it is the link that is waited for. */
   #awaitRunning(): void {
-    if (!this.#handover.committed || this.#tunnel?.isLost) return;
     this.#cancelRunningTimer = this.#options.clock.after(RUNNING_TIMEOUT_MS, () => {
       if (!this.#ending)
         this.#linkFailed(new LinkError("LINK_TIMEOUT", "Destination did not confirm COMMIT"));
@@ -444,7 +452,8 @@ export class SourceEngine {
 
   #linkResumed(outage: { outageMs: number; resentBytes: number }): void {
     this.#options.record.add({ type: "link", state: "resumed", ...outage });
-    this.#awaitRunning();
+    if (this.#handover.committed) this.#awaitRunning();
+    else this.#commit();
   }
 
   async #endWithin(timeoutMs: number): Promise<OutgoingEnd | undefined> {
@@ -486,7 +495,7 @@ export class SourceEngine {
     this.#handover.enter("completed");
     void this.#finish(
       "completed",
-      this.#options.vm.wasRunning ? "running on destination" : "paused on destination",
+      this.#options.vm.wasRunning ? "with the destination" : "paused on destination",
     );
   }
 
@@ -519,6 +528,8 @@ export class SourceEngine {
       // The guest may be running there. A verdict of our own makes the hypervisor here complete, paused,
       // instead of resuming the guest when the connection closes: never both.
       if (this.#direct !== undefined) this.#vmChannel?.write(returnPathMessage(ReturnPathType.SHUT, 0));
+      // What it has not yet said it must get rid of to complete.
+      this.#vmChannel?.resume();
       await this.#endWithin(END_TIMEOUT_MS);
       where = "unknown";
       const running = await vm.isRunning();
@@ -570,7 +581,15 @@ export class SourceEngine {
       record.add({ type: "notice", message: `Cancel was not confirmed: ${toError(thrown).message}` });
     }
     this.#vmChannel?.destroy();
-    if (this.#vmChannel !== undefined) await this.#endWithin(END_TIMEOUT_MS);
+    const end = this.#vmChannel === undefined ? undefined : await this.#endWithin(END_TIMEOUT_MS);
+    // It had its verdict, but COMMIT has not gone out: it will not resume by itself, and nobody else has the guest.
+    if (end?.outcome === "completed" && vm.wasRunning) {
+      try {
+        await vm.resume();
+      } catch (thrown) {
+        record.add({ type: "notice", message: `The guest was not resumed: ${toError(thrown).message}` });
+      }
+    }
     const running = await vm.isRunning();
     if (running === undefined) return "unknown";
     return running ? "running on source" : "paused on source";
@@ -622,7 +641,7 @@ export class SourceEngine {
   #watchLink(): void {
     const timeoutMs = this.#options.tunnel?.switchoverTimeoutMs;
     if (timeoutMs === undefined || this.#tunnel === undefined) return;
-    if (this.#stoppedMs === undefined || this.#verdictGiven || this.#handover.committed) return;
+    if (this.#stoppedMs === undefined || this.#handover.committed) return;
     // Nor was it silent for the guest before it stood still.
     const silentMs = Math.min(this.#tunnel.silentMs, this.#options.clock.nowMs() - this.#stoppedMs);
     if (silentMs < timeoutMs) return;
@@ -656,6 +675,7 @@ export class SourceEngine {
       ...(figures.roundTripMs === undefined ? {} : { roundTripMs: figures.roundTripMs }),
       ...(iteration === undefined ? {} : { iteration }),
       ...known,
+      ...this.#switchover.expectation,
       pages: { ...this.#rewriter.pages },
       ...(cache === undefined ? {} : { cache: { ...cache } }),
       ...(cpuMs === undefined ? {} : { cpuMs: cpuMs() }),
@@ -666,6 +686,7 @@ export class SourceEngine {
     const { record, clock, cpuMs } = this.#options;
     this.#cancelStatusTimer();
     this.#cancelRunningTimer();
+    this.#switchover.end();
     const totalMs = clock.nowMs() - this.#startMs;
     try {
       this.#status = await this.#options.vm.status();
@@ -681,6 +702,9 @@ export class SourceEngine {
       vm,
       totalMs,
       ...(outcome === "completed" && this.#downtimeMs !== undefined ? { downtimeMs: this.#downtimeMs } : {}),
+      ...(outcome === "completed" && this.#forecastDowntimeMs !== undefined
+        ? { forecastDowntimeMs: this.#forecastDowntimeMs }
+        : {}),
       ...(outcome === "completed" && downtimeMsReported !== undefined ? { downtimeMsReported } : {}),
       handedOverBytes: this.#handedOverBytes,
       wireBytes: this.#link.figures.wireBytes,

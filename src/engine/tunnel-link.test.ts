@@ -64,7 +64,8 @@ function connected() {
     listener: {
       welcome: () => {},
       returnPath: () => {},
-      room: () => {},
+      // As the engine does when the hypervisor has nothing more to say.
+      room: () => link.flush(true),
       ended: () => {},
       failed: (error) => failures.push(error.message),
       loaded: () => {},
@@ -90,10 +91,10 @@ function connected() {
 function decoder(clock: VirtualClock): (frame: DataFrame) => Uint8Array {
   const { memory, coder } = makeParts(clock);
   const slot = coder.acquire();
-  return ({ coded, entropyCodec, rawBytes, rawCrc32 }) => {
+  return ({ coded, entropyCodec, rawBytes, rawChecksum }) => {
     let raw: Uint8Array | undefined;
     memory.bytes(coder.slots[slot]!.codedAddress, coded.length).set(coded);
-    coder.decode(slot, coded.length, entropyCodec, rawBytes, rawCrc32, (result) => {
+    coder.decode(slot, coded.length, entropyCodec, rawBytes, rawChecksum, (result) => {
       if (result instanceof DeltaveeError) throw result;
       raw = memory.bytes(result.rawAddress, rawBytes).slice();
     });

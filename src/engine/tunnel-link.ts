@@ -31,7 +31,7 @@ import { DeliveryWindow } from "./window.ts";
 
 /** Larger batches compress better; smaller ones let the window follow a slow link. */
 const BATCH_BYTES_MIN = 8 * 1024;
-const BATCH_BYTES_MAX = 256 * 1024;
+const BATCH_BYTES_MAX = 512 * 1024;
 /**
  * A batch below the minimum waits until the frame before it is this old: deltas come in drops, and each frame
  * costs both sides some 0.1 ms, which is then what limits how fast the hypervisor can hand over its pages.
@@ -113,6 +113,7 @@ export class TunnelLink implements SourceLink {
   readonly #choice: EntropyChoice;
   /** Being coded: raw bytes. */
   #codingBytes = 0;
+  #codingBatches = 0;
   #rawBytes = 0;
   #codedBytes = 0;
   #windowLifted = false;
@@ -186,8 +187,9 @@ export class TunnelLink implements SourceLink {
     while (!this.#blocked && this.#open) {
       if (!sink.hasSealed) {
         const bytes = sink.pendingBytes;
-        // A full window gathers a fuller batch; an open one wants the link kept busy.
+        // A full window gathers a fuller batch, and so do encoders that are behind; an open one wants the link kept busy.
         const hungry =
+          this.#codingBatches <= this.#coder.concurrency &&
           this.#underWayBytes < this.#window.windowBytes / 2 &&
           bytes >= Math.min(this.#batchBytes, this.#window.windowBytes / FRAMES_PER_WINDOW_MAX);
         if (bytes === 0 || !(bytes >= this.#batchBytes || idle || hungry)) return;
@@ -290,10 +292,12 @@ export class TunnelLink implements SourceLink {
     const method = this.#bypasses ? NO_ENTROPY : this.#choose(batch, batchClass);
     this.#lastBatchMs = this.#clock.nowMs();
     this.#codingBytes += rawBytes;
+    this.#codingBatches++;
     let isAtOnce = true;
     this.#coder.encode(slot, rawBytes, method.codecId, method.level, (result) => {
       if (this.#over) return;
       this.#codingBytes -= rawBytes;
+      this.#codingBatches--;
       if (result instanceof DeltaveeError) {
         this.#failed(result);
         return;
@@ -305,7 +309,9 @@ export class TunnelLink implements SourceLink {
       const wasFull = this.#sink.isFull;
       this.#send(batch, result);
       // When it was coded at once, whoever has put it in sees for himself that there is room.
-      if (wasFull && !isAtOnce) this.#continue();
+      if (isAtOnce) return;
+      if (wasFull) this.#continue();
+      else this.flush(false);
     });
     isAtOnce = false;
   }
@@ -326,14 +332,14 @@ export class TunnelLink implements SourceLink {
   }
 
   #send({ slot, kind, rawBytes }: SealedBatch, result: EncodedBatch): void {
-    const { codecId, codedAddress, codedBytes, rawCrc32 } = result;
+    const { codecId, codedAddress, codedBytes, rawChecksum } = result;
     const frame: DataFrame = {
       type: "data",
       sequence: this.#sentFrames.lastSequence + 1,
       entropyCodec: codecId,
       payloadKind: kind,
       rawBytes,
-      rawCrc32,
+      rawChecksum,
       coded: this.#memory.bytes(codedAddress, codedBytes),
     };
     const bytes = this.#sentFrames.put(frame);
@@ -497,7 +503,7 @@ export class TunnelLink implements SourceLink {
   }
 
   #continue(): void {
-    this.flush(true);
+    this.flush(false);
     this.#listener.room();
   }
 }

@@ -35,6 +35,8 @@ export interface ProgressState {
   readonly handedOverBytes: number;
   readonly remainingBytes: number | undefined;
   readonly dirtyPagesPerSecond: number | undefined;
+  /** If the guest were stopped now. */
+  readonly forecastDowntimeMs: number | undefined;
   /** The samples of the last RATE_WINDOW_MS, oldest first. */
   readonly marks: readonly Mark[];
 }
@@ -48,6 +50,7 @@ export const initialProgress: ProgressState = {
   handedOverBytes: 0,
   remainingBytes: undefined,
   dirtyPagesPerSecond: undefined,
+  forecastDowntimeMs: undefined,
   marks: [],
 };
 
@@ -74,6 +77,7 @@ export function reduceProgress(state: ProgressState, event: RecordEvent): Progre
         iteration: event.iteration ?? state.iteration,
         remainingBytes: event.remainingBytes ?? state.remainingBytes,
         dirtyPagesPerSecond: event.dirtyPagesPerSecond ?? state.dirtyPagesPerSecond,
+        forecastDowntimeMs: event.forecastDowntimeMs,
         marks: withMark(state.marks, {
           atMs: event.atMs,
           wireBytes: event.wireBytes,
@@ -152,11 +156,21 @@ export function progressLine(state: ProgressState, columns: number): string {
   const eta =
     `ETA ${time === undefined ? "-" : `${time.isLowerBound ? ">" : ""}${formatMs(time.ms)}`}`.padEnd(16);
 
+  // Known from the end of the first pass on.
+  const downtime =
+    state.phase === "iterating" && state.forecastDowntimeMs !== undefined
+      ? [`downtime ~${formatMs(state.forecastDowntimeMs)}`.padEnd(17)]
+      : [];
+
   const lines = [
+    [...label, steps, rate, sentOf, left, eta, ...downtime],
+    [steps, rate, sentOf, left, eta, ...downtime],
+    [steps, rate, sent, left, eta, ...downtime],
     [...label, steps, rate, sentOf, left, eta],
     [steps, rate, sentOf, left, eta],
     [steps, rate, sent, left, eta],
     [steps, rate, left, eta],
+    [steps, rate, eta, ...downtime],
     [steps, rate, eta],
     [steps, eta],
   ].map((parts) => parts.join("  "));
@@ -205,7 +219,10 @@ export class ProgressDisplay {
     if (event.type === "summary") this.close();
     else if (event.type === "notice") this.#print(`Note: ${plain(event.message)}`);
     else if (event.type === "link") this.#print(`Link ${plain(linkEventText(event))}`);
-    else if (event.type === "error") this.#print(`Error ${plain(event.code)}: ${plain(event.message)}`);
+    // What is promised, and whether it will be kept, is said while something can still be done.
+    else if (event.type === "decision" && event.subject === "convergence") {
+      this.#print(`Note: ${plain(`${event.choice}: ${event.reason}`)}`);
+    } else if (event.type === "error") this.#print(`Error ${plain(event.code)}: ${plain(event.message)}`);
     else if (this.#isTerminal) this.#redraw(event);
     else this.#log(event);
   };

@@ -88,6 +88,7 @@ function downtimeRows(figures: RunFigures): [string, string][] {
     [figures.heartbeatGapMs, "gap in the guest's heartbeat"],
     [figures.downtimeMs, "from the vCPUs' stop to their resumption, as measured here"],
     [figures.downtimeMsReported, "by the hypervisor's own account"],
+    [figures.forecastDowntimeMs, "was forecast when the guest was stopped"],
     [figures.downtimeMsMax, "was the limit"],
   ];
   const known = witnesses
@@ -206,6 +207,7 @@ export function comparisonRows(runs: readonly RunFigures[]): { name: string; cel
   return [
     row("downtime: heartbeat gap", (run) => optional(run.heartbeatGapMs, formatMs)),
     row("downtime: measured", (run) => optional(run.downtimeMs, formatMs)),
+    row("downtime: forecast", (run) => optional(run.forecastDowntimeMs, formatMs)),
     row("downtime: hypervisor says", (run) => optional(run.downtimeMsReported, formatMs)),
     row("total time", (run) => formatMs(run.totalMs)),
     row("sent on the link", (run) => formatBytes(run.wireBytes)),
@@ -219,7 +221,7 @@ export function comparisonRows(runs: readonly RunFigures[]): { name: string; cel
     row("cache hits", (run) => optional(run.cache, hitRatioText)),
     row("CPU", (run) => optional(run.cpuMs, formatMs)),
     row("outcome", (run) => run.outcome),
-    row("VM", (run) => plain(run.vm).replace(/^running on /, "")),
+    row("VM", (run) => plain(run.vm).replace(/^(running on|with the) /, "")),
     row("memory verified", (run) =>
       optional(run.memoryVerified, (verified) => (verified ? "yes" : "NO, IT DIFFERS")),
     ),

@@ -167,7 +167,7 @@ test("a destination that is fed a damaged connection commits only when its check
     }),
     { numRuns },
   );
-  // Some damage is harmless: in a name, in the coded bytes (which their CRC-32 guards), after the end.
+  // Some damage is harmless: in a name, in the coded bytes (which their checksum guards), after the end.
   expect(committed).toBeGreaterThan(0);
 });
 

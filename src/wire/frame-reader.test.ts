@@ -89,7 +89,7 @@ const anyFrame: fc.Arbitrary<Frame> = fc.oneof(
     entropyCodec: fc.integer({ min: 1, max: 255 }),
     payloadKind: fc.constantFrom(PAYLOAD_STREAM, PAYLOAD_RAM_LAYOUT, PAYLOAD_PAGES),
     rawBytes: fc.integer({ min: 1, max: RAW_BYTES_MAX }),
-    rawCrc32: fc.integer({ min: 0, max: 0xffffffff }),
+    rawChecksum: fc.integer({ min: 0, max: 0xffffffff }),
     coded: bytes(300),
   }),
   fc.record({ type: fc.constant("ack" as const), sequence }),
@@ -173,7 +173,7 @@ const DATA: DataFrame = {
   entropyCodec: 1,
   payloadKind: PAYLOAD_PAGES,
   rawBytes: 3,
-  rawCrc32: 0x01020304,
+  rawChecksum: 0x01020304,
   coded: Uint8Array.of(1, 2, 3),
 };
 const ACK: Frame = { type: "ack", sequence: 7 };

@@ -188,7 +188,7 @@ function decodePayload(header: Header, payload: Uint8Array, invalid: Invalid): F
         entropyCodec,
         payloadKind,
         rawBytes,
-        rawCrc32: view.getUint32(8),
+        rawChecksum: view.getUint32(8),
         coded: payload.subarray(DATA_FIXED_BYTES),
       };
     }

@@ -53,7 +53,7 @@ export type DataFrame = {
   /** What the raw bytes are: page-batch.ts. */
   payloadKind: PayloadKind;
   rawBytes: number;
-  rawCrc32: number;
+  rawChecksum: number;
   coded: Uint8Array;
 };
 /** `sequence` of the last DATA whose bytes the destination hypervisor's socket has taken. */
@@ -249,7 +249,7 @@ export function writeDataFrame(frame: DataFrame, bytes: Uint8Array): void {
   view.setUint8(HEADER_BYTES + 1, payloadKind);
   view.setUint16(HEADER_BYTES + 2, 0);
   view.setUint32(HEADER_BYTES + 4, rawBytes);
-  view.setUint32(HEADER_BYTES + 8, frame.rawCrc32);
+  view.setUint32(HEADER_BYTES + 8, frame.rawChecksum);
   bytes.set(coded, HEADER_BYTES + DATA_FIXED_BYTES);
 }
 

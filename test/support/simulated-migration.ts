@@ -4,6 +4,7 @@
 import { VirtualClock } from "../../src/base/clock.ts";
 import { DELTA_WORD_MASK, type DeltaCodecId } from "../../src/codec/delta/delta-codec.ts";
 import { ENTROPY_CODEC_IDS } from "../../src/codec/entropy/entropy-coder.ts";
+import type { Promises } from "../../src/engine/convergence.ts";
 import { DestinationEngine, type DestinationOutcome } from "../../src/engine/destination.ts";
 import { SourceEngine, type SourceOutcome } from "../../src/engine/source.ts";
 import { PageCache } from "../../src/memory/page-cache.ts";
@@ -36,6 +37,8 @@ export interface MigrationSetup {
   cacheBytes?: number | undefined;
   deltaCodec?: DeltaCodecId;
   downtimeMsMax?: number;
+  /** What else is promised, and what is done when it stalls. */
+  promises?: Omit<Promises, "downtimeMsMax">;
   /** Another hypervisor at the destination, so that it refuses. */
   refused?: boolean;
   /** Done at the first steps at which `when` is true, once or as often as said. */
@@ -141,6 +144,7 @@ export class Migration {
       channel: this.sourceEnd,
       ...(setup.mode === "tunnel" ? { tunnel: { ...tunnel, coder } } : {}),
       downtimeMsMax: setup.downtimeMsMax ?? 60_000,
+      ...setup.promises,
       cacheFactory:
         cacheBytes === undefined
           ? undefined
