@@ -126,8 +126,8 @@ export class SourceEngine {
   /** The destination's verdict, withheld from the hypervisor until the destination engine says LOADED. */
   #heldVerdict: Buffer | undefined;
   #destinationLoaded = false;
-  /** From here on the hypervisor may complete at any time, after which nobody can take the guest back. */
-  #verdictGiven = false;
+  /** It has handed everything over and will not let the guest run by itself. */
+  #hypervisorCompleted = false;
   /** Its verdict says that it could not load the guest: certain, and the hypervisor here resumes on it. */
   #destinationRefused = false;
   #status: OutgoingStatus = {};
@@ -408,13 +408,11 @@ export class SourceEngine {
    * will not resume the guest, which is the moment to commit. Only then may the destination let it run.
    */
   async #commitTunnel(): Promise<void> {
-    if (!this.#destinationLoaded || this.#verdictGiven || this.#ending) return;
-    // COMMIT could not follow, and the guest could not be taken back any more.
-    if (this.#tunnel?.isLost) return;
+    if (!this.#destinationLoaded || this.#ending) return;
     // A return path that cannot be read has given the hypervisor its verdict already.
     if (this.#heldVerdict !== undefined) this.#vmChannel?.write(this.#heldVerdict);
     else if (!this.#opaqueReturnPath) return;
-    this.#verdictGiven = true;
+    this.#heldVerdict = undefined;
     const end = await this.#endWithin(END_TIMEOUT_MS);
     if (this.#ending) return;
     if (end?.outcome !== "completed") {
@@ -426,15 +424,21 @@ export class SourceEngine {
       );
       return;
     }
+    this.#hypervisorCompleted = true;
+    this.#commit();
+  }
+
+  /** Not while there is no link: until COMMIT goes out, the guest can be taken back. */
+  #commit(): void {
+    if (!this.#hypervisorCompleted || this.#handover.committed || this.#tunnel?.isLost) return;
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
     this.#handover.enter("committed", "the source hypervisor has completed, the destination has everything");
     this.#tunnel?.commit(this.#options.vm.wasRunning);
     this.#awaitRunning();
   }
 
-  /** RUNNING, from now on. Not while there is no link: then it is the link that is waited for. */
+  /** RUNNING, from now on. While there is no link, it is the link that is waited for. */
   #awaitRunning(): void {
-    if (!this.#handover.committed || this.#tunnel?.isLost) return;
     this.#cancelRunningTimer = this.#options.clock.after(RUNNING_TIMEOUT_MS, () => {
       if (!this.#ending)
         this.#linkFailed(new LinkError("LINK_TIMEOUT", "Destination did not confirm COMMIT"));
@@ -448,8 +452,8 @@ export class SourceEngine {
 
   #linkResumed(outage: { outageMs: number; resentBytes: number }): void {
     this.#options.record.add({ type: "link", state: "resumed", ...outage });
-    this.#awaitRunning();
-    if (!this.#handover.committed) void this.#commitTunnel();
+    if (this.#handover.committed) this.#awaitRunning();
+    else this.#commit();
   }
 
   async #endWithin(timeoutMs: number): Promise<OutgoingEnd | undefined> {
@@ -637,7 +641,7 @@ export class SourceEngine {
   #watchLink(): void {
     const timeoutMs = this.#options.tunnel?.switchoverTimeoutMs;
     if (timeoutMs === undefined || this.#tunnel === undefined) return;
-    if (this.#stoppedMs === undefined || this.#verdictGiven || this.#handover.committed) return;
+    if (this.#stoppedMs === undefined || this.#handover.committed) return;
     // Nor was it silent for the guest before it stood still.
     const silentMs = Math.min(this.#tunnel.silentMs, this.#options.clock.nowMs() - this.#stoppedMs);
     if (silentMs < timeoutMs) return;

@@ -421,7 +421,7 @@ export class TunnelLink implements SourceLink {
     this.#lostMs = undefined;
     this.#reconnector?.stop();
     // What the destination has is as good as delivered: its ACK would say nothing about the link.
-    this.#window.resumed(this.#unansweredUpTo(dataSequence), outageMs);
+    this.#window.resumed(this.#unansweredUpTo(dataSequence));
     this.#sentFrames.release(dataSequence);
     let resentBytes = 0;
     this.#blocked = false;

@@ -184,6 +184,31 @@ test("several markers answered at once count as one, more than were set are our 
   expect(() => window.acknowledged(2)).toThrow(/Assertion/);
 });
 
+test("an outage says nothing about the link: rate, round trip and window are as they were", () => {
+  const conditions = { bytesPerSecond: 20 * MBIT, roundTripMs: 20, jitterMs: 0 };
+  const { link, window, clock } = simulate(conditions);
+  link.run(10_000);
+  const { linkBytesPerSecond, roundTripMs, windowBytes } = window;
+  // One round of what is then on its way is lost, and sent again after the outage; some of it had arrived.
+  const unanswered = window.unansweredMarkers;
+  expect(unanswered).toBeGreaterThan(2);
+  clock.atMs += 30_000;
+  window.resumed(2);
+  expect(window.unansweredMarkers).toBe(unanswered - 2);
+  expect(window).toMatchObject({ linkBytesPerSecond, roundTripMs, windowBytes });
+  expect(window.currentRoundTripMs).toBe(roundTripMs);
+  // It is answered at the rate of the link, the round trip later.
+  clock.atMs += 20;
+  while (window.unansweredMarkers > 0) {
+    window.acknowledged();
+    clock.atMs += (window.turnBytes / conditions.bytesPerSecond) * 1000;
+    expect(window.linkBytesPerSecond).toBeGreaterThan(0.9 * conditions.bytesPerSecond);
+    expect(window.linkBytesPerSecond).toBeLessThan(1.2 * conditions.bytesPerSecond);
+  }
+  expect(window.roundTripMs).toBeLessThanOrEqual(20 + 1);
+  expect(window.inFlightBytes).toBe(0);
+});
+
 test("the window has a limit", () => {
   const conditions = { bytesPerSecond: 1e12, roundTripMs: 1000, jitterMs: 0 };
   const { link, window } = simulate(conditions);

@@ -177,11 +177,10 @@ export class DeliveryWindow {
   }
 
   /**
-   * The connection broke `outageMs` ago and is there again. The oldest `markers` markers have been answered, nobody
-   * knows when; all others are sent once more, now. The outage says nothing about the link: what is known of it
-   * is as old as it was when the connection broke.
+   * The connection broke and is there again. The oldest `markers` markers have been answered, nobody knows when; all
+   * others are sent once more, now. So the outage is not taken for a property of the link.
    */
-  resumed(markers: number, outageMs: number): void {
+  resumed(markers: number): void {
     assert(markers >= 0 && markers <= this.#count, "only what was sent is answered");
     if (markers > 0) {
       this.#first = (this.#first + markers) % MARKERS_MAX;
@@ -195,9 +194,6 @@ export class DeliveryWindow {
       marker.sentMs = marker.deliveredMs = marker.deliveredSentMs = nowMs;
       marker.deliveredBytes = this.#deliveredBytes;
     }
-    this.#rateHalfEndsMs += outageMs;
-    this.#nextDrainMs += outageMs;
-    this.#drainEndsMs += outageMs;
   }
 
   #learnRate(marker: Marker, nowMs: number): void {
