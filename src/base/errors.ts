@@ -17,6 +17,7 @@ export type ErrorCode =
   | "LINK_FAILED"
   | "LINK_CLOSED"
   | "LINK_TIMEOUT"
+  | "LINK_LOST"
   | "PROTOCOL_INVALID_FRAME"
   | "PROTOCOL_VERSION"
   | "PROTOCOL_REFUSED"
@@ -28,6 +29,10 @@ export type ErrorCode =
   | "HYPERVISOR_FAILED"
   | "HYPERVISOR_INCOMPATIBLE"
   | "MIGRATION_FAILED"
+  | "MAX_TIME_REACHED"
+  | "MAX_BYTES_REACHED"
+  | "NOT_CONVERGING"
+  | "DOWNTIME_UNREACHABLE"
   | "RECOVERY_REFUSED"
   | "DECISION_NEEDED"
   | "RECORD_INVALID"
@@ -68,7 +73,11 @@ export class UsageError extends DeltaveeError {
 
 /** A connection could not be made, broke, or fell silent. */
 export class LinkError extends DeltaveeError {
-  constructor(code: "LINK_FAILED" | "LINK_CLOSED" | "LINK_TIMEOUT", message: string, details?: ErrorDetails) {
+  constructor(
+    code: "LINK_FAILED" | "LINK_CLOSED" | "LINK_TIMEOUT" | "LINK_LOST",
+    message: string,
+    details?: ErrorDetails,
+  ) {
     super(code, message, details);
   }
 }
@@ -126,6 +135,18 @@ export class CancelledError extends DeltaveeError {
   constructor(message: string, details?: ErrorDetails) {
     super("CANCELLED", message, details);
   }
+}
+
+/** A promise could not be kept, so that the migration was given up in good order: the guest goes on at the source. */
+const GIVEN_UP: ReadonlySet<ErrorCode> = new Set([
+  "MAX_TIME_REACHED",
+  "MAX_BYTES_REACHED",
+  "NOT_CONVERGING",
+  "DOWNTIME_UNREACHABLE",
+]);
+
+export function isGivenUp({ code }: DeltaveeError): boolean {
+  return GIVEN_UP.has(code);
 }
 
 /** Any thrown value as an Error: what catch blocks pass on. */

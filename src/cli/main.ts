@@ -1,20 +1,22 @@
 #!/usr/bin/env node
 // The command line: one file per command, this one only runs them and turns errors into words and exit codes
-// (docs/exit-codes in README): 0 done, 1 failed, 2 usage, 3 a person must decide, 4 refused, 130 cancelled.
+// (docs/exit-codes in README): 0 done, 1 failed, 2 usage, 3 given up since a promise could not be kept, 4 a person
+// must decide, 5 refused, 130 cancelled by the operator.
 
 import { Command, CommanderError } from "commander";
-import { DeltaveeError, type ErrorCode, toError, type VmWhere } from "../base/errors.ts";
+import { DeltaveeError, type ErrorCode, isGivenUp, toError, type VmWhere } from "../base/errors.ts";
 import { version } from "../base/version.ts";
 import { commandsFor } from "./commands.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
+const EXIT_GIVEN_UP = 3;
 const EXIT_CANCELLED = 130;
 /** Those with an exit code of their own. */
 const EXIT_CODES: Readonly<Partial<Record<ErrorCode, number>>> = {
   USAGE: EXIT_USAGE,
-  DECISION_NEEDED: 3,
-  RECOVERY_REFUSED: 4,
+  DECISION_NEEDED: 4,
+  RECOVERY_REFUSED: 5,
   CANCELLED: EXIT_CANCELLED,
 };
 
@@ -68,5 +70,6 @@ function report(error: Error): number {
   }
   if (!(error instanceof DeltaveeError) && error.stack !== undefined) lines.push(error.stack);
   process.stderr.write(`${lines.join("\n")}\n`);
-  return (error instanceof DeltaveeError ? EXIT_CODES[error.code] : undefined) ?? EXIT_FAILED;
+  if (!(error instanceof DeltaveeError)) return EXIT_FAILED;
+  return EXIT_CODES[error.code] ?? (isGivenUp(error) ? EXIT_GIVEN_UP : EXIT_FAILED);
 }

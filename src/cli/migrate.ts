@@ -13,6 +13,12 @@ import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import type { Channel } from "../engine/ports.ts";
 import { SourceEngine } from "../engine/source.ts";
+import {
+  isStallPolicy,
+  STALL_POLICIES,
+  STALL_POLICY_DEFAULT,
+  type StallPolicy,
+} from "../engine/stall-policies.ts";
 import { QemuOutgoing } from "../hypervisor/qemu/outgoing.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { type Address, connect, formatAddress, parseAddress } from "../link/address.ts";
@@ -38,6 +44,9 @@ interface Options extends DisplayOptions {
   qmp: QmpAddress;
   to: Address;
   maxDowntime: number;
+  maxTime?: number;
+  maxBytes?: number;
+  onStall: StallPolicy;
   maxBandwidth?: number;
   cacheSize?: number;
   cachePolicy: PolicyKind;
@@ -59,13 +68,20 @@ const HELP = `
 Deltavee's runs at the destination. --to deltavee://HOST:PORT is tunnel mode: "deltavee receive" waits there.
 
 The guest runs here until everything has arrived. Ctrl-C, or a peer that dies, cancels the migration and the
-guest goes on here. Exit codes: 0 moved, 1 failed, 2 wrong usage, 130 cancelled; the message says where the VM is.
+guest goes on here. Exit codes: 0 moved, 1 failed, 2 wrong usage, 3 given up, 130 cancelled; the message says where
+the VM is.
+
+--max-downtime, --max-time and --max-bytes are promises: Deltavee says before it breaks one why it cannot keep it, and
+at the limit gives up in good order (exit code 3). When it makes no progress it acts by --on-stall:
+${stallPolicyHelp()}
 
 Examples:
   To a QEMU started with -incoming tcp:0.0.0.0:4444:
     deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --max-downtime 100ms
   To a host where "deltavee receive --listen 0.0.0.0:4445 --qmp /run/vm.qmp" waits, with a record of the run:
     deltavee migrate --qmp /run/vm.qmp --to deltavee://host2:4445 --record run.ndjson
+  A guest that may be slowed down, but must have moved, or not at all, within ten minutes:
+    deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --on-stall throttle --max-time 10m
 `;
 
 export function migrateCommand(): Command {
@@ -100,8 +116,26 @@ function withMigrateOptions(command: Command): Command {
     .option(
       "--max-downtime <duration>",
       "longest time the guest may stand still",
-      parseMs,
+      aboveZero(parseMs),
       DOWNTIME_MS_DEFAULT,
+    )
+    .option(
+      "--max-time <duration>",
+      "give up when the guest has not moved by then, e.g. 10m (default: never)",
+      aboveZero(parseMs),
+    )
+    .option(
+      "--max-bytes <size>",
+      "send no more than this, e.g. 5GB, then give up (default: no limit)",
+      aboveZero(parseBytes),
+    )
+    .addOption(
+      new Option(
+        "--on-stall <policy>",
+        `what to do when it makes no progress: ${Object.keys(STALL_POLICIES).join(", ")}`,
+      )
+        .argParser(parseStallPolicy)
+        .default(STALL_POLICY_DEFAULT),
     )
     .option(
       "--max-bandwidth <rate>",
@@ -150,7 +184,12 @@ async function migrate(options: Options): Promise<void> {
     }
     const states = openStateFolder(options.stateDir, notice);
     const left = leftByTheDead(states, options.qmp);
-    const opened = await QemuOutgoing.open(options.qmp, { notice, guarded: !tunnel, left: left.settings });
+    const opened = await QemuOutgoing.open(options.qmp, {
+      notice,
+      mayThrottle: options.onStall === "throttle",
+      guarded: !tunnel,
+      left: left.settings,
+    });
     vm = opened;
     const cacheBytesMax = cacheLimit(options.cacheSize, vm.guestRamBytes, notice);
     record.add({
@@ -165,6 +204,9 @@ async function migrate(options: Options): Promise<void> {
       destination: formatAddress(options.to),
       guestRamBytes: vm.guestRamBytes,
       downtimeMsMax: options.maxDowntime,
+      ...(options.maxTime === undefined ? {} : { timeMsMax: options.maxTime }),
+      ...(options.maxBytes === undefined ? {} : { wireBytesMax: options.maxBytes }),
+      onStall: options.onStall,
       ...(options.maxBandwidth === undefined ? {} : { linkBytesPerSecondMax: options.maxBandwidth }),
       ...(options.standard ? {} : { cacheBytesMax }),
     });
@@ -217,6 +259,9 @@ async function migrate(options: Options): Promise<void> {
         : (pageBytes, memory) =>
             new PageCache({ pageBytes, memory, limitBytes: cacheBytesMax, policy: options.cachePolicy }),
       downtimeMsMax: options.maxDowntime,
+      timeMsMax: options.maxTime,
+      wireBytesMax: options.maxBytes,
+      onStall: options.onStall,
       record,
       defer: setImmediate,
       observer: trace?.writer,
@@ -275,6 +320,26 @@ function parseCodec(name: string): DeltaCodecId {
   const id = DELTA_CODEC_NAMES[name];
   if (id !== undefined) return id;
   throw new UsageError(`There is no codec "${name}" (${Object.keys(DELTA_CODEC_NAMES).join(", ")})`);
+}
+
+function parseStallPolicy(name: string): StallPolicy {
+  if (isStallPolicy(name)) return name;
+  throw new UsageError(`There is no policy "${name}" (${Object.keys(STALL_POLICIES).join(", ")})`);
+}
+
+function stallPolicyHelp(): string {
+  return Object.entries(STALL_POLICIES)
+    .map(([name, says]) => `  ${name.padEnd("switchover".length)}  ${says}`)
+    .join("\n");
+}
+
+/** A promise of nothing is a mistake. */
+function aboveZero(parse: (text: string) => number): (text: string) => number {
+  return (text) => {
+    const value = parse(text);
+    if (value > 0) return value;
+    throw new UsageError(`Must be above zero: "${text}"`);
+  };
 }
 
 function cpuMs(): number {

@@ -188,10 +188,8 @@ class Sources {
     }
     this.#notice(`Refused ${socket.remoteAddress ?? "a local process"}: a migration is under way`);
     socket.on("error", (error) => this.#notice(`It went away before it could be told: ${error.message}`));
-    for (const piece of encodeFrame(refuseFrame("BUSY", "another migration is under way")))
-      socket.write(piece);
     socket.resume();
-    socket.end();
+    socket.end(encodeFrame(refuseFrame("BUSY", "another migration is under way")));
   }
 
   close(): void {

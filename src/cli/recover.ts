@@ -37,7 +37,7 @@ complete on both sides nothing is done before somebody has looked at the other s
                   disks are destroyed
   --give-up-here  it runs there: end the QEMU here. If it does not, it is LOST
 
-Exit codes: 0 settled, 1 failed, 2 wrong usage, 3 a person must decide (nothing was done), 4 refused: the migration
+Exit codes: 0 settled, 1 failed, 2 wrong usage, 4 a person must decide (nothing was done), 5 refused: the migration
 is under way, or what was asked for contradicts what QEMU says (nothing was done).
 
 Examples:

@@ -16,13 +16,13 @@ interface Options {
 }
 
 /** Some migration needs a person. */
-export const EXIT_DECIDE = 3;
+export const EXIT_DECIDE = 4;
 
 const HELP = `
 A migration is known by the state file that "deltavee migrate" and "deltavee receive" keep while they work. Where
 one of them was killed, this asks its QEMU, and says where the guest is as far as this host can know.
 
-Exit codes: 0 all is well, 3 there is a migration to recover (see deltavee recover), 1 failed, 2 wrong usage.
+Exit codes: 0 all is well, 4 there is a migration to recover (see deltavee recover), 1 failed, 2 wrong usage.
 `;
 
 export function statusCommand(): Command {

@@ -85,6 +85,21 @@ test.each([
   expect(migration.source.cancel()).toBe(false);
 });
 
+test("a guest that the source hypervisor has let go of, with COMMIT not sent yet, is resumed at the source", async () => {
+  const migration = await new Migration({
+    ...base,
+    mode: "tunnel",
+    outgoing: { endToldMs: 100 },
+    disturb: {
+      when: (migration) => migration.outgoing.end !== undefined,
+      action: (migration) => migration.sourceEnd.cut(),
+    },
+  }).run();
+  expect(migration.sourceFrames).not.toContain("commit");
+  expect(migration.sourceOutcome).toMatchObject({ outcome: "failed", vm: "running on source" });
+  expect(migration.world.history).toEqual(["source runs", "source stops", "source runs"]);
+});
+
 test("a source hypervisor that takes the guest back when a stock destination may run it is reported as unknown", async () => {
   const when = moments.direct["when the destination has all of it"]!;
   const action = disturbances["the source hypervisor gives up"]!;

@@ -83,7 +83,7 @@ describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
       ignored: [],
     });
     const refused = await recover(running, "--qmp", source.toolQmp.path);
-    expect(refused).toMatchObject({ code: 4 });
+    expect(refused).toMatchObject({ code: 5 });
     expect(refused.stderr).toMatch(/^deltavee: RECOVERY_REFUSED: The migration is under way/);
 
     running.migrate.kill("SIGKILL");
@@ -127,7 +127,7 @@ describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
     expect(readdirSync(running.stateFolder)).toEqual([]);
     expect(guards()).toEqual([]);
     const nothing = await recover(running, "--qmp", source.toolQmp.path);
-    expect(nothing).toMatchObject({ code: 3 });
+    expect(nothing).toMatchObject({ code: 4 });
     expect(nothing.stderr).toMatch(/^deltavee: DECISION_NEEDED: QEMU here has given its guest away/);
   });
 });
@@ -152,7 +152,7 @@ async function expectRecoverable(running: Migration, source: QemuVm, destination
   // Only a person who has looked at the other side can tell.
   expect(here!.advice, story).toContain("--resume-here");
   const undecided = await recover(running, "--qmp", source.toolQmp.path);
-  expect(undecided, story).toMatchObject({ code: 3 });
+  expect(undecided, story).toMatchObject({ code: 4 });
   expect(await source.qmp.execute("query-status"), story).toMatchObject({ running: false });
   if (destinationRuns) {
     // Not a word of its memory: stock QEMU 7.2 loses pages of its own (compatibility.test.ts).

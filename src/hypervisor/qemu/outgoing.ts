@@ -33,6 +33,15 @@ const DOWNTIME_LIMIT_MS_MAX = 2_000_000;
 const LIMIT_BYTES_PER_MS = 4096;
 /** A limit that differs by less is not worth the words: QEMU goes by it up to 100 ms later in any case. */
 const LIMIT_CHANGE_SHARE_MIN = 0.05;
+/**
+ * QEMU slows vCPUs down by itself, in steps, when it finds at a look for dirty pages that more than this share (%) of
+ * what it has sent meanwhile is dirty again. With the least share, and with our percentage as first step, step and
+ * most, it is where we want it one or two looks later, a second apart at least.
+ */
+const THROTTLE_TRIGGER_PERCENTAGE = 1;
+/** QEMU has no less. */
+const THROTTLE_PERCENTAGE_MIN = 1;
+const THROTTLE_PERCENTAGE_MAX = 99;
 const CANCEL_TIMEOUT_MS = 20_000;
 const RETURN_TIMEOUT_MS = 2000;
 
@@ -46,12 +55,25 @@ const CAPABILITIES: Readonly<Partial<Record<MigrationCapability, boolean>>> = {
   "pause-before-switchover": false,
   "switchover-ack": true,
 };
+/** Left as the operator has it, unless we are to slow the guest down. */
+const THROTTLE_CAPABILITY: MigrationCapability = "auto-converge";
+
+const THROTTLE_PARAMETERS = [
+  "throttle-trigger-threshold",
+  "cpu-throttle-initial",
+  "cpu-throttle-increment",
+  "max-cpu-throttle",
+] as const;
 
 /** QEMU's own, for when what the operator had is not known any more. */
 const DEFAULT_PARAMETERS: MigrationParameters = {
   "max-bandwidth": 128 * 1024 * 1024,
   "downtime-limit": 300,
   "avail-switchover-bandwidth": 0,
+  "throttle-trigger-threshold": 50,
+  "cpu-throttle-initial": 20,
+  "cpu-throttle-increment": 10,
+  "max-cpu-throttle": 99,
 };
 
 const END_STATES: ReadonlySet<MigrationStatus> = new Set(["completed", "failed", "cancelled"]);
@@ -61,6 +83,8 @@ const STATES_OF_MIGRATION: ReadonlySet<string> = new Set(["finish-migrate", "pos
 export interface QemuOutgoingOptions {
   /** Called with what a person should know. */
   notice: (message: string) => void;
+  /** The guest's vCPUs may be slowed down: QEMU must know that before the migration begins. */
+  mayThrottle?: boolean;
   /**
    * A destination that starts by itself may have the guest from `committed` on: a guard keeps QEMU from resuming it
    * even if this process is killed then.
@@ -82,6 +106,7 @@ export class QemuOutgoing implements OutgoingVm {
   readonly guestRamBytes: number;
   readonly switchoverControl: "ack" | "limit";
   readonly awaitsDestinationAck: boolean;
+  readonly throttle?: (percentage: number) => Promise<void>;
   readonly ended: Promise<OutgoingEnd>;
   readonly #qmp: QmpClient;
   readonly #options: QemuOutgoingOptions;
@@ -138,7 +163,7 @@ export class QemuOutgoing implements OutgoingVm {
       return new QemuOutgoing(qmp, options, {
         wasRunning: status.running,
         guestRamBytes: memory["base-memory"] + (memory["plugged-memory"] ?? 0),
-        restore: settingsToRestore(capabilities, parameters, options.notice, options.left),
+        restore: settingsToRestore(capabilities, parameters, options),
       });
     } catch (thrown) {
       qmp.close();
@@ -162,6 +187,7 @@ export class QemuOutgoing implements OutgoingVm {
     // Not where the limit is all there is: QEMU's own measure then keeps it from stopping the guest too early.
     this.#givesBandwidth =
       ack !== undefined && found.restore.parameters["avail-switchover-bandwidth"] !== undefined;
+    if (options.mayThrottle === true) this.throttle = (percentage) => this.#throttle(percentage);
     const { major, minor, micro } = qmp.version;
     this.version = `${major}.${minor}.${micro}`;
     this.description = `QEMU ${this.version}`;
@@ -219,6 +245,12 @@ export class QemuOutgoing implements OutgoingVm {
     await this.#qmp.execute("migrate-set-parameters", { "downtime-limit": boundedMs });
   }
 
+  async #throttle(percentage: number): Promise<void> {
+    // When the migration is over QEMU has let the guest go already.
+    if (this.#over) return;
+    await this.#qmp.execute("migrate-set-parameters", throttleParameters(percentage));
+  }
+
   async status(): Promise<OutgoingStatus> {
     // Also when it is over: QEMU gives its own figure of the downtime only then.
     await this.#query();
@@ -228,6 +260,10 @@ export class QemuOutgoing implements OutgoingVm {
   async cancel(): Promise<void> {
     if (!this.#begun || this.#over) return;
     await this.#qmp.execute("migrate_cancel", {}, { timeoutMs: CANCEL_TIMEOUT_MS });
+  }
+
+  async resume(): Promise<void> {
+    await this.#qmp.execute("cont");
   }
 
   async isRunning(): Promise<boolean | undefined> {
@@ -264,7 +300,8 @@ export class QemuOutgoing implements OutgoingVm {
   async #setUp(): Promise<void> {
     const wanted = this.#restore.capabilities.map(({ capability, state }) => ({
       capability,
-      state: CAPABILITIES[capability] ?? state,
+      state:
+        capability === "auto-converge" ? this.throttle !== undefined : (CAPABILITIES[capability] ?? state),
     }));
     this.#begun = true;
     for (const { capability, state } of this.#restore.capabilities) {
@@ -278,6 +315,7 @@ export class QemuOutgoing implements OutgoingVm {
       "max-bandwidth": UNLIMITED_BYTES_PER_SECOND,
       "downtime-limit": this.#downtimeLimitMs,
       ...(this.#givesBandwidth ? { "avail-switchover-bandwidth": LIMIT_BYTES_PER_MS * 1000 } : {}),
+      ...(this.throttle === undefined ? {} : throttleParameters(0)),
     });
   }
 
@@ -391,6 +429,17 @@ export class QemuOutgoing implements OutgoingVm {
   }
 }
 
+/** 0: as little as QEMU can be told. */
+function throttleParameters(percentage: number): MigrationParameters {
+  const bounded = Math.min(THROTTLE_PERCENTAGE_MAX, Math.max(THROTTLE_PERCENTAGE_MIN, percentage));
+  return {
+    "throttle-trigger-threshold": THROTTLE_TRIGGER_PERCENTAGE,
+    "cpu-throttle-initial": bounded,
+    "cpu-throttle-increment": bounded,
+    "max-cpu-throttle": bounded,
+  };
+}
+
 /** @throws DeltaveeError when QEMU does not take them */
 export async function putBackSettings(qmp: QmpClient, settings: MigrationSettings): Promise<void> {
   await qmp.execute("migrate-set-capabilities", { capabilities: settings.capabilities });
@@ -402,7 +451,7 @@ export async function findLeftSettings(qmp: QmpClient): Promise<MigrationSetting
   const capabilities = await qmp.execute("query-migrate-capabilities");
   const parameters = await qmp.execute("query-migrate-parameters");
   if (parameters["max-bandwidth"] !== UNLIMITED_BYTES_PER_SECOND) return undefined;
-  return settingsToRestore(capabilities, parameters, () => {}, undefined);
+  return settingsToRestore(capabilities, parameters, { notice: () => {} });
 }
 
 /** A connection of which the guard holds a duplicate: QEMU does not see it close before that does. */
@@ -420,14 +469,12 @@ class GuardedChannel extends SocketChannel {
   }
 }
 
-/** What of QEMU's settings is put back at the end. */
+/** What of QEMU's settings is put back at the end: what we are going to change, and what we find changed. */
 function settingsToRestore(
   capabilities: readonly { capability: string; state: boolean }[],
   parameters: MigrationParameters,
-  notice: (message: string) => void,
-  left: MigrationSettings | undefined,
+  { notice, mayThrottle = false, left }: QemuOutgoingOptions,
 ): MigrationSettings {
-  const known = capabilities.filter(({ capability }) => capability in CAPABILITIES);
   const ours = parameters["max-bandwidth"] === UNLIMITED_BYTES_PER_SECOND;
   if (ours && left !== undefined) {
     notice(
@@ -436,8 +483,14 @@ function settingsToRestore(
     return left;
   }
   if (ours) notice("QEMU has migration settings of a Deltavee that was killed: it gets its defaults back");
+  const throttles =
+    mayThrottle || (ours && parameters["throttle-trigger-threshold"] === THROTTLE_TRIGGER_PERCENTAGE);
+  const known = capabilities.filter(
+    ({ capability }) => capability in CAPABILITIES || (throttles && capability === THROTTLE_CAPABILITY),
+  );
   const from = ours ? DEFAULT_PARAMETERS : parameters;
-  const names = (["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const).filter(
+  const ownNames = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
+  const names = [...ownNames, ...(throttles ? THROTTLE_PARAMETERS : [])].filter(
     (name) => parameters[name] !== undefined,
   );
   return {
