@@ -344,7 +344,7 @@ describe("status", () => {
     expect(stdout).toContain("has died, in phase committed");
     expect(stdout).toContain("the VM is: unknown");
     expect(stdout).toContain("deltavee recover --resume-here");
-    expect(process.exitCode).toBe(3);
+    expect(process.exitCode).toBe(4);
     expect(qemu.done).toEqual([]);
     const { migrations } = JSON.parse((await status("--json")).stdout);
     expect(migrations).toMatchObject([
