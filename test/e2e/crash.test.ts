@@ -89,7 +89,7 @@ describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
     running.migrate.kill("SIGKILL");
     await ended(running.migrate);
     await sleep(SETTLE_MS);
-    const after = await status(running, 3);
+    const after = await status(running, 4);
     expect(after).toMatchObject({ migrations: [{ underWay: false, vm: "running on source" }] });
     expect(await settingsOf(source)).not.toEqual(settings);
     expect(await recover(running, after.migrations[0]!.session.slice(0, 8))).toMatchObject({
@@ -113,7 +113,7 @@ describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
     running.receive!.kill("SIGKILL");
     await ended(running.migrate);
     await destination.exited;
-    const known = await status(running, 3);
+    const known = await status(running, 4);
     expect(known).toMatchObject({ migrations: [{ side: "destination", vm: "running on source" }] });
     expect(await recover(running, known.migrations[0]!.session)).toMatchObject({ code: 0, stderr: "" });
     await expectStillOnSource(source, destination);
@@ -135,7 +135,7 @@ describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
 /** What must hold, and be said, wherever the guest is; then it is brought back to life where it is nowhere. */
 async function expectRecoverable(running: Migration, source: QemuVm, destination: QemuVm): Promise<void> {
   const [sourceRuns, destinationRuns] = await Promise.all([runsNow(source), runsNow(destination)]);
-  const known = await status(running, 3);
+  const known = await status(running, 4);
   const story = JSON.stringify({ sourceRuns, destinationRuns, known });
   expect(sourceRuns && destinationRuns, story).toBe(false);
   const here = known.migrations.find(({ side }) => side === "source");
