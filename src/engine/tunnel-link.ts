@@ -322,7 +322,8 @@ export class TunnelLink implements SourceLink {
       batchClass,
       rawBytes,
       isMostlyPages ? this.#randomnessOf(slot, wholeBytes) : undefined,
-      this.#window.linkBytesPerSecond,
+      this.#window.isLinkKnown ? this.#window.linkBytesPerSecond : undefined,
+      this.#codingBatches > this.#coder.concurrency,
     );
   }
 

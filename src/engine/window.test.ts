@@ -91,6 +91,16 @@ test("a round trip that becomes longer is learned within three drains", () => {
   expect(link.run(5000).utilisation).toBeGreaterThan(0.9);
 });
 
+test("a link that has carried all that was sent is not known; one that was filled is", () => {
+  const { link, window } = simulate({ bytesPerSecond: 1000 * MBIT, roundTripMs: 1, jitterMs: 0 });
+  link.run(3000, 0.05 * MBIT);
+  expect(window.linkBytesPerSecond).toBeGreaterThan(0);
+  expect(window.isLinkKnown).toBe(false);
+  link.run(3000);
+  expect(window.isLinkKnown).toBe(true);
+  expect(window.linkBytesPerSecond / (1000 * MBIT)).toBeGreaterThan(0.9);
+});
+
 test("an answer that is late at the very start does not keep a fast link from being used", () => {
   for (const roundTripMs of [0.2, 1, 20]) {
     const conditions = { bytesPerSecond: 1000 * MBIT, roundTripMs, jitterMs: 0 };
