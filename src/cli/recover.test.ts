@@ -202,7 +202,9 @@ describe("recover", () => {
     qemu = new Qemu("finish-migrate", "device");
     const vm = qemu;
     setTimeout(() => Object.assign(vm, { status: "postmigrate", migration: "completed" }), 150);
-    expect((await recover("--qmp", monitor)).error?.code).toBe("DECISION_NEEDED");
+    const { error } = await recover("--qmp", monitor);
+    expect(error?.code).toBe("DECISION_NEEDED");
+    expect(error?.message).toContain("has given it away");
     expect(vm.done).toEqual([]);
   });
 
@@ -220,7 +222,7 @@ describe("recover", () => {
   test.each<[string, Partial<JournalEntry>, [string, string], string]>([
     ["a guest that runs is not given up", { phase: "committed" }, ["running", "failed"], "--give-up-here"],
     ["nor one that never left", { phase: "switchover" }, ["paused", "failed"], "--give-up-here"],
-    ["a part of a guest is not resumed", { side: "destination" }, ["inmigrate", "active"], "--resume-here"],
+    ["a part of a guest is not resumed", { side: "destination" }, ["inmigrate", "none"], "--resume-here"],
   ])("%s", async (_what, entry, [inStatus, inMigration], wish) => {
     migration(entry);
     qemu = new Qemu(inStatus, inMigration);

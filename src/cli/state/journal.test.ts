@@ -9,6 +9,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -153,13 +154,19 @@ describe("what is found in a state folder", () => {
     ["no JSON", "\0\0\0\0"],
     ["another version", JSON.stringify({ version: 2 })],
     ["half a file", '{"version":1,"session":"0011'],
-    ["more than any entry", JSON.stringify({ padding: "x".repeat(70_000) })],
   ])("%s is ignored, and said so", (_what, content) => {
     open();
     writeFileSync(join(path, "junk.json"), content);
     const { entries, ignored } = known();
     expect(entries).toHaveLength(1);
     expect(ignored).toEqual([expect.stringMatching(/^junk: /)]);
+  });
+
+  test("a file that is too long is not read", () => {
+    open();
+    const text = readFileSync(join(path, FILE), "utf8");
+    writeFileSync(join(path, FILE), text.padEnd(70_000));
+    expect(known()).toMatchObject({ entries: [], ignored: [expect.stringContaining("longer than")] });
   });
 
   test("an entry under another's name is ignored", () => {
@@ -173,10 +180,13 @@ describe("what is found in a state folder", () => {
 
   test("links, pipes and folders are ignored, and nobody waits for them", () => {
     open();
-    symlinkSync(join(path, FILE), join(path, "link.json"));
+    renameSync(join(path, FILE), join(path, "..", "elsewhere"));
+    symlinkSync(join(path, "..", "elsewhere"), join(path, FILE));
     spawnSync("mkfifo", [join(path, "pipe.json")]);
     mkdirSync(join(path, "folder.json"));
-    expect(known().ignored.map((text) => text.split(":")[0])).toEqual(["folder", "link", "pipe"]);
+    const { entries, ignored } = known();
+    expect(entries).toEqual([]);
+    expect(ignored.map((text) => text.split(":")[0])).toEqual([entryName(SUBJECT), "folder", "pipe"]);
   });
 
   test.skipIf(process.getuid?.() !== 0)(
