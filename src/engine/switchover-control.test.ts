@@ -35,6 +35,7 @@ interface SceneOptions extends Partial<Promises> {
   awaitsDestinationAck?: boolean;
   limitFails?: boolean;
   canThrottle?: boolean;
+  isPaused?: boolean;
 }
 
 class Scene {
@@ -69,6 +70,7 @@ class Scene {
     this.guest = { ...GUEST, ...options.guest };
     this.control = new SwitchoverControl({
       vm: {
+        wasRunning: options.isPaused !== true,
         switchoverControl: options.switchoverControl ?? "ack",
         awaitsDestinationAck: options.awaitsDestinationAck ?? false,
         limitSwitchover: async (bytes) => {
@@ -309,6 +311,14 @@ test("a hypervisor that decides by itself is held by its limit, and told how muc
   expect(scene.limits[0]).toBe(0);
   expect(scene.decisions.slice(0, 2)).toEqual(["wait", "now"]);
   expect(scene.downtimeMs).toBeLessThan(120);
+});
+
+test("a guest that does not run is not waited for, whatever the goal", () => {
+  const guest = { dirtyBytesPerSecond: 0 };
+  const scene = new Scene({ guest, goalMs: 5, isPaused: true, onStall: "abort" }).run(60_000);
+  expect([scene.leftBytes, scene.releases, scene.said]).toEqual([0, 1, []]);
+  const running = new Scene({ guest, goalMs: 5 }).run(60_000);
+  expect([running.leftBytes, running.said]).toEqual([undefined, ["forecast", "forecast", "wait"]]);
 });
 
 /** Rewrites its pages, of which the link carries a third. */

@@ -22,7 +22,12 @@ import { TransferRates } from "./transfer-rates.ts";
 export interface SwitchoverControlOptions extends Promises {
   vm: Pick<
     OutgoingVm,
-    "switchoverControl" | "awaitsDestinationAck" | "limitSwitchover" | "throttle" | "standstillMsMin"
+    | "wasRunning"
+    | "switchoverControl"
+    | "awaitsDestinationAck"
+    | "limitSwitchover"
+    | "throttle"
+    | "standstillMsMin"
   >;
   mode: "direct" | "tunnel";
   clock: Clock;
@@ -103,7 +108,10 @@ export class SwitchoverControl {
   /** The migration is over, whichever way: the guest gets its time back, wherever it runs. */
   end(): void {
     this.#isOver = true;
+    if (this.#throttlePercentage === 0) return;
     this.#throttle(0);
+    const reason = "the migration is over";
+    this.#options.record.add({ type: "decision", subject: "convergence", choice: "throttle 0 %", reason });
   }
 
   /** How soon the hypervisor is to be asked for its status again. */
@@ -148,7 +156,7 @@ export class SwitchoverControl {
     dirtyPagesPerSecond: number,
     wireBytes: number,
   ): number {
-    const { clock, record, downtimeMsMax, giveUp } = this.#options;
+    const { vm, clock, record, downtimeMsMax, giveUp } = this.#options;
     const { wireBytesPerGuestByte, handoverBytesPerSecond, linkBytesPerSecond } = figures;
     const nowMs = clock.nowMs();
     const byLink =
@@ -157,8 +165,10 @@ export class SwitchoverControl {
       ...figures,
       isFirstPass,
       estimatedMs: estimateDowntimeMs(figures),
-      floorMs: floorMsOf(figures),
-      affordableBytes: remainingBytesFor(downtimeMsMax, figures),
+      // A guest that is paused anyway suffers from nothing.
+      floorMs: vm.wasRunning ? floorMsOf(figures) : 0,
+      // By then nothing waits in front of the link.
+      affordableBytes: remainingBytesFor(downtimeMsMax, { ...figures, queuedBytes: 0 }),
       dirtyBytesPerSecond: dirtyPagesPerSecond * PAGE_BYTES,
       settledBytesPerSecond: Math.min(byLink, handoverBytesPerSecond),
       wireBytes,
@@ -177,6 +187,7 @@ export class SwitchoverControl {
       ? {}
       : { forecastDowntimeMs: asked.estimatedMs, ...(end.kind === "in" ? { forecastEndMs: end.ms } : {}) };
     if (beyondGoalMs !== undefined) this.#judge.goBeyond(beyondGoalMs, nowMs);
+    if (!vm.wasRunning && !isFirstPass) this.#judge.goBeyond(asked.estimatedMs, nowMs);
     this.#throttle(throttlePercentage);
     if (error === undefined) return this.#convergence.leftMs(asked, nowMs);
     this.#isOver = true;
