@@ -218,13 +218,18 @@ export class SwitchoverControl {
     const { vm, clock, record, downtimeMsMax, release } = this.#options;
     if (this.#awaitsDestinationAck()) return LOOK_EVERY_MS;
     const { released, aimMs, estimatedMs, reason } = this.#judge.judge(figures, clock.nowMs());
-    // Before the acknowledgement too, where there is one: the hypervisor may take a while to go by it. Where the
-    // limit is all there is, it is what holds the guest.
-    const mayBeReached = released || vm.switchoverControl === "ack";
-    this.#limit(mayBeReached ? remainingBytesFor(aimMs, figures) : 0);
+    if (vm.switchoverControl === "limit") {
+      // All of the goal from the beginning: there is nothing that would hold it while less is tried, and each look for
+      // dirty pages that is spared is a danger less, since under TCG such old QEMUs lose writes in them (measured).
+      const allowedMs = Math.max(aimMs, downtimeMsMax);
+      this.#limit(remainingBytesFor(allowedMs, figures));
+      this.#expectDowntime(Math.min(estimatedMs, allowedMs));
+      return LOOK_EVERY_MS;
+    }
+    // Before the acknowledgement too: the hypervisor may take a while to go by it.
+    this.#limit(remainingBytesFor(aimMs, figures));
     // It only stops the guest when no more is left than that.
-    if (released)
-      this.#expectation = { ...this.#expectation, forecastDowntimeMs: Math.min(estimatedMs, aimMs) };
+    if (released) this.#expectDowntime(Math.min(estimatedMs, aimMs));
     // The estimate moves all the time; a record full of it would say less.
     const kind = reason.slice(0, reason.indexOf(":"));
     if (kind !== this.#lastDecision) {
@@ -240,9 +245,13 @@ export class SwitchoverControl {
     }
     if (released && !this.#released) {
       this.#released = true;
-      if (vm.switchoverControl === "ack") release();
+      release();
     }
     return estimatedMs > FAR_FROM_GOAL * downtimeMsMax ? LOOK_EVERY_MS : LOOK_EVERY_MS_MIN;
+  }
+
+  #expectDowntime(forecastDowntimeMs: number): void {
+    this.#expectation = { ...this.#expectation, forecastDowntimeMs };
   }
 
   #awaitsDestinationAck(): boolean {
