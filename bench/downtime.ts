@@ -16,11 +16,12 @@ import { makeLink } from "./network.ts";
 import { replaceSection } from "./section.ts";
 import { markdown, plainText, type Table } from "./table.ts";
 import { median } from "./timing.ts";
-import { GUESTS, WORKLOADS } from "./workloads.ts";
+import { GUESTS, type Guest, WORKLOADS } from "./workloads.ts";
 
 interface Options {
   hypervisor: "qemu" | "v86";
   qemu: string;
+  guest: Guest;
   link?: number;
   runs: number;
   modes: readonly Mode[];
@@ -75,6 +76,11 @@ const program = new Command("bench:downtime")
     new Option("--hypervisor <name>", "what runs the guest").choices(["qemu", "v86"]).default("qemu"),
   )
   .option("--qemu <version>", "7.2 or 10.0, on both sides", "10.0")
+  .addOption(
+    new Option("--guest <name>", "what runs in the VM: linux,bare")
+      .argParser(parseGuest)
+      .default(GUESTS[0], GUESTS[0]?.name),
+  )
   .option("--link <rate>", "rate of the link (default: 100mbit, of v86 20mbit)", parseBytesPerSecond)
   .option("--runs <count>", "migrations per mode, taken in turns", parseCount, 20)
   .option("--modes <names>", "which of them: tunnel,direct", parseModes, MODES)
@@ -144,11 +150,11 @@ async function measureQemu(
   });
   cleanUpWhenInterrupted(started, link.remove);
   try {
-    const sparse = scene(bootOf("sparse"));
+    const sparse = scene(bootOf(options.guest, "sparse"));
     await inTurns(options, promises, results, ({ mode, goalMs }, run) =>
       keptByQemu(sparse, mode, goalMs, run),
     );
-    const dense = scene(bootOf(UNKEPT.workload, UNKEPT.pagesPerSecond));
+    const dense = scene(bootOf(options.guest, UNKEPT.workload, UNKEPT.pagesPerSecond));
     for (const policy of options.policies) {
       await attempt(results, `--on-stall ${policy}`, async () => {
         const run = await unkeptByQemu(dense, UNKEPT.mode, UNKEPT.goalMs, policy);
@@ -161,12 +167,12 @@ async function measureQemu(
   }
 }
 
-/** The guest of bench:peers, with one of its workloads. */
-function bootOf(name: string, pagesPerSecond?: number): Scene["boot"] {
+/** A guest of bench:peers, with one of its workloads. */
+function bootOf(guest: Guest, name: string, pagesPerSecond?: number): Scene["boot"] {
   const workload = WORKLOADS.find((each) => each.name === name)!;
   const rate = pagesPerSecond === undefined ? [] : [`rate=${pagesPerSecond}`];
   // Of a key that comes twice the last one counts.
-  return GUESTS[0]!.boot({ ...workload, options: [workload.options, ...rate].join(" ") });
+  return guest.boot({ ...workload, options: [workload.options, ...rate].join(" ") });
 }
 
 interface Results {
@@ -290,7 +296,8 @@ function publish(options: Options, link: number, hypervisor: string, results: Re
   if (unkept.length > 0)
     console.log(["", unkeptNote, plainText(unkeptTable(unkept)), "", ...said].join("\n"));
   if (options.markdown === undefined) return;
-  const title = `downtime, ${options.hypervisor === "v86" ? "v86" : `QEMU ${options.qemu}`}`;
+  const { qemu, guest } = options;
+  const title = `downtime, ${options.hypervisor === "v86" ? "v86" : `QEMU ${qemu}, guest ${guest.name}`}`;
   const content = [
     `### ${title}`,
     "",
@@ -355,6 +362,12 @@ function parseModes(text: string): Mode[] {
     if (mode === undefined) throw new UsageError(`There is no mode "${name}"`);
     return mode;
   });
+}
+
+function parseGuest(name: string): Guest {
+  const guest = GUESTS.find((each) => each.name === name);
+  if (guest === undefined) throw new UsageError(`There is no guest "${name}"`);
+  return guest;
 }
 
 function parsePolicies(text: string): StallPolicy[] {
