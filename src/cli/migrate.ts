@@ -32,6 +32,13 @@ import { createTrace, type OpenTrace } from "../trace/file.ts";
 import type { WorkerBatchCoder } from "../worker/worker-batch-coder.ts";
 import { type DisplayOptions, onInterrupt, openShownRun, parseQmpAddress } from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
+import {
+  type KeptJournal,
+  keepJournal,
+  leftByTheDead,
+  openStateFolder,
+  STATE_DIR_HELP,
+} from "./state/keep.ts";
 
 interface Options extends DisplayOptions {
   qmp: QmpAddress;
@@ -47,6 +54,7 @@ interface Options extends DisplayOptions {
   trace?: string;
   contents?: true;
   standard?: true;
+  stateDir?: string;
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -150,6 +158,7 @@ function withMigrateOptions(command: Command): Command {
         .default(DELTA_CODEC_NAMES["word-mask"], "word-mask"),
     )
     .option("--standard", "send every page whole, as standard pre-copy does: for comparison")
+    .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--record <file>", "write the run record (NDJSON)")
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors");
@@ -157,7 +166,8 @@ function withMigrateOptions(command: Command): Command {
 
 async function migrate(options: Options): Promise<void> {
   const tunnel = options.to.kind === "deltavee";
-  const run = await openShownRun(options);
+  let journal: KeptJournal | undefined;
+  const run = await openShownRun(options, (event) => journal?.listener(event));
   const { record } = run;
   // A record begins with what the run is; what there is to say before that is known comes after it.
   let early: string[] | undefined = [];
@@ -172,7 +182,15 @@ async function migrate(options: Options): Promise<void> {
     if (options.trace !== undefined) {
       trace = await createTrace(options.trace, { contents: options.contents ?? false });
     }
-    vm = await QemuOutgoing.open(options.qmp, { notice, mayThrottle: options.onStall === "throttle" });
+    const states = openStateFolder(options.stateDir, notice);
+    const left = leftByTheDead(states, options.qmp);
+    const opened = await QemuOutgoing.open(options.qmp, {
+      notice,
+      mayThrottle: options.onStall === "throttle",
+      guarded: !tunnel,
+      left: left.settings,
+    });
+    vm = opened;
     const cacheBytesMax = cacheLimit(options.cacheSize, vm.guestRamBytes, notice);
     record.add({
       type: "run",
@@ -192,6 +210,20 @@ async function migrate(options: Options): Promise<void> {
       ...(options.maxBandwidth === undefined ? {} : { linkBytesPerSecondMax: options.maxBandwidth }),
       ...(options.standard ? {} : { cacheBytesMax }),
     });
+    const session = randomBytes(16).toString("hex");
+    journal = keepJournal(states, {
+      subject: {
+        session,
+        side: "source",
+        mode: tunnel ? "tunnel" : "direct",
+        peer: formatAddress(options.to),
+        settings: vm.settings,
+      },
+      qmp: options.qmp,
+      notice,
+      guestRuns: () => opened.wasRunning,
+    });
+    left.forget();
     const unsaid = early;
     early = undefined;
     unsaid.forEach(notice);
@@ -213,7 +245,7 @@ async function migrate(options: Options): Promise<void> {
             tunnel: {
               hello: {
                 deltavee: version,
-                session: randomBytes(16).toString("hex"),
+                session,
                 hypervisor: { kind: "qemu", version: vm.version },
                 entropyCodecs: [...ENTROPY_CODEC_IDS],
                 guestRamBytes: vm.guestRamBytes,
@@ -239,18 +271,22 @@ async function migrate(options: Options): Promise<void> {
       if (engine.cancel()) notice("Interrupted: giving the migration up, the guest goes on here");
       else notice("Too late to cancel: the guest belongs to the destination already");
     });
-    const { error } = await engine.run();
+    const { error, vm: where } = await engine.run();
     release();
     await closeTrace(trace, notice);
     trace = undefined;
     await vm.close();
     vm = undefined;
+    if (where === "unknown" && error !== undefined) journal?.leave(error.message);
+    else journal?.remove();
     await run.finish();
     if (error !== undefined) throw error;
   } finally {
     await closeTrace(trace, notice);
     await coder?.close();
     await vm?.close();
+    // Nothing was begun, or it is done.
+    journal?.remove();
     await run.close();
   }
 }

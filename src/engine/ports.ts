@@ -22,8 +22,8 @@ export interface Channel {
   /** Must be called once, before anything arrives. */
   listen(listener: ChannelListener): void;
   /**
-   * Takes over `bytes` (not to be changed afterwards). False: the peer is behind, wait for `drained`.
-   * `written` is called once the operating system has them. Failure is reported by `failed`, never thrown.
+   * `bytes` must not change until the operating system has them, which is when `written` is called, or when the peer
+   * has answered to them. False: the peer is behind, wait for `drained`. Failure is reported by `failed`, never thrown.
    */
   write(bytes: Uint8Array, written?: () => void): boolean;
   /** No `data` until `resume`; the bytes of a call that pauses stay valid until then. */
@@ -70,6 +70,12 @@ export interface OutgoingVm {
   throttle?(percentage: number): Promise<void>;
   /** Starts the migration. The stream comes out of the channel; the return path goes into it. */
   begin(): Promise<Channel>;
+  /**
+   * Called before the destination can get everything and start by itself (direct mode): when this returns the
+   * hypervisor will not resume the guest by itself any more, not even if this process dies. Absent where the
+   * hypervisor dies with it.
+   */
+  committed?(): void;
   /** Resolves when the hypervisor calls the migration completed, failed or cancelled. Never rejects. */
   readonly ended: Promise<OutgoingEnd>;
   /**
@@ -80,6 +86,8 @@ export interface OutgoingVm {
   status(): Promise<OutgoingStatus>;
   /** Gives up: the guest goes on here. Harmless when the migration is over. */
   cancel(): Promise<void>;
+  /** Lets the guest run here again after "completed", because it was not committed. Never called otherwise. */
+  resume(): Promise<void>;
   /** Whether the guest runs here now, asked of the hypervisor; undefined when it does not answer. */
   isRunning(): Promise<boolean | undefined>;
 }

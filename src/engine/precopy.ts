@@ -185,6 +185,11 @@ export class PrecopyVm implements OutgoingVm {
     await this.ended;
   }
 
+  async resume(): Promise<void> {
+    assert(this.#accepted, "as long as the migration is under way its own run sees to the guest");
+    await this.#guest.resume();
+  }
+
   async isRunning(): Promise<boolean | undefined> {
     return this.#guest.isRunning;
   }

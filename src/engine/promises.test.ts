@@ -61,7 +61,7 @@ describe.each(["direct", "tunnel"] as const)("%s mode", (mode) => {
 
   test("promises that are kept change nothing", async () => {
     const migration = await move(mode, { timeMsMax: 60_000, wireBytesMax: 1e9, onStall: "abort" });
-    expect(migration.sourceOutcome).toEqual({ outcome: "completed", vm: "running on destination" });
+    expect(migration.sourceOutcome).toEqual({ outcome: "completed", vm: "with the destination" });
     const summary = migration.sourceRecord.events.at(-1);
     expect(summary).toMatchObject({ type: "summary", outcome: "completed" });
   });

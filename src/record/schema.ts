@@ -51,6 +51,7 @@ export const vmWhereSchema = z.enum([
   "paused on source",
   "running on destination",
   "paused on destination",
+  "with the destination",
   "unknown",
 ]);
 
@@ -120,6 +121,16 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     reason: z.string(),
     /** Of a decision about the switchover: what the guest's standstill is estimated at. */
     forecastDowntimeMs: count.optional(),
+  }),
+  /** The connection of a tunnel broke, or is there again; the migration goes on. */
+  event("link", {
+    state: z.enum(["lost", "resumed"]),
+    /** Why it broke. */
+    reason: z.string().optional(),
+    /** How long there was no connection. */
+    outageMs: count.optional(),
+    /** What this side has sent again, since it had not arrived. */
+    resentBytes: count.optional(),
   }),
   /** Something a person should know; the migration goes on. */
   event("notice", { message: z.string() }),

@@ -11,6 +11,7 @@
 import { formatBytes, formatBytesPerSecond, formatMs } from "../base/units.ts";
 import type { Phase, RecordEvent } from "../record/schema.ts";
 import { PAGE_BYTES, pageCount } from "./figures.ts";
+import { linkEventText } from "./link-text.ts";
 import { plain } from "./text.ts";
 
 /** Rates are averages over this long: shorter jumps about, longer lags behind. */
@@ -90,6 +91,7 @@ export function reduceProgress(state: ProgressState, event: RecordEvent): Progre
     case "summary":
       return { ...state, atMs: event.atMs, phase: event.outcome };
     case "decision":
+    case "link":
     case "notice":
     case "opaque":
     case "heartbeat":
@@ -223,6 +225,7 @@ export class ProgressDisplay {
     this.#state = reduceProgress(this.#state, event);
     if (event.type === "summary") this.close();
     else if (event.type === "notice") this.#print(`Note: ${plain(event.message)}`);
+    else if (event.type === "link") this.#print(`Link ${plain(linkEventText(event))}`);
     // What is promised, and whether it will be kept, is said while something can still be done.
     else if (event.type === "decision" && event.subject === "convergence") {
       this.#print(`Note: ${plain(`${event.choice}: ${event.reason}`)}`);

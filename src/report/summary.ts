@@ -16,6 +16,7 @@ import {
   type RunFigures,
   runFigures,
 } from "./figures.ts";
+import { linkEventText } from "./link-text.ts";
 import { columns, formatCount, formatRatio, plain } from "./text.ts";
 
 /** Decisions and notices told in full; more than that are in the record and the HTML report. */
@@ -175,6 +176,7 @@ function decisionLines(events: readonly RecordEvent[]): string[] {
 function noticeLines(events: readonly RecordEvent[]): string[] {
   const notices = events.flatMap((event) => {
     if (event.type === "notice") return [[formatMs(event.atMs), plain(event.message)]];
+    if (event.type === "link") return [[formatMs(event.atMs), plain(`link ${linkEventText(event)}`)]];
     if (event.type !== "opaque") return [];
     const text = `from byte ${formatCount(event.offsetBytes)} on the stream was carried untouched: ${event.reason}`;
     return [[formatMs(event.atMs), plain(text)]];
@@ -219,7 +221,7 @@ export function comparisonRows(runs: readonly RunFigures[]): { name: string; cel
     row("cache hits", (run) => optional(run.cache, hitRatioText)),
     row("CPU", (run) => optional(run.cpuMs, formatMs)),
     row("outcome", (run) => run.outcome),
-    row("VM", (run) => plain(run.vm).replace(/^running on /, "")),
+    row("VM", (run) => plain(run.vm).replace(/^(running on|with the) /, "")),
     row("memory verified", (run) =>
       optional(run.memoryVerified, (verified) => (verified ? "yes" : "NO, IT DIFFERS")),
     ),

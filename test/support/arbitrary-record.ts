@@ -39,6 +39,7 @@ const vm = fc.constantFrom(
   "paused on source",
   "running on destination",
   "paused on destination",
+  "with the destination",
   "unknown",
 );
 const side = fc.constantFrom("source", "destination");

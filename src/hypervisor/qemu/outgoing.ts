@@ -9,6 +9,7 @@ import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "../../eng
 import { type Listener, listen } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
 import { DirtyForecast } from "./dirty-forecast.ts";
+import { Guard } from "./guard.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
@@ -84,9 +85,17 @@ export interface QemuOutgoingOptions {
   notice: (message: string) => void;
   /** The guest's vCPUs may be slowed down: QEMU must know that before the migration begins. */
   mayThrottle?: boolean;
+  /**
+   * A destination that starts by itself may have the guest from `committed` on: a guard keeps QEMU from resuming it
+   * even if this process is killed then.
+   */
+  guarded?: boolean;
+  /** What a Deltavee that was killed had to put back, where it is known. */
+  left?: MigrationSettings | undefined;
 }
 
-interface Settings {
+/** Settings of a QEMU that a migration changes. */
+export interface MigrationSettings {
   capabilities: { capability: MigrationCapability; state: boolean }[];
   parameters: MigrationParameters;
 }
@@ -101,13 +110,14 @@ export class QemuOutgoing implements OutgoingVm {
   readonly ended: Promise<OutgoingEnd>;
   readonly #qmp: QmpClient;
   readonly #options: QemuOutgoingOptions;
-  readonly #restore: Settings;
+  readonly #restore: MigrationSettings;
   #wasRunning: boolean;
   #resolveEnded!: (end: OutgoingEnd) => void;
   #over = false;
   #begun = false;
   #socket: MigrationSocket | undefined;
   #listener: Listener | undefined;
+  #guard: Guard | undefined;
   #pollTimer: NodeJS.Timeout | undefined;
   #status: OutgoingStatus = {};
   readonly #forecast = new DirtyForecast(systemClock);
@@ -164,7 +174,7 @@ export class QemuOutgoing implements OutgoingVm {
   private constructor(
     qmp: QmpClient,
     options: QemuOutgoingOptions,
-    found: { wasRunning: boolean; guestRamBytes: number; restore: Settings },
+    found: { wasRunning: boolean; guestRamBytes: number; restore: MigrationSettings },
   ) {
     this.#qmp = qmp;
     this.#options = options;
@@ -184,6 +194,11 @@ export class QemuOutgoing implements OutgoingVm {
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
+  }
+
+  /** To be put back at the end, by whoever can. */
+  get settings(): MigrationSettings {
+    return this.#restore;
   }
 
   get wasRunning(): boolean {
@@ -210,7 +225,13 @@ export class QemuOutgoing implements OutgoingVm {
       return connected;
     });
     this.#poll();
-    return new SocketChannel(socket);
+    if (this.#options.guarded !== true) return new SocketChannel(socket);
+    this.#guard = Guard.start(socket, this.#options.notice);
+    return new GuardedChannel(socket, () => this.#guard?.end(this.#over));
+  }
+
+  committed(): void {
+    this.#guard?.commit();
   }
 
   async limitSwitchover(remainingBytesMax: number): Promise<void> {
@@ -241,6 +262,10 @@ export class QemuOutgoing implements OutgoingVm {
     await this.#qmp.execute("migrate_cancel", {}, { timeoutMs: CANCEL_TIMEOUT_MS });
   }
 
+  async resume(): Promise<void> {
+    await this.#qmp.execute("cont");
+  }
+
   async isRunning(): Promise<boolean | undefined> {
     try {
       // After a cancel QEMU resumes the guest in its own time.
@@ -260,14 +285,12 @@ export class QemuOutgoing implements OutgoingVm {
   async close(): Promise<void> {
     clearTimeout(this.#pollTimer);
     this.#listener?.close();
+    this.#guard?.end(this.#over);
     const failure = await this.#socket?.remove();
     if (failure !== undefined)
       this.#options.notice(`Could not remove a temporary folder: ${failure.message}`);
     try {
-      if (this.#begun) {
-        await this.#setCapabilities(this.#restore.capabilities);
-        await this.#qmp.execute("migrate-set-parameters", this.#restore.parameters);
-      }
+      if (this.#begun) await putBackSettings(this.#qmp, this.#restore);
     } catch (thrown) {
       this.#options.notice(`QEMU's migration settings were not put back: ${toError(thrown).message}`);
     }
@@ -417,13 +440,48 @@ function throttleParameters(percentage: number): MigrationParameters {
   };
 }
 
+/** @throws DeltaveeError when QEMU does not take them */
+export async function putBackSettings(qmp: QmpClient, settings: MigrationSettings): Promise<void> {
+  await qmp.execute("migrate-set-capabilities", { capabilities: settings.capabilities });
+  await qmp.execute("migrate-set-parameters", settings.parameters);
+}
+
+/** For a QEMU of which nothing is known but itself: what is to be put back if a Deltavee that was killed left its own. */
+export async function findLeftSettings(qmp: QmpClient): Promise<MigrationSettings | undefined> {
+  const capabilities = await qmp.execute("query-migrate-capabilities");
+  const parameters = await qmp.execute("query-migrate-parameters");
+  if (parameters["max-bandwidth"] !== UNLIMITED_BYTES_PER_SECOND) return undefined;
+  return settingsToRestore(capabilities, parameters, { notice: () => {} });
+}
+
+/** A connection of which the guard holds a duplicate: QEMU does not see it close before that does. */
+class GuardedChannel extends SocketChannel {
+  readonly #destroyed: () => void;
+
+  constructor(socket: Socket, destroyed: () => void) {
+    super(socket);
+    this.#destroyed = destroyed;
+  }
+
+  override destroy(): void {
+    super.destroy();
+    this.#destroyed();
+  }
+}
+
 /** What of QEMU's settings is put back at the end: what we are going to change, and what we find changed. */
 function settingsToRestore(
   capabilities: readonly { capability: string; state: boolean }[],
   parameters: MigrationParameters,
-  { notice, mayThrottle = false }: QemuOutgoingOptions,
-): Settings {
+  { notice, mayThrottle = false, left }: QemuOutgoingOptions,
+): MigrationSettings {
   const ours = parameters["max-bandwidth"] === UNLIMITED_BYTES_PER_SECOND;
+  if (ours && left !== undefined) {
+    notice(
+      "QEMU has migration settings of a Deltavee that was killed: those it had before are put back at the end",
+    );
+    return left;
+  }
   if (ours) notice("QEMU has migration settings of a Deltavee that was killed: it gets its defaults back");
   const throttles =
     mayThrottle || (ours && parameters["throttle-trigger-threshold"] === THROTTLE_TRIGGER_PERCENTAGE);
