@@ -92,6 +92,11 @@ export interface Plan {
   entropyCodecs: number[];
   baselineBytesMax: number;
   coderMsMax: number;
+  /** The coder fails at its so manieth job: a thread of it has died. */
+  sourceCoderFailsAt: number | undefined;
+  destinationCoderFailsAt: number | undefined;
+  /** Sends no faster than this by itself. */
+  pacedBytesPerSecond: number | undefined;
   /** Batches that the destination takes in before it has to stop reading. */
   destinationSlots: number;
   toDestination: LineConditions;
@@ -115,6 +120,7 @@ export function drawPlan(seed: number): Plan {
   const random = new Random(seed);
   const mode = random.chance(0.35) ? "direct" : "tunnel";
   const hypervisor = mode === "tunnel" && random.chance(0.25) ? "precopy" : "qemu";
+  const rarely = (probability: number) => random.chance(probability);
   const pageCount = random.weighted([
     [random.int(4, 16), 4],
     [random.int(16, 64), 5],
@@ -141,7 +147,6 @@ export function drawPlan(seed: number): Plan {
     systemBytesMax: random.pick([4096, 65_536, 212_992, 212_992]),
     highWaterBytes: random.pick([1, 16_384, 65_536]),
   });
-  const rarely = (probability: number) => random.chance(probability);
   const faultCount = random.weighted([
     [0, 12],
     [1, 58],
@@ -177,6 +182,9 @@ export function drawPlan(seed: number): Plan {
     ]),
     baselineBytesMax: random.chance(0.03) ? 0 : 1 << 30,
     coderMsMax: random.pick([0, 0, 1, 8]),
+    sourceCoderFailsAt: rarely(0.015) ? Math.round(random.magnitude(1, 40)) : undefined,
+    destinationCoderFailsAt: rarely(0.015) ? Math.round(random.magnitude(1, 40)) : undefined,
+    pacedBytesPerSecond: rarely(0.12) ? bytesPerSecond * random.magnitude(0.3, 2) : undefined,
     destinationSlots: random.pick([2, 3, 6]),
     toDestination: line(),
     toSource: line(),
@@ -186,6 +194,7 @@ export function drawPlan(seed: number): Plan {
       monitorMsMax: random.pick([1, 5, 40]),
       eventMsMax: random.pick([1, 10, 600]),
       deviceStateBytes: random.pick([17, 3000, 60_000, 60_000]),
+      opaqueAfterPasses: rarely(0.08) ? random.pick([1, 1, 2, 5]) : undefined,
       sectionPages: random.pick([4, 16, 64]),
       socket: socket(),
     },

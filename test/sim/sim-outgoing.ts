@@ -21,6 +21,8 @@ export interface OutgoingTraits {
   /** How much later than it happened its end is told, at most. */
   eventMsMax: number;
   deviceStateBytes: number;
+  /** After so many passes it says something that nobody knows: from there on the engine understands nothing. */
+  opaqueAfterPasses: number | undefined;
   sectionPages: number;
   socket: LineConditions;
 }
@@ -49,6 +51,7 @@ export class SimOutgoing implements OutgoingVm {
   readonly ended: Promise<OutgoingEnd>;
   /** The first byte of device state has gone into the socket. */
   deviceStateIsOut = false;
+  isOpaque = false;
   /** Its monitor answers. */
   isReachable = true;
   state: State = "idle";
@@ -207,7 +210,7 @@ export class SimOutgoing implements OutgoingVm {
   // ---- the migration thread ----
 
   async #migrate(): Promise<void> {
-    const { sectionPages, saysSwitchover, deviceStateBytes, control } = this.#traits;
+    const { sectionPages, saysSwitchover, deviceStateBytes, opaqueAfterPasses, control } = this.#traits;
     const guest = this.#guest;
     this.#put(Buffer.concat([be32(0x5145564d), be32(3), Buffer.of(7), be32(3), Buffer.from("sim")]));
     this.#put(Buffer.concat([Buffer.of(8), be16(1), be16(0), Buffer.of(8), be16(2), be16(4), be32(1)]));
@@ -224,6 +227,10 @@ export class SimOutgoing implements OutgoingVm {
       if (elapsedMs > 0) this.#dirtyPagesPerSecond = (pages.length / elapsedMs) * 1000;
       syncedMs = this.#clock.nowMs();
       this.#remainingPages = pages.length;
+      if (this.#syncs === opaqueAfterPasses) {
+        this.isOpaque = true;
+        this.#put(Buffer.concat([Buffer.of(8), be16(99), be16(0)]));
+      }
       const mayStop = this.#syncs > 0 && (control === "limit" || this.#acked);
       this.#syncs++;
       if (mayStop && pages.length * PAGE_BYTES <= this.#limitBytes) {

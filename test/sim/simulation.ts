@@ -2,11 +2,11 @@
 // whatever the plan wants to go wrong. After every event the world is looked at; at the end the claims are judged.
 
 import { type DeltaveeError, toError } from "../../src/base/errors.ts";
-import { InlineBatchCoder } from "../../src/codec/entropy/inline-batch-coder.ts";
 import { DestinationEngine, type DestinationOutcome } from "../../src/engine/destination.ts";
 import type { Channel, IncomingVm, OutgoingVm } from "../../src/engine/ports.ts";
 import { PrecopyVm } from "../../src/engine/precopy.ts";
 import { SourceEngine, type SourceOutcome } from "../../src/engine/source.ts";
+import { PacedChannel } from "../../src/link/paced-channel.ts";
 import { PageCache, type PageCacheOptions } from "../../src/memory/page-cache.ts";
 import { POLICIES } from "../../src/memory/policy/all.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
@@ -14,6 +14,7 @@ import { RunRecord } from "../../src/record/writer.ts";
 import { frameTap, type SeenFrame } from "./frame-tap.ts";
 import { giveHome, takeHome } from "./home-pool.ts";
 import { judgeOutcome } from "./judge.ts";
+import { MortalCoder } from "./mortal-coder.ts";
 import { drawPlan, type Fault, type Plan, type PlannedFault } from "./plan.ts";
 import { Random } from "./random.ts";
 import { SimClock } from "./sim-clock.ts";
@@ -163,7 +164,6 @@ export class Simulation {
     this.sourceProcess.owns(this.#sourceEnd);
     if (plan.otherVersion) this.#sourceEnd.alter = otherVersion();
     if (plan.mode === "tunnel") {
-      this.#sourceEnd.onWrite = frameTap((frame) => this.#seen("source", frame));
       this.#destinationEnd.onWrite = frameTap((frame) => this.#seen("destination", frame));
     }
     this.#source = this.#makeSource(new OutgoingVmOf(this.sourceProcess, this.#owned(vm)));
@@ -298,13 +298,13 @@ export class Simulation {
     return new SourceEngine({
       ...home,
       vm: this.#sabotage.outgoing?.(vm) ?? vm,
-      channel: this.#sourceEnd,
+      channel: this.#sourceChannel(),
       ...(plan.mode === "direct"
         ? {}
         : {
             tunnel: {
               hello: { ...this.#identity, session: SESSION },
-              coder: this.#coder(home, this.sourceProcess, SOURCE_SLOTS),
+              coder: this.#coder(home, this.sourceProcess, SOURCE_SLOTS, plan.sourceCoderFailsAt),
               deltaCodec: plan.deltaCodec,
             },
           }),
@@ -318,6 +318,23 @@ export class Simulation {
       record,
       defer: (callback) => void this.sourceProcess.after(0, callback),
     });
+  }
+
+  /** As the engine writes to it: what waits for its turn here has been given away already. */
+  #sourceChannel(): Channel {
+    const { mode, pacedBytesPerSecond } = this.plan;
+    const channel =
+      pacedBytesPerSecond === undefined
+        ? this.#sourceEnd
+        : new PacedChannel(this.#sourceEnd, this.sourceProcess, pacedBytesPerSecond);
+    if (mode === "direct") return channel;
+    const tap = frameTap((frame) => this.#seen("source", frame));
+    const write = channel.write.bind(channel);
+    channel.write = (bytes, written) => {
+      tap(bytes);
+      return write(bytes, written);
+    };
+    return channel;
   }
 
   #makeDestination(): DestinationEngine {
@@ -343,7 +360,7 @@ export class Simulation {
     });
     return new DestinationEngine({
       ...home,
-      coder: this.#coder(home, process, plan.destinationSlots),
+      coder: this.#coder(home, process, plan.destinationSlots, plan.destinationCoderFailsAt),
       channel: process.owns(this.#destinationEnd),
       vm: this.#sabotage.incoming?.(vm) ?? vm,
       own: {
@@ -374,12 +391,18 @@ export class Simulation {
   }
 
   /** Results come later, in order, while the link goes its own way. */
-  #coder(home: ReturnType<typeof takeHome>, process: SimProcess, slotCount: number): InlineBatchCoder {
+  #coder(
+    home: ReturnType<typeof takeHome>,
+    process: SimProcess,
+    slotCount: number,
+    failsAt: number | undefined,
+  ): MortalCoder {
     const { coderMsMax } = this.plan;
     const random = this.#random.fork();
-    return new InlineBatchCoder(home.memory, home.kernel, {
+    return new MortalCoder(home.memory, home.kernel, {
       slotCount,
       nowMs: () => process.nowMs(),
+      failsAt,
       ...(coderMsMax === 0
         ? {}
         : { defer: (callback) => void process.after(random.real(0, coderMsMax), callback) }),
