@@ -42,6 +42,8 @@ const tasks = {
   bench: () => bench("main"),
   /** The migration path against QEMU's own methods, over one link in one run (needs root: test hosts). */
   "bench:peers": () => bench("peers"),
+  /** How well the promise of a downtime is kept (needs root for QEMU: test hosts). */
+  "bench:downtime": () => bench("downtime"),
   /** The kernels against a plain JavaScript loop, on synthetic pages. */
   "bench:kernels": () => bench("kernels"),
   /** What a page costs beside the kernels that look at it. */

@@ -81,7 +81,7 @@ test.each([
   const when = (moments[mode] as Record<string, When>)[moment]!;
   const action = disturbances[what]!;
   const migration = await new Migration({ ...base, mode, disturb: { when, action } }).run();
-  expect(migration.sourceOutcome).toEqual({ outcome: "completed", vm: "running on destination" });
+  expect(migration.sourceOutcome).toEqual({ outcome: "completed", vm: "with the destination" });
   expect(migration.source.cancel()).toBe(false);
 });
 
