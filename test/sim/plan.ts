@@ -40,6 +40,9 @@ const TUNNEL_STEPS = [
   "destination sends loaded",
   "source sends commit",
   "destination sends running",
+  "source sends resume",
+  "destination sends resumed",
+  "source sends done",
   "source sends abort",
   "destination sends abort",
 ] as const;
@@ -74,6 +77,9 @@ export interface PlannedFault {
   delayMs: number;
   /** How long it lasts, and when each side notices a lost connection. */
   ms: number;
+  /** Of lost connections: so many of those that follow are lost too, each after so long. */
+  repeats: number;
+  repeatsAfterMs: number;
   sourceNoticesMs: number | undefined;
   destinationNoticesMs: number | undefined;
 }
@@ -108,6 +114,8 @@ export interface Plan {
   incoming: IncomingTraits;
   incomingFaults: IncomingFaults;
   staysPaused: boolean;
+  /** A tunnel that breaks is resumed: how long each side tries. */
+  resumption: { sourceMs: number; destinationMs: number; switchoverMs: number | undefined } | undefined;
   otherHypervisor: boolean;
   otherVersion: boolean;
   /** Lines of the run record after which the disk is full. */
@@ -235,6 +243,13 @@ export function drawPlan(seed: number): Plan {
       discardFails: rarely(0.03),
     },
     staysPaused: rarely(0.03),
+    resumption: random.chance(0.8)
+      ? {
+          sourceMs: random.pick([400, 5000, 60_000]),
+          destinationMs: random.pick([400, 5000, 60_000]),
+          switchoverMs: random.pick([undefined, 200, 5000]),
+        }
+      : undefined,
     otherHypervisor: rarely(0.01),
     otherVersion: rarely(0.01),
     sourceDiskLines: rarely(0.05) ? Math.round(random.magnitude(1, 40)) : undefined,
@@ -251,7 +266,7 @@ function drawFault(random: Random, mode: Plan["mode"], lineDelayMs: number): Pla
   return {
     fault: random.weighted<Fault>([
       ["connection lost", 20],
-      ["link away", inTunnel ? 0 : 0],
+      ["link away", inTunnel ? 14 : 0],
       ["stalled to destination", 6],
       ["stalled to source", 6],
       ["stalled for ever", 6],
@@ -274,6 +289,8 @@ function drawFault(random: Random, mode: Plan["mode"], lineDelayMs: number): Pla
       ? random.pick([0, 0, 0, random.real(0, 3), lineDelayMs / 2, lineDelayMs, 2 * lineDelayMs])
       : random.magnitude(1, 4000),
     ms: random.magnitude(5, 60_000),
+    repeats: random.chance(0.3) ? random.int(1, 4) : 0,
+    repeatsAfterMs: random.magnitude(0.5, 300),
     sourceNoticesMs: notices(),
     destinationNoticesMs: notices(),
   };

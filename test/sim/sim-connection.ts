@@ -146,6 +146,7 @@ export class SimEnd implements Channel {
 
   /** Nothing comes from here for so long. */
   stall(ms: number): void {
+    if (ms <= 0) return;
     this.#stalledUntilMs = Math.max(this.#stalledUntilMs, this.#clock.nowMs() + ms);
   }
 

@@ -6,21 +6,21 @@ import { DestinationEngine, type DestinationOutcome } from "../../src/engine/des
 import type { Channel, IncomingVm, OutgoingVm } from "../../src/engine/ports.ts";
 import { PrecopyVm } from "../../src/engine/precopy.ts";
 import { SourceEngine, type SourceOutcome } from "../../src/engine/source.ts";
-import { PacedChannel } from "../../src/link/paced-channel.ts";
 import { PageCache, type PageCacheOptions } from "../../src/memory/page-cache.ts";
 import { POLICIES } from "../../src/memory/policy/all.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
 import { RunRecord } from "../../src/record/writer.ts";
-import { frameTap, type SeenFrame } from "./frame-tap.ts";
+import type { SeenFrame } from "./frame-tap.ts";
 import { giveHome, takeHome } from "./home-pool.ts";
 import { judgeOutcome } from "./judge.ts";
 import { MortalCoder } from "./mortal-coder.ts";
 import { drawPlan, type Fault, type Plan, type PlannedFault } from "./plan.ts";
 import { Random } from "./random.ts";
 import { SimClock } from "./sim-clock.ts";
-import { connection, type SimEnd } from "./sim-connection.ts";
+import type { SimEnd } from "./sim-connection.ts";
 import { SimGuest } from "./sim-guest.ts";
 import { SimIncoming } from "./sim-incoming.ts";
+import { SimNetwork } from "./sim-network.ts";
 import { SimOutgoing } from "./sim-outgoing.ts";
 import { SimPrecopyGuest } from "./sim-precopy.ts";
 import { IncomingVmOf, OutgoingVmOf, SimProcess } from "./sim-process.ts";
@@ -59,7 +59,7 @@ export interface SimulationResult {
 }
 
 /** A person's patience with a migration that goes on and on; then it is cancelled. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 100_000;
 /** Every time-out of the engines, one after another: what takes longer hangs. */
 const HANG_MS = 300_000;
 /** What is watched after the last engine has said that it is over. */
@@ -67,6 +67,7 @@ const AFTERMATH_MS = 90_000;
 /** Events of one seed: a bound on the work, far above what any seed takes. */
 const EVENTS_MAX = 400_000;
 const SOURCE_SLOTS = 6;
+const TOKEN = "ffeeddccbbaa99887766554433221100";
 const SESSION = "00112233445566778899aabbccddeeff";
 
 export async function simulate(seed: number, options: SimulationOptions = {}): Promise<SimulationResult> {
@@ -101,8 +102,7 @@ export class Simulation {
   precopyDecided = false;
   readonly #random: Random;
   readonly #homes: ReturnType<typeof takeHome>[] = [];
-  readonly #sourceEnd: SimEnd;
-  readonly #destinationEnd: SimEnd;
+  readonly #network: SimNetwork;
   readonly #source: SourceEngine;
   readonly #destination: DestinationEngine | undefined;
   readonly #sabotage: Sabotage;
@@ -157,18 +157,16 @@ export class Simulation {
       });
     }
     this.incoming = new SimIncoming(world, clock, random.fork(), plan.incoming, plan.incomingFaults);
-    [this.#sourceEnd, this.#destinationEnd] = connection(clock, random.fork(), [
-      plan.toDestination,
-      plan.toSource,
-    ]);
-    this.sourceProcess.owns(this.#sourceEnd);
-    if (plan.otherVersion) this.#sourceEnd.alter = otherVersion();
-    if (plan.mode === "tunnel") {
-      this.#destinationEnd.onWrite = frameTap((frame) => this.#seen("destination", frame));
-    }
-    this.#source = this.#makeSource(new OutgoingVmOf(this.sourceProcess, this.#owned(vm)));
-    if (plan.mode === "tunnel") this.#destination = this.#makeDestination();
-    else this.incoming.waitOn(this.#destinationEnd);
+    this.#network = new SimNetwork(clock, random.fork(), plan, {
+      sourceProcess: this.sourceProcess,
+      destinationProcess: this.destinationProcess,
+      sourceFrame: (frame) => this.#seen("source", frame),
+      destinationFrame: (frame) => this.#seen("destination", frame),
+    });
+    const [sourceChannel, destinationEnd] = this.#network.open();
+    this.#source = this.#makeSource(sourceChannel, new OutgoingVmOf(this.sourceProcess, this.#owned(vm)));
+    if (plan.mode === "tunnel") this.#destination = this.#makeDestination(destinationEnd);
+    else this.incoming.waitOn(destinationEnd);
   }
 
   get incomingChannel(): SimEnd | undefined {
@@ -176,7 +174,7 @@ export class Simulation {
   }
 
   get links(): readonly SimEnd[] {
-    return [this.#sourceEnd, this.#destinationEnd];
+    return this.#network.ends;
   }
 
   /** Until both sides are done and nothing happens any more. */
@@ -278,7 +276,7 @@ export class Simulation {
     if (device?.length !== bytes) this.world.violated("the state of the devices differs");
   }
 
-  #makeSource(vm: OutgoingVm): SourceEngine {
+  #makeSource(channel: Channel, vm: OutgoingVm): SourceEngine {
     const { plan, world } = this;
     const home = this.#home();
     const { cacheBytes } = plan;
@@ -298,7 +296,7 @@ export class Simulation {
     return new SourceEngine({
       ...home,
       vm: this.#sabotage.outgoing?.(vm) ?? vm,
-      channel: this.#sourceChannel(),
+      channel,
       ...(plan.mode === "direct"
         ? {}
         : {
@@ -306,6 +304,12 @@ export class Simulation {
               hello: { ...this.#identity, session: SESSION },
               coder: this.#coder(home, this.sourceProcess, SOURCE_SLOTS, plan.sourceCoderFailsAt),
               deltaCodec: plan.deltaCodec,
+              ...(plan.resumption === undefined
+                ? {}
+                : { reconnect: this.#reconnect(plan.resumption.sourceMs) }),
+              ...(plan.resumption?.switchoverMs === undefined
+                ? {}
+                : { switchoverTimeoutMs: plan.resumption.switchoverMs }),
             },
           }),
       downtimeMsMax: plan.downtimeMsMax,
@@ -320,24 +324,7 @@ export class Simulation {
     });
   }
 
-  /** As the engine writes to it: what waits for its turn here has been given away already. */
-  #sourceChannel(): Channel {
-    const { mode, pacedBytesPerSecond } = this.plan;
-    const channel =
-      pacedBytesPerSecond === undefined
-        ? this.#sourceEnd
-        : new PacedChannel(this.#sourceEnd, this.sourceProcess, pacedBytesPerSecond);
-    if (mode === "direct") return channel;
-    const tap = frameTap((frame) => this.#seen("source", frame));
-    const write = channel.write.bind(channel);
-    channel.write = (bytes, written) => {
-      tap(bytes);
-      return write(bytes, written);
-    };
-    return channel;
-  }
-
-  #makeDestination(): DestinationEngine {
+  #makeDestination(channel: SimEnd): DestinationEngine {
     const { plan } = this;
     const process = this.destinationProcess;
     const home = this.#home();
@@ -361,10 +348,13 @@ export class Simulation {
     return new DestinationEngine({
       ...home,
       coder: this.#coder(home, process, plan.destinationSlots, plan.destinationCoderFailsAt),
-      channel: process.owns(this.#destinationEnd),
+      channel,
       vm: this.#sabotage.incoming?.(vm) ?? vm,
       own: {
         ...this.#identity,
+        ...(plan.resumption === undefined
+          ? {}
+          : { resumption: { token: TOKEN, timeoutMs: plan.resumption.destinationMs } }),
         ...(plan.otherHypervisor
           ? { hypervisor: { kind: "qemu", version: "1", compatibility: "other" } }
           : {}),
@@ -374,6 +364,16 @@ export class Simulation {
       clock: process,
       record,
     });
+  }
+
+  #reconnect(timeoutMs: number) {
+    const connect = () =>
+      this.sourceProcess.call(async () => {
+        const [channel, end] = await this.#network.connect();
+        this.#destination!.offer(end, "the source");
+        return channel;
+      });
+    return { connect, timeoutMs };
   }
 
   get #identity() {
@@ -449,11 +449,11 @@ export class Simulation {
     return vm;
   }
 
-  #seen(side: "source" | "destination", { name, value }: SeenFrame): void {
+  #seen(side: "source" | "destination", { name, sequence, value }: SeenFrame): void {
     if (name === "keepalive") return;
     const process = side === "source" ? this.sourceProcess : this.destinationProcess;
     if (!process.alive) return;
-    if (name === "data") this.#dataSent++;
+    if (name === "data") this.#dataSent = Math.max(this.#dataSent, sequence);
     if (name === "commit") {
       this.commitSent = true;
       if (this.world.sourceMayResume)
@@ -493,24 +493,24 @@ export class Simulation {
     this.world.say(`FAULT: ${fault}`);
     switch (fault) {
       case "connection lost":
+        this.#network.cut(planned);
+        return;
       case "link away":
-        this.#sourceEnd.cut(planned.sourceNoticesMs);
-        this.#destinationEnd.cut(planned.destinationNoticesMs);
+        this.#network.goAway(ms);
+        this.#network.cut(planned);
         return;
       case "stalled to destination":
-        this.#sourceEnd.stall(ms);
+        this.#network.stall(0, ms);
         return;
       case "stalled to source":
-        this.#destinationEnd.stall(ms);
+        this.#network.stall(1, ms);
         return;
       case "stalled for ever":
-        for (const end of this.links) end.stall(Number.POSITIVE_INFINITY);
+        this.#network.goAway(Number.POSITIVE_INFINITY);
+        for (const side of [0, 1] as const) this.#network.stall(side, Number.POSITIVE_INFINITY);
         return;
       case "link slow":
-        for (const end of this.links) end.slowDown(20);
-        this.clock.after(Math.min(ms, 3000), () => {
-          for (const end of this.links) end.slowDown(1);
-        });
+        this.#network.slowDown(20, Math.min(ms, 3000));
         return;
       case "source engine crashes":
         this.sourceProcess.crash();
@@ -569,16 +569,4 @@ function owned(process: SimProcess, channel: Channel): Channel {
 
 function reason(error: DeltaveeError | undefined): string {
   return error === undefined ? "" : ` (${error.code}: ${error.message})`;
-}
-
-/** HELLO offers versions that nobody speaks. */
-function otherVersion(): (bytes: Buffer) => void {
-  let offsetBytes = 0;
-  return (bytes) => {
-    for (let at = 24; at < 28; at++) {
-      const index = at - offsetBytes;
-      if (index >= 0 && index < bytes.length) bytes[index] = at % 2 === 0 ? 0 : 77;
-    }
-    offsetBytes += bytes.length;
-  };
 }
