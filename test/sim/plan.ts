@@ -247,7 +247,7 @@ export function drawPlan(seed: number): Plan {
       ? {
           sourceMs: random.pick([400, 5000, 60_000]),
           destinationMs: random.pick([400, 5000, 60_000]),
-          switchoverMs: random.pick([undefined, 200, 5000]),
+          switchoverMs: random.pick([undefined, 1500, 5000]),
         }
       : undefined,
     otherHypervisor: rarely(0.01),
