@@ -71,7 +71,7 @@ function judgeClaim(simulation: Simulation, by: "source" | "destination", claim:
   const about = claim.endsWith("source") ? "source" : "destination";
   if (claim === "unknown" || crashedHypervisors.has(about)) return;
   const actual = presence[about];
-  const wanted = claim.startsWith("running") ? "running" : "paused";
+  const wanted = claim !== "paused on source" && claim !== "paused on destination" ? "running" : "paused";
   if (actual === wanted) return;
   // The destination cannot know more of the source than that it keeps the guest.
   if (by === "destination" && about === "source") {
@@ -99,6 +99,9 @@ function isPlain({ plan, fired }: Simulation): boolean {
     fired.length === 0 &&
     !plan.otherHypervisor &&
     !plan.otherVersion &&
+    plan.onStall === "switchover" &&
+    plan.timeMsMax === undefined &&
+    plan.wireBytesMax === undefined &&
     plan.sourceCoderFailsAt === undefined &&
     plan.destinationCoderFailsAt === undefined &&
     (plan.baselineBytesMax > 0 || plan.mode === "direct") &&

@@ -3,6 +3,7 @@
 import type { DeltaCodecId } from "../../src/codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../../src/codec/delta/delta-codecs.ts";
 import { ENTROPY_LZ4, ENTROPY_NONE, ENTROPY_ZSTD } from "../../src/codec/entropy/entropy-coder.ts";
+import type { StallPolicy } from "../../src/engine/stall-policies.ts";
 import { POLICIES } from "../../src/memory/policy/all.ts";
 import { Random } from "./random.ts";
 import type { LineConditions } from "./sim-connection.ts";
@@ -91,6 +92,9 @@ export interface Plan {
   guestRuns: boolean;
   workload: Workload;
   downtimeMsMax: number;
+  onStall: StallPolicy;
+  timeMsMax: number | undefined;
+  wireBytesMax: number | undefined;
   /** Undefined: method standard. */
   cacheBytes: number | undefined;
   policy: number;
@@ -137,7 +141,7 @@ export function drawPlan(seed: number): Plan {
   const ramBytes = pageCount * PAGE_BYTES;
   const rounds = random.magnitude(0.02, 3);
   // So that a pass over all of RAM takes some ten to some hundred milliseconds.
-  const bytesPerSecond = random.magnitude(ramBytes / 0.6, ramBytes / 0.01);
+  const bytesPerSecond = random.magnitude(Math.max(4e5, ramBytes / 0.6), Math.max(1e7, ramBytes / 0.01));
   const delayMs = random.pick([0, 0.1, 1, 5, 20, 80]);
   const line = (): LineConditions => ({
     bytesPerSecond,
@@ -174,7 +178,15 @@ export function drawPlan(seed: number): Plan {
       hotShare: random.pick([0.05, 0.3, 1]),
       sparseShare: random.pick([0, 0.5, 0.9, 1]),
     },
-    downtimeMsMax: random.pick([20, 100, 300, 2000]),
+    downtimeMsMax: random.pick([20, 100, 300, 2000, 2000]),
+    onStall: random.weighted<StallPolicy>([
+      ["switchover", 80],
+      ["throttle", 8],
+      ["abort", 8],
+      ["wait", 4],
+    ]),
+    timeMsMax: rarely(0.03) ? random.magnitude(20, 3000) : undefined,
+    wireBytesMax: rarely(0.03) ? random.magnitude(1000, 4 * ramBytes) : undefined,
     cacheBytes: random.pick([undefined, 0, (ramBytes * 2) / 3, ramBytes * 2, ramBytes * 2]),
     policy: random.int(0, POLICIES.length - 1),
     deltaCodec: random.weighted([
@@ -204,6 +216,7 @@ export function drawPlan(seed: number): Plan {
       deviceStateBytes: random.pick([17, 3000, 60_000, 60_000]),
       opaqueAfterPasses: rarely(0.08) ? random.pick([1, 1, 2, 5]) : undefined,
       sectionPages: random.pick([4, 16, 64]),
+      isGuarded: mode === "direct" && random.chance(0.85),
       socket: socket(),
     },
     outgoingFaults: {

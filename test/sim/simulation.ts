@@ -60,6 +60,8 @@ export interface SimulationResult {
 
 /** A person's patience with a migration that goes on and on; then it is cancelled. */
 const PATIENCE_MS = 100_000;
+/** With one that goes on for ever when its goal cannot be met, as it is asked to. */
+const WAITING_PATIENCE_MS = 20_000;
 /** Every time-out of the engines, one after another: what takes longer hangs. */
 const HANG_MS = 300_000;
 /** What is watched after the last engine has said that it is over. */
@@ -203,7 +205,8 @@ export class Simulation {
         world.violated("it does not come to an end");
         break;
       }
-      if (dueMs > PATIENCE_MS && !this.#gaveUp && !this.#isOver) this.#giveUp();
+      const patienceMs = this.plan.onStall === "wait" ? WAITING_PATIENCE_MS : PATIENCE_MS;
+      if (dueMs > patienceMs && !this.#gaveUp && !this.#isOver) this.#giveUp();
       try {
         clock.step();
       } catch (thrown) {
@@ -313,6 +316,9 @@ export class Simulation {
             },
           }),
       downtimeMsMax: plan.downtimeMsMax,
+      onStall: plan.onStall,
+      timeMsMax: plan.timeMsMax,
+      wireBytesMax: plan.wireBytesMax,
       cacheFactory:
         cacheBytes === undefined
           ? undefined
@@ -548,18 +554,16 @@ export class Simulation {
 
   /**
    * In direct mode a stock destination starts the guest by itself once it has the device state, and a stock source
-   * resumes it by itself when its socket ends or it is cancelled at its monitor before it has its verdict. Whoever
-   * kills the source engine in between, or cancels behind its back, has two guests: nothing in the engine's process
-   * can prevent it (docs/decisions/0003-where-committed-lies.md, "Weak point"). Counted, and left out here alone.
+   * resumes it by itself when it is cancelled at its own monitor before it has its verdict. Whoever does that behind
+   * the engine's back has two guests, with Deltavee or without it. So has whoever kills an engine without a guard, or
+   * one whose stream it does not understand, so that it cannot tell the guard when
+   * (docs/decisions/0003-where-committed-lies.md). Counted, and left out here alone.
    */
   #isKnownCase(fault: Fault): boolean {
     if (this.plan.mode !== "direct" || this.outgoing === undefined) return false;
-    const endsTheSocket =
-      fault === "source engine crashes" ||
-      fault === "cancelled at the monitor" ||
-      fault === "source monitor lost";
-    const { state, deviceStateIsOut } = this.outgoing;
-    return endsTheSocket && deviceStateIsOut && (state === "active" || state === "completing");
+    const { state, deviceStateIsOut, isGuarded } = this.outgoing;
+    const resumes = fault === "cancelled at the monitor" || (fault === "source engine crashes" && !isGuarded);
+    return resumes && deviceStateIsOut && (state === "active" || state === "completing");
   }
 }
 
