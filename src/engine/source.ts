@@ -126,8 +126,9 @@ export class SourceEngine {
   /** The destination's verdict, withheld from the hypervisor until the destination engine says LOADED. */
   #heldVerdict: Buffer | undefined;
   #destinationLoaded = false;
-  /** It has handed everything over and will not let the guest run by itself. */
-  #hypervisorCompleted = false;
+  #verdictGiven = false;
+  /** The hypervisor has completed with its verdict: only COMMIT is missing. */
+  #hasCompleted = false;
   /** Its verdict says that it could not load the guest: certain, and the hypervisor here resumes on it. */
   #destinationRefused = false;
   #status: OutgoingStatus = {};
@@ -409,10 +410,17 @@ export class SourceEngine {
    */
   async #commitTunnel(): Promise<void> {
     if (!this.#destinationLoaded || this.#ending) return;
+    if (this.#verdictGiven) {
+      this.#commitOnLink();
+      return;
+    }
+    // COMMIT could not follow, and the guest is taken back more easily before.
+    if (this.#tunnel?.isLost) return;
     // A return path that cannot be read has given the hypervisor its verdict already.
     if (this.#heldVerdict !== undefined) this.#vmChannel?.write(this.#heldVerdict);
     else if (!this.#opaqueReturnPath) return;
     this.#heldVerdict = undefined;
+    this.#verdictGiven = true;
     const end = await this.#endWithin(END_TIMEOUT_MS);
     if (this.#ending) return;
     if (end?.outcome !== "completed") {
@@ -424,13 +432,13 @@ export class SourceEngine {
       );
       return;
     }
-    this.#hypervisorCompleted = true;
-    this.#commit();
+    this.#hasCompleted = true;
+    this.#commitOnLink();
   }
 
-  /** Not while there is no link: until COMMIT goes out, the guest can be taken back. */
-  #commit(): void {
-    if (!this.#hypervisorCompleted || this.#handover.committed || this.#tunnel?.isLost) return;
+  /** Only with a connection to say COMMIT on: as long as it has not gone out, the guest can still be taken back. */
+  #commitOnLink(): void {
+    if (!this.#hasCompleted || this.#handover.committed || !this.#tunnel?.mayCommit) return;
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
     this.#handover.enter("committed", "the source hypervisor has completed, the destination has everything");
     this.#tunnel?.commit(this.#options.vm.wasRunning);
@@ -453,7 +461,7 @@ export class SourceEngine {
   #linkResumed(outage: { outageMs: number; resentBytes: number }): void {
     this.#options.record.add({ type: "link", state: "resumed", ...outage });
     if (this.#handover.committed) this.#awaitRunning();
-    else this.#commit();
+    else void this.#commitTunnel();
   }
 
   async #endWithin(timeoutMs: number): Promise<OutgoingEnd | undefined> {

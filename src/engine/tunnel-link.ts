@@ -226,6 +226,11 @@ export class TunnelLink implements SourceLink {
     this.#bypasses = wanted;
   }
 
+  /** COMMIT would go out at once. */
+  get mayCommit(): boolean {
+    return !this.isLost && this.#state.stage === "loaded";
+  }
+
   /** After this the source must never let the guest run again. */
   commit(resume: boolean): void {
     this.#commit = { type: "commit", resume };
