@@ -61,7 +61,6 @@ describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
       await sleep(afterMs);
       running.migrate.kill("SIGKILL");
       await ended(running.migrate);
-      if (running.receive !== undefined) await ended(running.receive);
       await sleep(SETTLE_MS);
       expect(guards()).toEqual([]);
       await expectRecoverable(running, source, destination);
