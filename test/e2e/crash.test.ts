@@ -61,7 +61,6 @@ describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
       await sleep(afterMs);
       running.migrate.kill("SIGKILL");
       await ended(running.migrate);
-      if (running.receive !== undefined) await ended(running.receive);
       await sleep(SETTLE_MS);
       expect(guards()).toEqual([]);
       await expectRecoverable(running, source, destination);
@@ -120,6 +119,33 @@ describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
     expect(readdirSync(running.stateFolder)).toEqual([]);
   });
 
+  test("receive is killed around the switchover: its copy waits for a person, who knows where the guest is", async () => {
+    const { source, destination, running } = await switchingOver("tunnel");
+    await sleep(drawnMs());
+    running.receive!.kill("SIGKILL");
+    await ended(running.migrate);
+    await sleep(SETTLE_MS);
+    const [sourceRuns, destinationRuns] = await Promise.all([runsNow(source), runsNow(destination)]);
+    const known = await status(running, 4);
+    const there = known.migrations.find(({ side }) => side === "destination");
+    const story = JSON.stringify({ sourceRuns, destinationRuns, known });
+    expect(sourceRuns && destinationRuns, story).toBe(false);
+    expect(there, story).toMatchObject({ underWay: false });
+    if (sourceRuns) {
+      await endDestination(running, destination);
+      await expectStillOnSource(source, destination);
+      return;
+    }
+    if (!destinationRuns) {
+      expect(there!.vm, story).toBe("paused on destination");
+      expect(await recover(running, "--qmp", destination.toolQmp.path)).toMatchObject({ code: 4 });
+      const resumed = await recover(running, "--qmp", destination.toolQmp.path, "--resume-here");
+      expect(resumed, story).toMatchObject({ code: 0, stderr: "" });
+    }
+    await destination.waitForHeartbeats(10);
+    expect(await source.qmp.execute("query-status"), story).toMatchObject({ status: "postmigrate" });
+  });
+
   test("a migration that comes to its end leaves no state file, no guard and nothing to recover", async () => {
     const { source, destination } = await startPair(options);
     const running = await migration({ mode: "direct", source, destination });
@@ -165,6 +191,16 @@ async function expectRecoverable(running: Migration, source: QemuVm, destination
     expect(resumed, story).toMatchObject({ code: 0, stderr: "" });
     await expectStillOnSource(source);
   }
+}
+
+/** The copy there, if it is still held, must go: the guest runs at the source. */
+async function endDestination(running: Migration, destination: QemuVm): Promise<void> {
+  const plain = await recover(running, "--qmp", destination.toolQmp.path);
+  if (plain.code === 4) {
+    const givenUp = await recover(running, "--qmp", destination.toolQmp.path, "--give-up-here");
+    expect(givenUp).toMatchObject({ code: 0, stderr: "" });
+  } else expect(plain).toMatchObject({ code: 0, stderr: "" });
+  await destination.exited;
 }
 
 /** Anywhere between the stop of the guest and its resumption. A failure names the moment that was drawn. */
