@@ -162,6 +162,7 @@ export class TunnelLink implements SourceLink {
       waitingBytes: (this.#sink.waitingBytes + this.#codingBytes) * this.#codedShare,
       windowBytes: this.#window.windowBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
+      isLinkKnown: this.#window.isLinkKnown,
       // Nobody is to stop a guest for a link that is not there.
       roundTripMs: this.isLost ? this.silentMs : this.#window.currentRoundTripMs,
     };
