@@ -22,7 +22,7 @@ export class FaultTable {
   note(row: string, column: string, outcome: string): void {
     const cells = this.#cells.get(row) ?? new Map<string, string>();
     this.#cells.set(row, cells);
-    cells.set(column, outcome.replace(/ ([A-Z_]+)$/, ", `$1`"));
+    cells.set(column, outcome.replace(/ ([A-Z_/]+)$/, ", `$1`"));
   }
 
   /** Where nothing was seen stands "–": such a fault cannot be then. */
@@ -42,14 +42,15 @@ export class FaultTable {
  * What stands in the file between `<!-- name -->` and `<!-- /name -->`. With UPDATE_RELIABILITY=1 in the environment
  * `content` is put there first.
  */
-export function documentedTable(name: string, content: string): string | undefined {
-  const [begin, end] = [`<!-- ${name} -->\n`, `\n<!-- /${name} -->`];
+export function documentedTable(name: string, content: string): string {
+  const [begin, end] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
   const text = existsSync(FILE) ? readFileSync(FILE, "utf8") : "";
-  const from = text.indexOf(begin);
-  const to = text.indexOf(end, from);
-  if (from === -1 || to === -1) return undefined;
-  const start = from + begin.length;
-  if (process.env.UPDATE_RELIABILITY !== "1") return text.slice(start, to);
-  writeFileSync(FILE, text.slice(0, start) + content + text.slice(to));
-  return content;
+  const start = text.indexOf(begin) + begin.length;
+  const to = text.indexOf(end, start);
+  if (start < begin.length || to === -1) throw new Error(`${FILE} has no place for ${begin}`);
+  if (process.env.UPDATE_RELIABILITY === "1") {
+    writeFileSync(FILE, `${text.slice(0, start)}\n${content}\n${text.slice(to)}`);
+    return content;
+  }
+  return text.slice(start, to).trim();
 }

@@ -86,6 +86,7 @@ export class V86Migration {
   readonly #result: Promise<V86MigrationResult>;
   #killDestinationOutcome: () => void = () => {};
   #isSourceDead = false;
+  #isDestinationDead = false;
   /** Of those that have connected later. */
   readonly #laterSockets: Socket[] = [];
 
@@ -197,19 +198,22 @@ export class V86Migration {
   /** What is left of the source when its process is killed, with the guest in it: a broken connection. */
   async killSource(): Promise<void> {
     this.#isSourceDead = true;
-    this.#sourceSocket.destroy();
+    // With an error, so that the engine here, which does not count any more, comes to its end at once.
+    this.#sourceSocket.destroy(new Error("killed"));
     await this.#options.source.die();
   }
 
   /** As at the source. */
   async killDestination(): Promise<void> {
+    this.#isDestinationDead = true;
     this.#killDestinationOutcome();
     (await this.#destinationSocket).destroy();
     for (const socket of this.#laterSockets) socket.destroy();
     await this.#options.destination.die();
   }
 
-  cancelAtDestination(): void {
+  async cancelAtDestination(): Promise<void> {
+    await this.#destinationSocket;
     this.#destinationEngine?.cancel();
   }
 
@@ -227,7 +231,7 @@ export class V86Migration {
 
   #connectedLater(socket: Socket): void {
     this.#laterSockets.push(socket);
-    if (this.#destinationEngine === undefined) socket.destroy();
+    if (this.#isDestinationDead || this.#destinationEngine === undefined) socket.destroy();
     else this.#destinationEngine.offer(new SocketChannel(socket), "somebody");
   }
 
