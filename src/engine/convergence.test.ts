@@ -122,6 +122,8 @@ test.each(["abort", "switchover", "throttle", "wait"] as const)(
   "a link that is gone for a while is no stall, policy %s",
   (onStall) => {
     const scene = new Scene({ onStall }).see({}, 8000);
+    // It takes a moment to be seen.
+    scene.see({ floorMs: 30_000, estimatedMs: 30_000 }, 500);
     scene.see({ linkStandsStill: true, floorMs: 30_000, estimatedMs: 30_000 }, 30_000);
     // What is seen first when it is there again may still be of before.
     scene.see({ floorMs: 30_000, estimatedMs: 30_000 }, 100);
