@@ -309,6 +309,8 @@ export class Simulation {
             },
           }),
       downtimeMsMax: plan.downtimeMsMax,
+      // Some goals are out of reach of some links, and nobody is to wait for ever.
+      onStall: "switchover",
       cacheFactory:
         cacheBytes === undefined
           ? undefined
