@@ -145,7 +145,7 @@ export class SwitchoverControl {
     const figures = this.#figures(remainingBytes ?? 0, progress);
     // During the first pass most of what is left has never been sent: there is nothing to judge by.
     const isFirstPass = iteration === undefined || iteration < 1 || remainingBytes === undefined;
-    const leftMs = this.#keepPromises(figures, isFirstPass, dirtyPagesPerSecond, progress.link.wireBytes);
+    const leftMs = this.#keepPromises(figures, isFirstPass, dirtyPagesPerSecond, progress.link);
     if (this.#isOver) return;
     const soonMs = isFirstPass
       ? // Half of the time each: its end is met closely, however wrong the estimate is at first.
@@ -159,13 +159,15 @@ export class SwitchoverControl {
     figures: SwitchoverFigures,
     isFirstPass: boolean,
     dirtyPagesPerSecond: number,
-    wireBytes: number,
+    link: LinkFigures,
   ): number {
     const { vm, clock, record, downtimeMsMax, giveUp } = this.#options;
     const { wireBytesPerGuestByte, handoverBytesPerSecond, linkBytesPerSecond } = figures;
     const nowMs = clock.nowMs();
     const byLink =
-      wireBytesPerGuestByte === 0 ? Number.POSITIVE_INFINITY : linkBytesPerSecond / wireBytesPerGuestByte;
+      wireBytesPerGuestByte === 0 || linkBytesPerSecond === 0
+        ? Number.POSITIVE_INFINITY
+        : linkBytesPerSecond / wireBytesPerGuestByte;
     const asked: ConvergenceFigures = {
       ...figures,
       isFirstPass,
@@ -177,7 +179,8 @@ export class SwitchoverControl {
       affordableBytes: remainingBytesFor(downtimeMsMax, { ...figures, queuedBytes: 0 }),
       dirtyBytesPerSecond: dirtyPagesPerSecond * PAGE_BYTES,
       settledBytesPerSecond: Math.min(byLink, handoverBytesPerSecond),
-      wireBytes,
+      linkBytesPerSecond: link.linkBytesPerSecond,
+      wireBytes: link.wireBytes,
       tailBytes: figures.deviceStateBytes,
     };
     const {
@@ -298,7 +301,7 @@ export class SwitchoverControl {
       wireBytesPerGuestByte: this.#rates.wireBytesPerGuestByte,
       handoverBytesPerSecond: this.#rates.handoverBytesPerSecond,
       queuedBytes: link.inFlightBytes + link.waitingBytes,
-      linkBytesPerSecond: link.linkBytesPerSecond,
+      linkBytesPerSecond: link.isLinkKnown ? link.linkBytesPerSecond : 0,
       roundTripMs: link.roundTripMs ?? 0,
       roundTrips: ROUND_TRIPS[mode],
       fixedMs: this.#options.vm.standstillMsMin ?? STANDSTILL_MS_MIN,
