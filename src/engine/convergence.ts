@@ -63,6 +63,8 @@ const THROTTLE_EVERY_MS = 5000;
 /** A policy that stops the guest rather than break another promise does it so long before the end. */
 const DEADLINE_MARGIN_MS = 500;
 
+const UNKNOWN_END: EndForecast = { kind: "unknown" };
+
 export class Convergence {
   readonly #promises: Promises;
   readonly #policy: StallPolicy;
@@ -82,6 +84,7 @@ export class Convergence {
   #throttleStep = -1;
   #saidWhatIsNot = false;
   #giveUp: DeltaveeError | undefined;
+  #judgedMs: number;
   #said: Said[] = [];
 
   constructor(promises: Promises, canThrottle: boolean, startMs: number) {
@@ -89,20 +92,17 @@ export class Convergence {
     this.#policy = promises.onStall ?? STALL_POLICY_DEFAULT;
     this.#canThrottle = canThrottle;
     this.#startMs = startMs;
+    this.#judgedMs = startMs;
   }
 
   /** As the figures stand, while the guest runs. */
   judge(figures: ConvergenceFigures, nowMs: number): ConvergenceVerdict {
     assert(this.#giveUp === undefined, "a migration that was given up is not judged");
     this.#said = [];
-    const end = forecastEnd(figures);
-    this.#watchPromises(figures, end, nowMs);
-    this.#watchFloor(figures, nowMs);
-    if (!figures.isFirstPass) {
-      this.#watchProgress(figures, nowMs);
-      if (this.#stalled || this.#unreachable.isSo) this.#act(figures, nowMs);
-      if (this.#policy === "switchover") this.#meetDeadlines(figures, nowMs);
-    }
+    const end = figures.linkStandsStill ? UNKNOWN_END : forecastEnd(figures);
+    if (figures.linkStandsStill) this.#waitForLink(nowMs);
+    else this.#watch(figures, end, nowMs);
+    this.#judgedMs = nowMs;
     this.#giveUp ??= this.#brokenPromise(figures, nowMs);
     if (this.#giveUp !== undefined) this.#say("give up", this.#giveUp.message);
     return {
@@ -112,6 +112,21 @@ export class Convergence {
       throttlePercentage: THROTTLE_STEPS[this.#throttleStep] ?? 0,
       giveUp: this.#giveUp,
     };
+  }
+
+  #watch(figures: ConvergenceFigures, end: EndForecast, nowMs: number): void {
+    this.#watchPromises(figures, end, nowMs);
+    this.#watchFloor(figures, nowMs);
+    if (figures.isFirstPass) return;
+    this.#watchProgress(figures, nowMs);
+    if (this.#stalled || this.#unreachable.isSo) this.#act(figures, nowMs);
+    if (this.#policy === "switchover") this.#meetDeadlines(figures, nowMs);
+  }
+
+  /** A link that is gone for a while is no reason to do anything to the guest: that time does not count. */
+  #waitForLink(nowMs: number): void {
+    this.#bestSinceMs += nowMs - this.#judgedMs;
+    this.#unreachable.forget();
   }
 
   /** How soon it must be asked again so that no promise is broken unseen. */

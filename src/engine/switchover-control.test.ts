@@ -269,6 +269,19 @@ describe("a hypervisor that waits for an acknowledgement", () => {
     expect([scene.releases, scene.limits.at(-1)]).toEqual([0, 0]);
   });
 
+  test.each(["abort", "switchover", "throttle"] as const)(
+    "does nothing to a guest for a link that stands still, whatever the policy: %s",
+    (onStall) => {
+      const scene = new Scene({ onStall, canThrottle: true }).run(60_000, (scene) => scene.iteration > 0);
+      scene.stalledSinceMs = scene.clock.nowMs();
+      scene.run(45_000);
+      expect([scene.releases, scene.throttles, scene.givenUp, scene.said]).toEqual([0, [], [], []]);
+      scene.stalledSinceMs = undefined;
+      scene.run(60_000);
+      expect(scene.downtimeMs).toBeLessThanOrEqual(300);
+    },
+  );
+
   test("is asked ever more often towards the end of the first pass, then as often as its answer may decide", () => {
     const scene = new Scene();
     const everyMs: number[] = [];

@@ -69,6 +69,8 @@ const DESTINATION_ACK_TIMEOUT_MS = 5000;
 const LOOK_EVERY_MS_MAX = 250;
 const LOOK_EVERY_MS = 50;
 const LOOK_EVERY_MS_MIN = 20;
+/** What is left of that with the inaccuracy of two looks. */
+const OVERDUE_SHARE = 0.8;
 /** QEMU counts dirty pages, on every machine that we have seen of this size. */
 const PAGE_BYTES = 4096;
 /** Downtime estimated at more than this many times its goal will not be within it before the next look. */
@@ -90,6 +92,8 @@ export class SwitchoverControl {
   /** As the last look has found it. */
   #remainingBytes = 0;
   #lookedMs: number;
+  #roundTripMs = 0;
+  #roundTripSeenMs: number;
 
   constructor(options: SwitchoverControlOptions) {
     this.#options = options;
@@ -98,6 +102,7 @@ export class SwitchoverControl {
     this.#judge = new SwitchoverJudge(options.downtimeMsMax, nowMs);
     this.#convergence = new Convergence(options, options.vm.throttle !== undefined, nowMs);
     this.#lookedMs = nowMs;
+    this.#roundTripSeenMs = nowMs;
   }
 
   /** As of the last look. */
@@ -166,6 +171,7 @@ export class SwitchoverControl {
     const asked: ConvergenceFigures = {
       ...figures,
       isFirstPass,
+      linkStandsStill: this.#linkStandsStill(figures.roundTripMs, nowMs),
       estimatedMs: estimateDowntimeMs(figures),
       // A guest that is paused anyway suffers from nothing.
       floorMs: vm.wasRunning ? floorMsOf(figures) : 0,
@@ -196,6 +202,15 @@ export class SwitchoverControl {
     this.#isOver = true;
     giveUp(error);
     return LOOK_EVERY_MS_MAX;
+  }
+
+  /** An answer that is overdue makes the round trip grow by all of the time that passes. */
+  #linkStandsStill(roundTripMs: number, nowMs: number): boolean {
+    const grownMs = roundTripMs - this.#roundTripMs;
+    const elapsedMs = nowMs - this.#roundTripSeenMs;
+    this.#roundTripMs = roundTripMs;
+    this.#roundTripSeenMs = nowMs;
+    return elapsedMs > 0 && grownMs >= elapsedMs * OVERDUE_SHARE;
   }
 
   #throttle(percentage: number): void {
