@@ -258,9 +258,9 @@ export function drawPlan(seed: number): Plan {
     staysPaused: rarely(0.03),
     resumption: random.chance(0.8)
       ? {
-          sourceMs: random.pick([400, 5000, 60_000]),
-          destinationMs: random.pick([400, 5000, 60_000]),
-          switchoverMs: random.pick([undefined, 1500, 5000]),
+          sourceMs: random.pick([400, 5000, 60_000, 60_000]),
+          destinationMs: random.pick([400, 5000, 60_000, 60_000]),
+          switchoverMs: random.pick([undefined, undefined, 1500, 5000]),
         }
       : undefined,
     otherHypervisor: rarely(0.01),
