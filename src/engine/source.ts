@@ -445,9 +445,8 @@ export class SourceEngine {
     this.#awaitRunning();
   }
 
-  /** RUNNING, from now on. Not while there is no link: then it is the link that is waited for. */
+  /** RUNNING, from now on. While there is no link, it is the link that is waited for. */
   #awaitRunning(): void {
-    if (!this.#handover.committed || this.#tunnel?.isLost) return;
     this.#cancelRunningTimer = this.#options.clock.after(RUNNING_TIMEOUT_MS, () => {
       if (!this.#ending)
         this.#linkFailed(new LinkError("LINK_TIMEOUT", "Destination did not confirm COMMIT"));
