@@ -614,20 +614,23 @@ export class SourceEngine {
       if (clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
       this.#cancelStatusTimer = clock.after(this.#switchover.lookAgainMs, () => this.#pollStatus());
     };
-    vm.status().then(
-      (status) => {
-        this.#status = status;
-        const progress = {
-          handedOverBytes: this.#handedOverBytes,
-          handoverMs: this.#handoverMs,
-          link: this.#link.figures,
-        };
-        this.#switchover.look(status, progress, !this.#ending && this.#handover.phase === "iterating");
-        again();
-      },
-      // The hypervisor may be gone or busy: the sample goes out without new figures of its own.
-      again,
-    );
+    vm.status()
+      .then(
+        (status) => {
+          this.#status = status;
+          const progress = {
+            handedOverBytes: this.#handedOverBytes,
+            handoverMs: this.#handoverMs,
+            link: this.#link.figures,
+          };
+          this.#switchover.look(status, progress, !this.#ending && this.#handover.phase === "iterating");
+          again();
+        },
+        // The hypervisor may be gone or busy: the sample goes out without new figures of its own.
+        again,
+      )
+      // A bug of ours: the migration fails with it, the process does not.
+      .catch((error: unknown) => void this.#fail(toError(error)));
   }
 
   /** With the guest stopped and everything sent, a destination that never finishes loading is a failure. */
