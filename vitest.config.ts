@@ -1,7 +1,7 @@
 import { defineConfig } from "vitest/config";
 
-// Two projects: "unit" (also property and short fuzz tests, beside the code), and "e2e" (real VMs in real
-// processes). E2e files run one after another: each starts two emulators, and machines may have two cores.
+// Three projects: "unit" (also property and short fuzz tests, beside the code), "sim" (whole migrations in which
+// something goes wrong, on a virtual clock), and "e2e" (real VMs in real processes). E2e files run one after another: each starts two emulators, and machines may have two cores.
 
 /** VM workers and the command-line program run compiled. */
 const BUILD = "test/support/build.ts";
@@ -15,6 +15,14 @@ export default defineConfig({
           globalSetup: BUILD,
           include: ["src/**/*.test.ts"],
           testTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: "sim",
+          globalSetup: BUILD,
+          include: ["test/sim/**/*.test.ts"],
+          testTimeout: 600_000,
         },
       },
       {

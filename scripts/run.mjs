@@ -17,7 +17,7 @@ const [task, ...rest] = process.argv.slice(2);
 const tasks = {
   /** The demonstration: a running VM moves, standard against delta. */
   start: () => run(process.execPath, ["dist/cli/main.js", "demo", ...rest]),
-  /** Everything that must hold: format, lint, layers, dead code, types, unit, property and short fuzz tests, then real VMs. */
+  /** Everything that must hold: format, lint, layers, dead code, types, unit, property and short fuzz tests, simulated migrations, then real VMs. */
   test: () => {
     check();
     vitest([...rest]);
@@ -33,10 +33,17 @@ const tasks = {
     process.env.FUZZ_RUNS ??= "100000";
     vitest(["--project", "unit", "fuzz", "--testTimeout=0", ...rest]);
   },
+  /** Simulated migrations in which something goes wrong: one seed with its log, or many. */
+  sim: () => {
+    compileTools();
+    run(process.execPath, ["build/test/sim/main.js", ...rest]);
+  },
   /** The parts of the fast path, each against what it must beat. */
   bench: () => bench("main"),
   /** The migration path against QEMU's own methods, over one link in one run (needs root: test hosts). */
   "bench:peers": () => bench("peers"),
+  /** How well the promise of a downtime is kept (needs root for QEMU: test hosts). */
+  "bench:downtime": () => bench("downtime"),
   /** The kernels against a plain JavaScript loop, on synthetic pages. */
   "bench:kernels": () => bench("kernels"),
   /** What a page costs beside the kernels that look at it. */
@@ -77,9 +84,13 @@ function check() {
   run(process.execPath, [bin("knip", "knip")]);
 }
 
-/** Benchmarks use the sources and the test harness: both are compiled into build/. */
-function bench(name) {
+/** Benchmarks and the simulation use the sources and the test harness: all are compiled into build/. */
+function compileTools() {
   run(process.execPath, [bin("typescript", "tsc"), "-p", "tsconfig.tools.json"]);
+}
+
+function bench(name) {
+  compileTools();
   run(process.execPath, [`build/bench/${name}.js`, ...rest]);
 }
 

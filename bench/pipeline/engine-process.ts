@@ -99,6 +99,7 @@ async function runSource() {
     limitSwitchover: async () => {},
     status: async () => ({ iteration: 0 }),
     cancel: async () => {},
+    resume: async () => {},
     isRunning: async () => true,
   };
   return new SourceEngine({

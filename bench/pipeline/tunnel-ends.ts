@@ -52,7 +52,7 @@ export class AcknowledgingDestination {
       else if (type === TYPE.DATA) acknowledged = sequence;
     });
     if (acknowledged === 0) return;
-    for (const piece of encodeFrame({ type: "ack", sequence: acknowledged })) this.#send(piece);
+    this.#send(encodeFrame({ type: "ack", sequence: acknowledged }));
   }
 
   #welcome(): void {
@@ -60,13 +60,13 @@ export class AcknowledgingDestination {
     this.#hello = undefined;
     const body = hello.subarray(HEADER_BYTES + HELLO_FIXED_BYTES, HEADER_BYTES + hello.readUInt32BE(4));
     const { entropyCodecs, hypervisor } = JSON.parse(body.toString()) as Hello;
-    for (const piece of encodeFrame({
-      type: "welcome",
-      version: PROTOCOL_VERSION,
-      body: { deltavee: "benchmark", entropyCodecs, hypervisor },
-    })) {
-      this.#send(piece);
-    }
+    this.#send(
+      encodeFrame({
+        type: "welcome",
+        version: PROTOCOL_VERSION,
+        body: { deltavee: "benchmark", entropyCodecs, hypervisor },
+      }),
+    );
   }
 }
 

@@ -8,6 +8,8 @@ export type VmWhere =
   | "paused on source"
   | "running on destination"
   | "paused on destination"
+  /** Moved for good. Whether it runs there is the destination's to say: it may have been told to leave it paused. */
+  | "with the destination"
   | "unknown";
 
 export type ErrorCode =
@@ -15,6 +17,7 @@ export type ErrorCode =
   | "LINK_FAILED"
   | "LINK_CLOSED"
   | "LINK_TIMEOUT"
+  | "LINK_LOST"
   | "PROTOCOL_INVALID_FRAME"
   | "PROTOCOL_VERSION"
   | "PROTOCOL_REFUSED"
@@ -26,6 +29,12 @@ export type ErrorCode =
   | "HYPERVISOR_FAILED"
   | "HYPERVISOR_INCOMPATIBLE"
   | "MIGRATION_FAILED"
+  | "MAX_TIME_REACHED"
+  | "MAX_BYTES_REACHED"
+  | "NOT_CONVERGING"
+  | "DOWNTIME_UNREACHABLE"
+  | "RECOVERY_REFUSED"
+  | "DECISION_NEEDED"
   | "RECORD_INVALID"
   | "TRACE_INVALID"
   | "OUT_OF_MEMORY"
@@ -64,7 +73,11 @@ export class UsageError extends DeltaveeError {
 
 /** A connection could not be made, broke, or fell silent. */
 export class LinkError extends DeltaveeError {
-  constructor(code: "LINK_FAILED" | "LINK_CLOSED" | "LINK_TIMEOUT", message: string, details?: ErrorDetails) {
+  constructor(
+    code: "LINK_FAILED" | "LINK_CLOSED" | "LINK_TIMEOUT" | "LINK_LOST",
+    message: string,
+    details?: ErrorDetails,
+  ) {
     super(code, message, details);
   }
 }
@@ -122,6 +135,18 @@ export class CancelledError extends DeltaveeError {
   constructor(message: string, details?: ErrorDetails) {
     super("CANCELLED", message, details);
   }
+}
+
+/** A promise could not be kept, so that the migration was given up in good order: the guest goes on at the source. */
+const GIVEN_UP: ReadonlySet<ErrorCode> = new Set([
+  "MAX_TIME_REACHED",
+  "MAX_BYTES_REACHED",
+  "NOT_CONVERGING",
+  "DOWNTIME_UNREACHABLE",
+]);
+
+export function isGivenUp({ code }: DeltaveeError): boolean {
+  return GIVEN_UP.has(code);
 }
 
 /** Any thrown value as an Error: what catch blocks pass on. */

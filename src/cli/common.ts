@@ -6,6 +6,7 @@ import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { parseAddress } from "../link/address.ts";
 import { type OpenRunRecord, openRunRecord } from "../record/file.ts";
 import type { RecordEvent } from "../record/schema.ts";
+import type { RecordListener } from "../record/writer.ts";
 import { ProgressDisplay } from "../report/progress.ts";
 import { summaryText } from "../report/summary.ts";
 
@@ -29,10 +30,10 @@ export interface ShownRun extends OpenRunRecord {
   finish(): Promise<void>;
 }
 
-/** A run record that is shown as asked: one live line and a summary, JSON events, or nothing. */
-export async function openShownRun(options: DisplayOptions): Promise<ShownRun> {
+/** A run record that is shown as asked: one live line and a summary, JSON events, or nothing. `others` come first. */
+export async function openShownRun(options: DisplayOptions, ...others: RecordListener[]): Promise<ShownRun> {
   const shown: RecordEvent[] = [];
-  const listeners: ((event: RecordEvent) => void)[] = [];
+  const listeners: RecordListener[] = others;
   if (options.json) listeners.push((event) => process.stdout.write(`${JSON.stringify(event)}\n`));
   else if (!options.quiet) listeners.push(new ProgressDisplay(process.stderr).listener);
   const run = await openRunRecord({ clock: systemClock, path: options.record, listeners });

@@ -1,23 +1,34 @@
 #!/usr/bin/env node
 // The command line: one file per command, this one only runs them and turns errors into words and exit codes
-// (docs/exit-codes in README): 0 done, 1 failed, 2 usage, 130 cancelled by the operator.
+// (docs/exit-codes in README): 0 done, 1 failed, 2 usage, 3 given up since a promise could not be kept, 4 a person
+// must decide, 5 refused, 130 cancelled by the operator.
 
 import { Command, CommanderError } from "commander";
-import { DeltaveeError, toError, UsageError, type VmWhere } from "../base/errors.ts";
+import { DeltaveeError, type ErrorCode, isGivenUp, toError, type VmWhere } from "../base/errors.ts";
 import { version } from "../base/version.ts";
 import { commandsFor } from "./commands.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
+const EXIT_GIVEN_UP = 3;
 const EXIT_CANCELLED = 130;
+/** Those with an exit code of their own. */
+const EXIT_CODES: Readonly<Partial<Record<ErrorCode, number>>> = {
+  USAGE: EXIT_USAGE,
+  DECISION_NEEDED: 4,
+  RECOVERY_REFUSED: 5,
+  CANCELLED: EXIT_CANCELLED,
+};
 
 /** What a person has to do where Deltavee must not decide: two running copies would be worse than none. */
 const VM_ADVICE: Readonly<Partial<Record<VmWhere, string>>> = {
   unknown:
     "It may run at the destination, and Deltavee does not resume it at the source. Look at both (QMP " +
-    "query-status), the destination first; only if it does not run there let it continue at the source (QMP cont).",
+    "query-status), the destination first; only if it does not run there let it continue at the source (deltavee " +
+    "recover --resume-here, or QMP cont).",
   "paused on destination":
-    "It is complete there. Make sure that it does not run at the source, then let it continue (QMP cont).",
+    "It is complete there. Make sure that it does not run at the source, then let it continue (deltavee recover " +
+    "--resume-here, or QMP cont).",
 };
 
 const program = new Command("deltavee")
@@ -53,11 +64,12 @@ function report(error: Error): number {
     lines.push(`  because: ${toError(cause).message}`);
   }
   if (error instanceof DeltaveeError && error.vm !== undefined) {
-    const advice = VM_ADVICE[error.vm];
+    // A finding of recover has told what to do already.
+    const advice = error.code === "DECISION_NEEDED" ? undefined : VM_ADVICE[error.vm];
     lines.push(`  the VM is: ${error.vm}${advice === undefined ? "" : `\n  ${advice}`}`);
   }
   if (!(error instanceof DeltaveeError) && error.stack !== undefined) lines.push(error.stack);
   process.stderr.write(`${lines.join("\n")}\n`);
-  if (error instanceof UsageError) return EXIT_USAGE;
-  return error instanceof DeltaveeError && error.code === "CANCELLED" ? EXIT_CANCELLED : EXIT_FAILED;
+  if (!(error instanceof DeltaveeError)) return EXIT_FAILED;
+  return EXIT_CODES[error.code] ?? (isGivenUp(error) ? EXIT_GIVEN_UP : EXIT_FAILED);
 }

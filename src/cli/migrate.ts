@@ -13,6 +13,12 @@ import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import type { Channel } from "../engine/ports.ts";
 import { SourceEngine } from "../engine/source.ts";
+import {
+  isStallPolicy,
+  STALL_POLICIES,
+  STALL_POLICY_DEFAULT,
+  type StallPolicy,
+} from "../engine/stall-policies.ts";
 import { QemuOutgoing } from "../hypervisor/qemu/outgoing.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { type Address, connect, formatAddress, parseAddress } from "../link/address.ts";
@@ -26,11 +32,21 @@ import { createTrace, type OpenTrace } from "../trace/file.ts";
 import type { WorkerBatchCoder } from "../worker/worker-batch-coder.ts";
 import { type DisplayOptions, onInterrupt, openShownRun, parseQmpAddress } from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
+import {
+  type KeptJournal,
+  keepJournal,
+  leftByTheDead,
+  openStateFolder,
+  STATE_DIR_HELP,
+} from "./state/keep.ts";
 
 interface Options extends DisplayOptions {
   qmp: QmpAddress;
   to: Address;
   maxDowntime: number;
+  maxTime?: number;
+  maxBytes?: number;
+  onStall: StallPolicy;
   maxBandwidth?: number;
   cacheSize?: number;
   cachePolicy: PolicyKind;
@@ -38,6 +54,7 @@ interface Options extends DisplayOptions {
   trace?: string;
   contents?: true;
   standard?: true;
+  stateDir?: string;
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -51,13 +68,20 @@ const HELP = `
 Deltavee's runs at the destination. --to deltavee://HOST:PORT is tunnel mode: "deltavee receive" waits there.
 
 The guest runs here until everything has arrived. Ctrl-C, or a peer that dies, cancels the migration and the
-guest goes on here. Exit codes: 0 moved, 1 failed, 2 wrong usage, 130 cancelled; the message says where the VM is.
+guest goes on here. Exit codes: 0 moved, 1 failed, 2 wrong usage, 3 given up, 130 cancelled; the message says where
+the VM is.
+
+--max-downtime, --max-time and --max-bytes are promises: Deltavee says before it breaks one why it cannot keep it, and
+at the limit gives up in good order (exit code 3). When it makes no progress it acts by --on-stall:
+${stallPolicyHelp()}
 
 Examples:
   To a QEMU started with -incoming tcp:0.0.0.0:4444:
     deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --max-downtime 100ms
   To a host where "deltavee receive --listen 0.0.0.0:4445 --qmp /run/vm.qmp" waits, with a record of the run:
     deltavee migrate --qmp /run/vm.qmp --to deltavee://host2:4445 --record run.ndjson
+  A guest that may be slowed down, but must have moved, or not at all, within ten minutes:
+    deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --on-stall throttle --max-time 10m
 `;
 
 export function migrateCommand(): Command {
@@ -92,8 +116,26 @@ function withMigrateOptions(command: Command): Command {
     .option(
       "--max-downtime <duration>",
       "longest time the guest may stand still",
-      parseMs,
+      aboveZero(parseMs),
       DOWNTIME_MS_DEFAULT,
+    )
+    .option(
+      "--max-time <duration>",
+      "give up when the guest has not moved by then, e.g. 10m (default: never)",
+      aboveZero(parseMs),
+    )
+    .option(
+      "--max-bytes <size>",
+      "send no more than this, e.g. 5GB, then give up (default: no limit)",
+      aboveZero(parseBytes),
+    )
+    .addOption(
+      new Option(
+        "--on-stall <policy>",
+        `what to do when it makes no progress: ${Object.keys(STALL_POLICIES).join(", ")}`,
+      )
+        .argParser(parseStallPolicy)
+        .default(STALL_POLICY_DEFAULT),
     )
     .option(
       "--max-bandwidth <rate>",
@@ -116,6 +158,7 @@ function withMigrateOptions(command: Command): Command {
         .default(DELTA_CODEC_NAMES["word-mask"], "word-mask"),
     )
     .option("--standard", "send every page whole, as standard pre-copy does: for comparison")
+    .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--record <file>", "write the run record (NDJSON)")
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors");
@@ -123,7 +166,8 @@ function withMigrateOptions(command: Command): Command {
 
 async function migrate(options: Options): Promise<void> {
   const tunnel = options.to.kind === "deltavee";
-  const run = await openShownRun(options);
+  let journal: KeptJournal | undefined;
+  const run = await openShownRun(options, (event) => journal?.listener(event));
   const { record } = run;
   // A record begins with what the run is; what there is to say before that is known comes after it.
   let early: string[] | undefined = [];
@@ -138,7 +182,15 @@ async function migrate(options: Options): Promise<void> {
     if (options.trace !== undefined) {
       trace = await createTrace(options.trace, { contents: options.contents ?? false });
     }
-    vm = await QemuOutgoing.open(options.qmp, { notice });
+    const states = openStateFolder(options.stateDir, notice);
+    const left = leftByTheDead(states, options.qmp);
+    const opened = await QemuOutgoing.open(options.qmp, {
+      notice,
+      mayThrottle: options.onStall === "throttle",
+      guarded: !tunnel,
+      left: left.settings,
+    });
+    vm = opened;
     const cacheBytesMax = cacheLimit(options.cacheSize, vm.guestRamBytes, notice);
     record.add({
       type: "run",
@@ -152,9 +204,26 @@ async function migrate(options: Options): Promise<void> {
       destination: formatAddress(options.to),
       guestRamBytes: vm.guestRamBytes,
       downtimeMsMax: options.maxDowntime,
+      ...(options.maxTime === undefined ? {} : { timeMsMax: options.maxTime }),
+      ...(options.maxBytes === undefined ? {} : { wireBytesMax: options.maxBytes }),
+      onStall: options.onStall,
       ...(options.maxBandwidth === undefined ? {} : { linkBytesPerSecondMax: options.maxBandwidth }),
       ...(options.standard ? {} : { cacheBytesMax }),
     });
+    const session = randomBytes(16).toString("hex");
+    journal = keepJournal(states, {
+      subject: {
+        session,
+        side: "source",
+        mode: tunnel ? "tunnel" : "direct",
+        peer: formatAddress(options.to),
+        settings: vm.settings,
+      },
+      qmp: options.qmp,
+      notice,
+      guestRuns: () => opened.wasRunning,
+    });
+    left.forget();
     const unsaid = early;
     early = undefined;
     unsaid.forEach(notice);
@@ -176,7 +245,7 @@ async function migrate(options: Options): Promise<void> {
             tunnel: {
               hello: {
                 deltavee: version,
-                session: randomBytes(16).toString("hex"),
+                session,
                 hypervisor: { kind: "qemu", version: vm.version },
                 entropyCodecs: [...ENTROPY_CODEC_IDS],
                 guestRamBytes: vm.guestRamBytes,
@@ -190,6 +259,9 @@ async function migrate(options: Options): Promise<void> {
         : (pageBytes, memory) =>
             new PageCache({ pageBytes, memory, limitBytes: cacheBytesMax, policy: options.cachePolicy }),
       downtimeMsMax: options.maxDowntime,
+      timeMsMax: options.maxTime,
+      wireBytesMax: options.maxBytes,
+      onStall: options.onStall,
       record,
       defer: setImmediate,
       observer: trace?.writer,
@@ -199,18 +271,22 @@ async function migrate(options: Options): Promise<void> {
       if (engine.cancel()) notice("Interrupted: giving the migration up, the guest goes on here");
       else notice("Too late to cancel: the guest belongs to the destination already");
     });
-    const { error } = await engine.run();
+    const { error, vm: where } = await engine.run();
     release();
     await closeTrace(trace, notice);
     trace = undefined;
     await vm.close();
     vm = undefined;
+    if (where === "unknown" && error !== undefined) journal?.leave(error.message);
+    else journal?.remove();
     await run.finish();
     if (error !== undefined) throw error;
   } finally {
     await closeTrace(trace, notice);
     await coder?.close();
     await vm?.close();
+    // Nothing was begun, or it is done.
+    journal?.remove();
     await run.close();
   }
 }
@@ -244,6 +320,26 @@ function parseCodec(name: string): DeltaCodecId {
   const id = DELTA_CODEC_NAMES[name];
   if (id !== undefined) return id;
   throw new UsageError(`There is no codec "${name}" (${Object.keys(DELTA_CODEC_NAMES).join(", ")})`);
+}
+
+function parseStallPolicy(name: string): StallPolicy {
+  if (isStallPolicy(name)) return name;
+  throw new UsageError(`There is no policy "${name}" (${Object.keys(STALL_POLICIES).join(", ")})`);
+}
+
+function stallPolicyHelp(): string {
+  return Object.entries(STALL_POLICIES)
+    .map(([name, says]) => `  ${name.padEnd("switchover".length)}  ${says}`)
+    .join("\n");
+}
+
+/** A promise of nothing is a mistake. */
+function aboveZero(parse: (text: string) => number): (text: string) => number {
+  return (text) => {
+    const value = parse(text);
+    if (value > 0) return value;
+    throw new UsageError(`Must be above zero: "${text}"`);
+  };
 }
 
 function cpuMs(): number {

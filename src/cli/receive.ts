@@ -3,7 +3,7 @@
 
 import type { Socket } from "node:net";
 import { Command } from "commander";
-import { CancelledError } from "../base/errors.ts";
+import { CancelledError, type VmWhere } from "../base/errors.ts";
 import { parseBytes } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
@@ -17,13 +17,18 @@ import { encodeFrame } from "../wire/frame.ts";
 import { refuseFrame } from "../wire/handshake.ts";
 import { type DisplayOptions, onInterrupt, openShownRun, parseQmpAddress } from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
+import { type KeptJournal, keepJournal, openStateFolder, STATE_DIR_HELP } from "./state/keep.ts";
 
 interface Options extends DisplayOptions {
   qmp: QmpAddress;
   listen: Address;
   paused?: true;
   baselineSize: number;
+  stateDir?: string;
 }
+
+/** After a failure: a person has to look at the other side before anything is done here. */
+const UNDECIDED: ReadonlySet<VmWhere> = new Set(["paused on destination", "unknown"]);
 
 const HELP = `
 The guest starts here only after the source has given it up for good, and is left paused when it was paused
@@ -46,6 +51,7 @@ export function receiveCommand(): Command {
       parseBytes,
       0,
     )
+    .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--record <file>", "write the run record of this side (NDJSON)")
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors")
@@ -54,11 +60,13 @@ export function receiveCommand(): Command {
 }
 
 async function receive(options: Options): Promise<void> {
-  const run = await openShownRun(options);
+  let journal: KeptJournal | undefined;
+  const run = await openShownRun(options, (event) => journal?.listener(event));
   const { record } = run;
   const notice = (message: string) => record.add({ type: "notice", message });
   let vm: QemuIncoming | undefined;
   try {
+    const states = openStateFolder(options.stateDir, notice);
     vm = await QemuIncoming.open(options.qmp, notice);
     record.add({
       type: "run",
@@ -95,7 +103,11 @@ async function receive(options: Options): Promise<void> {
           record,
           baselineBytesMax,
           // Threads are for a source that was welcomed, not for whoever connects.
-          welcomed: () => void coder.start(),
+          welcomed: ({ session }) => {
+            void coder.start();
+            const subject = { session, side: "destination", mode: "tunnel", peer: from } as const;
+            journal = keepJournal(states, { subject, qmp: options.qmp, notice });
+          },
         });
         const release = onInterrupt(() => engine.cancel());
         outcome = await engine.run();
@@ -108,10 +120,13 @@ async function receive(options: Options): Promise<void> {
     }
     await vm.close();
     vm = undefined;
+    if (outcome.error !== undefined && UNDECIDED.has(outcome.vm)) journal?.leave(outcome.error.message);
+    else journal?.remove();
     await run.finish();
     if (outcome.error !== undefined) throw outcome.error;
   } finally {
     await vm?.close();
+    journal?.remove();
     await run.close();
   }
 }
@@ -173,10 +188,8 @@ class Sources {
     }
     this.#notice(`Refused ${socket.remoteAddress ?? "a local process"}: a migration is under way`);
     socket.on("error", (error) => this.#notice(`It went away before it could be told: ${error.message}`));
-    for (const piece of encodeFrame(refuseFrame("BUSY", "another migration is under way")))
-      socket.write(piece);
     socket.resume();
-    socket.end();
+    socket.end(encodeFrame(refuseFrame("BUSY", "another migration is under way")));
   }
 
   close(): void {

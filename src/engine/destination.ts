@@ -1,29 +1,45 @@
 // The destination engine (tunnel mode): frames in, the hypervisor's stream out, its return path back. It
 // keeps no copy of the guest's RAM: XBZRLE records are applied by the hypervisor to its own. It lets the
-// guest run only after COMMIT. Protocol: wire/PROTOCOL.md.
+// guest run only after COMMIT. When the connection breaks it keeps what it has and waits for another one of the same
+// source. Protocol: wire/PROTOCOL.md.
 
 import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
-import { DeltaveeError, type ErrorCode, toError, type VmWhere } from "../base/errors.ts";
+import {
+  DeltaveeError,
+  type ErrorCode,
+  LinkError,
+  ProtocolError,
+  toError,
+  type VmWhere,
+} from "../base/errors.ts";
 import type { BatchCoder } from "../codec/entropy/batch-coder.ts";
 import type { Kernel } from "../kernel/kernel.ts";
 import type { KernelMemory } from "../kernel/memory.ts";
 import { NO_REGION, RegionPool } from "../kernel/region-pool.ts";
 import { NO_PAGES } from "../record/schema.ts";
 import type { RunRecord } from "../record/writer.ts";
-import type { Welcome } from "../wire/bodies.ts";
-import { type DataFrame, type Frame, RETURN_BYTES_MAX } from "../wire/frame.ts";
-import { abortFrame, answerHello, refusalFor } from "../wire/handshake.ts";
+import type { Resumption, Welcome } from "../wire/bodies.ts";
+import {
+  type DataFrame,
+  type Frame,
+  RETURN_BYTES_MAX,
+  type RefuseFrame,
+  type ResumeFrame,
+} from "../wire/frame.ts";
+import { abortFrame, answerHello, refusalFor, refuseFrame } from "../wire/handshake.ts";
 import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
+import { ProtocolState } from "../wire/protocol-state.ts";
 import { BatchExpander } from "./batch-expander.ts";
 import type { Channel, IncomingVm } from "./ports.ts";
-import { TunnelPeer } from "./tunnel-peer.ts";
+import { ReturnLog } from "./return-log.ts";
+import { TunnelPeer, type TunnelPeerListener } from "./tunnel-peer.ts";
 
 export interface DestinationOptions {
   /** Connection from the source. */
   channel: Channel;
   vm: IncomingVm;
-  /** What this side is and can decode. */
+  /** What this side is and can decode, and how a broken connection is resumed, if it is to be. */
   own: Welcome;
   /** The home memory of this migration, this thread's kernel in it, and what decodes batches there. */
   memory: KernelMemory;
@@ -52,6 +68,12 @@ const OUT_OF_REACH: ReadonlySet<ErrorCode> = new Set(["QMP_INTERRUPTED", "QMP_UN
 
 /** What references may oblige us to keep: twice what this version's source asks for. */
 const WINDOW_BYTES_MAX = 64 * 1024 * 1024;
+/** Of the return path, kept until the source says that it has it. More is not taken from the hypervisor. */
+const RETURN_RETAINED_BYTES = 256 * 1024;
+/** Connections that have not said what they want. When there are more, the oldest has had its chance. */
+const STRANGERS_MAX = 8;
+/** How long a refused connection may take to close. */
+const REFUSED_CLOSES_MS = 1000;
 /** Records that are on their way to the hypervisor. */
 const REGION_COUNT = 4;
 const REGION_BYTES = 1024 * 1024;
@@ -67,7 +89,17 @@ interface Arrived {
 
 export class DestinationEngine {
   readonly #options: DestinationOptions;
-  readonly #peer: TunnelPeer;
+  /** Of the migration, whichever connection there is. */
+  readonly #state = new ProtocolState("destination");
+  /** The connection of the migration, or the last one that there was. */
+  #peer: TunnelPeer;
+  readonly #strangers: { peer: TunnelPeer; from: string }[] = [];
+  /** What RESUME must say, if broken connections are resumed. */
+  #resumption: (Resumption & { session: string; version: number }) | undefined;
+  #connection = 1;
+  #lostMs: number | undefined;
+  #cancelWait: () => void = () => {};
+  readonly #returnLog = new ReturnLog();
   readonly #startMs: number;
   readonly #outcome: Promise<DestinationOutcome>;
   #resolve!: (outcome: DestinationOutcome) => void;
@@ -81,8 +113,12 @@ export class DestinationEngine {
   #hypervisorIsBehind = false;
   #codedBytes = 0;
   #rawBytes = 0;
+  /** Sequence of the last DATA that the hypervisor has taken. */
+  #takenSequence = 0;
   #loaded = false;
   #loadedTold = false;
+  /** How it came out, when the guest is here and only the source is to be told. */
+  #done: VmWhere | undefined;
   #welcomed = false;
   #over = false;
 
@@ -99,11 +135,7 @@ export class DestinationEngine {
     });
     this.#regions = new RegionPool(memory, REGION_COUNT, REGION_BYTES);
     this.#slotForNext = coder.acquire();
-    this.#peer = new TunnelPeer("destination", options.channel, options.clock, {
-      frame: (frame) => this.#frame(frame),
-      drained: () => {},
-      failed: (error) => void this.#fail(error, false),
-    });
+    this.#peer = this.#makePeer(options.channel, this.#state);
   }
 
   /** Resolves when the migration is over, whichever way. Never rejects. */
@@ -113,8 +145,137 @@ export class DestinationEngine {
 
   /** The operator gives up. Once the source has been told LOADED it is the source's to decide. */
   cancel(): void {
+    // The guest is here; it is only the source that is waited for.
+    if (this.#done !== undefined) this.#sourceKnows();
     if (this.#loadedTold) return;
     void this.#fail(new DeltaveeError("CANCELLED", "Cancelled at the destination"), true);
+  }
+
+  /** Somebody else has connected: perhaps the source, whose connection broke. `from`: for people. */
+  offer(channel: Channel, from: string): void {
+    if (this.#over) {
+      channel.destroy();
+      return;
+    }
+    if (this.#strangers.length === STRANGERS_MAX) this.#strangers.shift()!.peer.destroy();
+    this.#strangers.push({ peer: this.#makePeer(channel, new ProtocolState("destination")), from });
+  }
+
+  #makePeer(channel: Channel, state: ProtocolState): TunnelPeer {
+    const listener: TunnelPeerListener = {
+      frame: (frame) => {
+        if (peer === this.#peer) this.#frame(frame);
+        else this.#strangersFrame(peer, frame);
+      },
+      drained: () => {},
+      failed: (error) => {
+        if (peer !== this.#peer) this.#strangerWent(peer, error.message);
+        else if (this.#resumption !== undefined && error instanceof LinkError) this.#lost(error);
+        else void this.#fail(error, false);
+      },
+    };
+    const peer: TunnelPeer = new TunnelPeer("destination", channel, this.#options.clock, listener, state);
+    return peer;
+  }
+
+  // ---- connections that come and go ----
+
+  #strangersFrame(peer: TunnelPeer, frame: Frame): void {
+    if (frame.type === "hello") {
+      this.#refuse(peer, refuseFrame("BUSY", "another migration is under way"));
+      return;
+    }
+    if (frame.type !== "resume") return;
+    const own = this.#resumption;
+    const isOurs =
+      own !== undefined &&
+      isSameSecret(frame.token, own.token) &&
+      frame.session === own.session &&
+      frame.version === own.version;
+    if (!isOurs) this.#refuse(peer, refuseFrame("SESSION", "no such migration is under way here"));
+    // One of an earlier attempt, which the source has given up.
+    else if (frame.connection <= this.#connection) peer.destroy();
+    else this.#resume(peer, frame);
+  }
+
+  #refuse(peer: TunnelPeer, answer: RefuseFrame): void {
+    peer.send(answer);
+    peer.end();
+    this.#options.clock.after(REFUSED_CLOSES_MS, () => peer.destroy());
+    this.#strangerWent(peer, `refused (${answer.reason.code}): ${answer.reason.message}`);
+  }
+
+  #strangerWent(peer: TunnelPeer, why: string): void {
+    const from = this.#forget(peer);
+    if (from === undefined) return;
+    peer.destroy();
+    this.#options.record.add({ type: "notice", message: `Connection of ${from}: ${why}` });
+  }
+
+  #forget(peer: TunnelPeer): string | undefined {
+    const index = this.#strangers.findIndex((stranger) => stranger.peer === peer);
+    return index === -1 ? undefined : this.#strangers.splice(index, 1)[0]!.from;
+  }
+
+  /** The hypervisor is not told: it waits for bytes, as it would on a slow link. */
+  #lost(error: LinkError): void {
+    const { clock, record } = this.#options;
+    this.#lostMs = clock.nowMs();
+    this.#peer.destroy();
+    this.#state.lost();
+    record.add({ type: "link", state: "lost", reason: error.message });
+    this.#cancelWait = clock.after(this.#resumption!.timeoutMs, () => this.#gaveUp(error));
+  }
+
+  #gaveUp(cause: LinkError): void {
+    if (this.#done !== undefined) this.#sourceKnows();
+    // The guest is about to be let run, or could not be, which will be the end.
+    else if (this.#state.committed) this.#resumption = undefined;
+    else {
+      const seconds = Math.round(this.#resumption!.timeoutMs / 1000);
+      const text = `The connection of the source broke, and it has not come back within ${seconds} s`;
+      void this.#fail(new LinkError("LINK_LOST", text, { cause }), false);
+    }
+  }
+
+  #resume(peer: TunnelPeer, frame: ResumeFrame): void {
+    const { clock, record } = this.#options;
+    // The source knows better than this side that the connection before is of no use any more.
+    if (this.#lostMs === undefined)
+      this.#lost(new LinkError("LINK_FAILED", "Source has made another connection"));
+    this.#cancelWait();
+    this.#forget(peer);
+    this.#peer = peer;
+    this.#connection = frame.connection;
+    const outageMs = clock.nowMs() - this.#lostMs!;
+    this.#lostMs = undefined;
+    this.#state.received(frame);
+    peer.adopt(this.#state);
+    peer.send({
+      type: "resumed",
+      stage: this.#state.reached,
+      dataSequence: this.#state.dataSequence,
+      ackSequence: this.#takenSequence,
+    });
+    this.#releaseReturn(frame.returnBytes);
+    let resentBytes = 0;
+    for (const bytes of this.#returnLog.from(frame.returnBytes)) {
+      peer.send({ type: "return", bytes });
+      resentBytes += bytes.length;
+    }
+    record.add({ type: "link", state: "resumed", outageMs, resentBytes });
+    this.#tellLoaded();
+    this.#tellRunning();
+    this.#stallIfNeeded();
+  }
+
+  #releaseReturn(returnBytes: number): void {
+    const wasFull = this.#returnLog.retainedBytes >= RETURN_RETAINED_BYTES;
+    if (!this.#returnLog.release(returnBytes)) {
+      const text = `Source has ${returnBytes} bytes of the return path, of which there are ${this.#returnLog.end}`;
+      throw new ProtocolError("PROTOCOL_INVALID_FRAME", text);
+    }
+    if (wasFull && this.#returnLog.retainedBytes < RETURN_RETAINED_BYTES) this.#vmChannel?.resume();
   }
 
   #frame(frame: Frame): void {
@@ -135,6 +296,10 @@ export class DestinationEngine {
           () => {
             if (this.#over) return;
             this.#welcomed = true;
+            const { resumption } = answer.body;
+            if (resumption !== undefined) {
+              this.#resumption = { ...resumption, session: frame.body.session, version: answer.version };
+            }
             this.#peer.send(answer);
             this.#options.record.add({ type: "phase", phase: "iterating" });
             this.#options.welcomed?.({ session: frame.body.session, name: frame.body.name });
@@ -148,6 +313,20 @@ export class DestinationEngine {
       }
       case "data":
         this.#data(frame);
+        return;
+      case "done":
+        this.#sourceKnows();
+        return;
+      case "returned":
+        this.#releaseReturn(frame.returnBytes);
+        return;
+      case "resume":
+        // The first connection, and nothing to resume.
+        this.#peer.send(refuseFrame("SESSION", "no such migration is under way here"));
+        void this.#fail(
+          new DeltaveeError("PROTOCOL_REFUSED", "Refused a source that resumes another migration"),
+          true,
+        );
         return;
       case "commit":
         void this.#takeOver(frame.resume && this.#options.paused !== true);
@@ -175,9 +354,12 @@ export class DestinationEngine {
     channel.listen({
       data: (bytes) => {
         for (let start = 0; start < bytes.length; start += RETURN_BYTES_MAX) {
-          const piece = new Uint8Array(bytes.subarray(start, start + RETURN_BYTES_MAX));
-          if (!this.#over) this.#peer.send({ type: "return", bytes: piece });
+          const piece = bytes.subarray(start, start + RETURN_BYTES_MAX);
+          if (!this.#over && this.#lostMs === undefined) this.#peer.send({ type: "return", bytes: piece });
         }
+        if (this.#resumption === undefined) return;
+        this.#returnLog.append(bytes);
+        if (this.#returnLog.retainedBytes >= RETURN_RETAINED_BYTES) channel.pause();
       },
       drained: () => {
         this.#hypervisorIsBehind = false;
@@ -204,13 +386,13 @@ export class DestinationEngine {
 
   #data(frame: DataFrame): void {
     const { coder, memory } = this.#options;
-    const { sequence, entropyCodec, payloadKind, rawBytes, rawCrc32, coded } = frame;
+    const { sequence, entropyCodec, payloadKind, rawBytes, rawChecksum, coded } = frame;
     const slot = this.#slotForNext;
     assert(slot !== -1, "no DATA is taken from the link without a slot for it");
     memory.bytes(coder.slots[slot]!.codedAddress, coded.length).set(coded);
     this.#codedBytes += coded.length;
     this.#rawBytes += rawBytes;
-    coder.decode(slot, coded.length, entropyCodec, rawBytes, rawCrc32, (result) => {
+    coder.decode(slot, coded.length, entropyCodec, rawBytes, rawChecksum, (result) => {
       if (this.#over) return;
       if (result instanceof DeltaveeError) {
         void this.#fail(result, true);
@@ -294,15 +476,25 @@ export class DestinationEngine {
   }
 
   #acknowledge(sequence: number): void {
-    this.#peer.send({ type: "ack", sequence });
+    this.#takenSequence = sequence;
+    if (this.#lostMs === undefined) this.#peer.send({ type: "ack", sequence });
     this.#tellLoaded();
   }
 
-  /** LOADED, once everything is loaded and acknowledged: the two are noticed in either order. */
+  /**
+   * LOADED, once everything is loaded and acknowledged: the two are noticed in either order. Again if the source
+   * turns out not to have received it.
+   */
   #tellLoaded(): void {
-    if (!this.#loaded || this.#loadedTold || this.#peer.ackSequence < this.#peer.dataSequence) return;
+    if (!this.#loaded || this.#takenSequence < this.#state.dataSequence) return;
+    if (this.#lostMs !== undefined || this.#state.stage !== "streaming") return;
     this.#loadedTold = true;
     this.#peer.send({ type: "loaded" });
+  }
+
+  #tellRunning(): void {
+    if (this.#done === undefined || this.#lostMs !== undefined || this.#state.stage !== "committed") return;
+    this.#peer.send({ type: "running" });
   }
 
   /** COMMIT has come: from here on the guest is ours, and nothing gives it back. */
@@ -313,19 +505,25 @@ export class DestinationEngine {
       if (resume) await vm.resume();
     } catch (thrown) {
       const error = toError(thrown);
-      this.#peer.send(abortFrame("HYPERVISOR_FAILED", error.message));
+      if (this.#lostMs === undefined) this.#peer.send(abortFrame("HYPERVISOR_FAILED", error.message));
       this.#peer.end();
       record.add({ type: "phase", phase: "failed" });
       const outOfReach = error instanceof DeltaveeError && OUT_OF_REACH.has(error.code);
       this.#finish("failed", outOfReach ? "unknown" : "paused on destination", error);
       return;
     }
-    if (!this.#over) {
-      this.#peer.send({ type: "running" });
-      this.#peer.end();
-    }
+    this.#done = resume ? "running on destination" : "paused on destination";
     record.add({ type: "phase", phase: "completed" });
-    this.#finish("completed", resume ? "running on destination" : "paused on destination");
+    this.#tellRunning();
+    // One that could come back and ask says when it knows.
+    if (this.#resumption === undefined) this.#sourceKnows();
+  }
+
+  /** Nothing is left to be said. */
+  #sourceKnows(): void {
+    if (this.#over) return;
+    this.#peer.end();
+    this.#finish("completed", this.#done!);
   }
 
   /**
@@ -333,7 +531,7 @@ export class DestinationEngine {
    * `sourceKept`: the source has said that it keeps the guest.
    */
   async #fail(error: Error, tell: boolean, sourceKept = false): Promise<void> {
-    if (this.#over || this.#peer.committed) return;
+    if (this.#over || this.#state.committed) return;
     this.#over = true;
     const { vm } = this.#options;
     const code = error instanceof DeltaveeError ? error.code : "INTERNAL";
@@ -363,6 +561,8 @@ export class DestinationEngine {
 
   #finish(outcome: DestinationOutcome["outcome"], vm: VmWhere, error?: Error): void {
     this.#over = true;
+    this.#cancelWait();
+    for (const { peer } of this.#strangers.splice(0)) peer.destroy();
     const { record, clock } = this.#options;
     const failure =
       error === undefined || error instanceof DeltaveeError
@@ -390,4 +590,11 @@ export class DestinationEngine {
       pages: NO_PAGES,
     });
   }
+}
+
+/** In a time that does not depend on where they differ. */
+function isSameSecret(a: string, b: string): boolean {
+  let difference = a.length ^ b.length;
+  for (let i = 0; i < a.length; i++) difference |= a.charCodeAt(i) ^ b.charCodeAt(i % b.length);
+  return difference === 0;
 }

@@ -50,7 +50,7 @@ function connected({ answers = true, roundTripMs = 10 } = {}) {
     sink.ramSection(PART, 1);
     putPages(pages);
     sink.ramSectionEnd();
-    link.flush();
+    link.flush(true);
   };
   const putPages = (pages: number) => {
     for (let i = 0; i < pages; i++) sink.wholePage(0, i, page);
@@ -89,7 +89,7 @@ test("every turn's bytes carry a PING, and what is left over gets one as soon as
   send(1);
   expect(link.figures.inFlightBytes).toBeGreaterThan(4 * 4096);
   clock.advance(1000);
-  link.flush();
+  link.flush(true);
   clock.advance(1000);
   expect(link.figures.inFlightBytes).toBe(0);
   expect(loader.pings.length).toBeGreaterThanOrEqual(21);
@@ -110,7 +110,7 @@ test("when all regions are with the connection there is no room, and it is said 
   const { clock, link, sink, rooms, send } = connected();
   while (!sink.isFull) send(4);
   expect(link.hasRoom).toBe(false);
-  link.flush();
+  link.flush(true);
   expect(rooms.told).toBe(0);
   clock.advance(6);
   expect(rooms.told).toBe(1);
@@ -124,7 +124,7 @@ test("before the return path is open, and where no PING may stand, there is noth
   link.allowPings();
   sink.ramStarted(1);
   putPages(20);
-  link.flush();
+  link.flush(true);
   // In START: without this the window would be closed for ever.
   expect(link.hasRoom).toBe(true);
 });

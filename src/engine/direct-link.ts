@@ -13,6 +13,8 @@ import { DeliveryWindow } from "./window.ts";
 /** Values of our PINGs: QEMU itself uses 1 to 4. */
 const PING_VALUE_BASE = 0x44560000;
 const PING_VALUE_MASK = 0xffff;
+/** What is worth a write of its own while the hypervisor has more to say. */
+const WRITE_BYTES_MIN = 64 * 1024;
 /**
  * A destination that gives no sign of life for this long when one is due is dead, or the link to it is: no
  * answer to a PING, or, once the guest is stopped, neither bytes taken nor a verdict.
@@ -89,10 +91,12 @@ export class DirectLink implements SourceLink {
     this.#pingAllowed = false;
   }
 
-  flush(): void {
+  flush(idle: boolean): void {
     const window = this.#window;
     const sink = this.#sink;
     if (!sink.isWritable) return;
+    // A region of the sink is written as a whole: crumbs would use them up.
+    if (!idle && sink.pendingBytes < Math.min(WRITE_BYTES_MIN, window.turnBytes)) return;
     const unmarkedBytes = this.#unmarkedBytes + sink.pendingBytes;
     // With nothing unanswered even a little is worth a PING: it would count as under way for ever.
     const due = unmarkedBytes >= window.turnBytes || (unmarkedBytes > 0 && window.unansweredMarkers === 0);

@@ -81,8 +81,23 @@ test.each([
   const when = (moments[mode] as Record<string, When>)[moment]!;
   const action = disturbances[what]!;
   const migration = await new Migration({ ...base, mode, disturb: { when, action } }).run();
-  expect(migration.sourceOutcome).toEqual({ outcome: "completed", vm: "running on destination" });
+  expect(migration.sourceOutcome).toEqual({ outcome: "completed", vm: "with the destination" });
   expect(migration.source.cancel()).toBe(false);
+});
+
+test("a guest that the source hypervisor has let go of, with COMMIT not sent yet, is resumed at the source", async () => {
+  const migration = await new Migration({
+    ...base,
+    mode: "tunnel",
+    outgoing: { endToldMs: 100 },
+    disturb: {
+      when: (migration) => migration.outgoing.end !== undefined,
+      action: (migration) => migration.sourceEnd.cut(),
+    },
+  }).run();
+  expect(migration.sourceFrames).not.toContain("commit");
+  expect(migration.sourceOutcome).toMatchObject({ outcome: "failed", vm: "running on source" });
+  expect(migration.world.history).toEqual(["source runs", "source stops", "source runs"]);
 });
 
 test("a source hypervisor that takes the guest back when a stock destination may run it is reported as unknown", async () => {

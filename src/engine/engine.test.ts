@@ -48,7 +48,7 @@ describe.each(modes)("%s mode", (mode) => {
             deltaCodec,
           });
           const { sourceOutcome, destinationOutcome, world, loader } = await migration.run();
-          expect(sourceOutcome).toEqual({ outcome: "completed", vm: "running on destination" });
+          expect(sourceOutcome).toEqual({ outcome: "completed", vm: "with the destination" });
           if (mode === "tunnel") {
             expect(destinationOutcome).toMatchObject({ outcome: "completed", vm: "running on destination" });
             expect(migration.committedTooEarly).toBe(false);
@@ -69,7 +69,7 @@ describe.each(modes)("%s mode", (mode) => {
     expect(sourceRecord.events.at(-1)).toMatchObject({
       type: "summary",
       outcome: "completed",
-      vm: "running on destination",
+      vm: "with the destination",
       handedOverBytes: stream.bytes.length,
     });
   });

@@ -22,8 +22,8 @@ export interface Channel {
   /** Must be called once, before anything arrives. */
   listen(listener: ChannelListener): void;
   /**
-   * Takes over `bytes` (not to be changed afterwards). False: the peer is behind, wait for `drained`.
-   * `written` is called once the operating system has them. Failure is reported by `failed`, never thrown.
+   * `bytes` must not change until the operating system has them, which is when `written` is called, or when the peer
+   * has answered to them. False: the peer is behind, wait for `drained`. Failure is reported by `failed`, never thrown.
    */
   write(bytes: Uint8Array, written?: () => void): boolean;
   /** No `data` until `resume`; the bytes of a call that pauses stay valid until then. */
@@ -59,13 +59,23 @@ export interface OutgoingVm {
   readonly switchoverControl: "ack" | "limit";
   /** The destination's own SWITCHOVER_ACK is to be waited for as well: it was asked for by the operator. */
   readonly awaitsDestinationAck: boolean;
+  /** How long the guest stands still with nothing left to send, link and device state apart, if it knows that. */
+  readonly standstillMsMin?: number;
   /**
    * Asks it to stop the guest only when, by its own count at that moment, at most so many bytes of dirty pages are
    * left. It may go by it with a delay, and stops with nothing left in any case.
    */
   limitSwitchover(remainingBytesMax: number): Promise<void>;
+  /** Keeps the vCPUs from running for so many percent of their time; 0 takes it back. Absent: it cannot. */
+  throttle?(percentage: number): Promise<void>;
   /** Starts the migration. The stream comes out of the channel; the return path goes into it. */
   begin(): Promise<Channel>;
+  /**
+   * Called before the destination can get everything and start by itself (direct mode): when this returns the
+   * hypervisor will not resume the guest by itself any more, not even if this process dies. Absent where the
+   * hypervisor dies with it.
+   */
+  committed?(): void;
   /** Resolves when the hypervisor calls the migration completed, failed or cancelled. Never rejects. */
   readonly ended: Promise<OutgoingEnd>;
   /**
@@ -76,6 +86,8 @@ export interface OutgoingVm {
   status(): Promise<OutgoingStatus>;
   /** Gives up: the guest goes on here. Harmless when the migration is over. */
   cancel(): Promise<void>;
+  /** Lets the guest run here again after "completed", because it was not committed. Never called otherwise. */
+  resume(): Promise<void>;
   /** Whether the guest runs here now, asked of the hypervisor; undefined when it does not answer. */
   isRunning(): Promise<boolean | undefined>;
 }

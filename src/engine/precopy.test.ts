@@ -88,7 +88,7 @@ describe("pre-copy", () => {
   });
 
   it("iterates until SWITCHOVER_ACK comes, then stops the guest and sends the rest and the device state", async () => {
-    const scene = await start({ work: busy(1, 8), limits: NO_LIMITS });
+    const scene = await start({ work: busy(1, 8) });
     await scene.live(500);
     expect(scene.guest.calls).not.toContain("stop");
     scene.reader.acknowledgeSwitchover();
@@ -104,7 +104,7 @@ describe("pre-copy", () => {
   it("stops only when no more is left than the limit allows, if one was set", async () => {
     let work = busy(2, 32);
     const scene = await start({
-      ...{ bytesPerMs: 1024, limits: NO_LIMITS },
+      ...{ bytesPerMs: 1024 },
       work: (guest, ms) => work(guest, ms),
     });
     await scene.vm.limitSwitchover(4 * scene.guest.pageBytes);
@@ -117,17 +117,20 @@ describe("pre-copy", () => {
     expect(scene.reader.complete).toBe(true);
   });
 
-  it("does not wait for less to be left than the guest dirties between two scans", async () => {
-    const scene = await start({ work: busy(1, 1000), pageCount: 1000, limits: NO_LIMITS });
+  it("holds a guest that dirties more between two scans than the limit allows, for ever if need be", async () => {
+    const scene = await start({ work: busy(1, 1000), pageCount: 1000 });
     await scene.vm.limitSwitchover(0);
     await scene.live(225);
     scene.reader.acknowledgeSwitchover();
+    await scene.live(5000);
+    expect(scene.guest.calls).not.toContain("stop");
+    await scene.vm.limitSwitchover(60 * scene.guest.pageBytes);
     await scene.live(100);
     expect(scene.reader.complete).toBe(true);
   });
 
   it("leaves what is unsent of an iteration for the stop when it may stop in the middle of it", async () => {
-    const scene = await start({ pageCount: 64, bytesPerMs: 4096, limits: NO_LIMITS });
+    const scene = await start({ pageCount: 64, bytesPerMs: 4096 });
     await scene.live(100);
     for (let pageIndex = 0; pageIndex < 64; pageIndex++) scene.guest.write(pageIndex);
     await scene.live(50);
@@ -227,7 +230,7 @@ describe("a limit of pre-copy", () => {
 describe("what pre-copy says of itself", () => {
   it("counts what the guest must be expected to have dirtied since the last scan as remaining", async () => {
     // One page per millisecond, on a link that takes one in four: 64 pages take 256 ms.
-    const scene = await start({ pageCount: 64, work: busy(1, 64), bytesPerMs: 1024, limits: NO_LIMITS });
+    const scene = await start({ pageCount: 64, work: busy(1, 64), bytesPerMs: 1024 });
     await scene.live(1000);
     const pages: number[] = [];
     const rates: number[] = [];

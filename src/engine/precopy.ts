@@ -2,11 +2,11 @@
 // stop it, send the rest and the device state (Clark et al., "Live migration of virtual machines", NSDI 2005).
 // What comes out is a QEMU-format stream, so the source engine, codec, tunnel and record serve it unchanged;
 // and it is stopped as QEMU is: it iterates until SWITCHOVER_ACK has come on the return path and no more is
-// left than `limitSwitchover` allows, or than iterating could still make less.
+// left than `limitSwitchover` allows. How long that may take is for whoever asks for the migration to say (a policy of
+// the source engine's); the textbook's own limits, which stop the guest whatever is left, are there for comparison.
 //
 // Better than the textbook in one thing: a page that keeps changing is held back, since whatever is sent of it
-// early is sent in vain. Limits on iterations, time and pages always exist, because a guest may dirty memory
-// for ever. One run, in one place, is all that ever stops or resumes the guest: who wants it ended only says so.
+// early is sent in vain. One run, in one place, is all that ever stops or resumes the guest: who wants it ended only says so.
 
 import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
@@ -58,13 +58,18 @@ export const PRECOPY_LIMITS: PrecopyLimits = { iterationsMax: 29, timeMsMax: 30 
 export interface PrecopyOptions {
   guest: PrecopyGuest;
   clock: Clock;
-  limits?: PrecopyLimits;
+  /** None, if not given. */
+  limits?: PrecopyLimits | undefined;
   /** A limit was reached: the guest is stopped whatever is left. */
   decision: (choice: string, reason: string) => void;
 }
 
 /** A scan takes time from the guest (facts: 10 ms for 64 MiB): no two begin within this. */
 const SCAN_EVERY_MS = 50;
+/** Messages to the guest's host and back, and what the destination does before the guest runs. */
+const STANDSTILL_MS_MIN = 15;
+/** The last scan is of a stopped guest; stopping it and saving its devices take about as long again (measured). */
+const SCANS_AT_STOP = 2;
 /** Zero pages named between two looks at whether the engine takes more: 40 kB of records. */
 const ZERO_PAGES_PER_TURN = 4096;
 const RAM_SECTION_ID = 1;
@@ -82,7 +87,7 @@ export class PrecopyVm implements OutgoingVm {
   readonly ended: Promise<OutgoingEnd>;
   readonly #guest: PrecopyGuest;
   readonly #clock: Clock;
-  readonly #limits: PrecopyLimits;
+  readonly #limits: PrecopyLimits | undefined;
   readonly #decision: PrecopyOptions["decision"];
   readonly #pageCount: number;
   readonly #output = new OutputBuffer();
@@ -107,6 +112,8 @@ export class PrecopyVm implements OutgoingVm {
   #startMs = 0;
   #iteration = 0;
   #scannedMs: number | undefined;
+  /** How long the last scan took. */
+  #scanMs = 0;
   /** Found dirty by the last scan, less those that have been sent since. */
   #unsentPages = 0;
   #handedOverPages = 0;
@@ -115,7 +122,7 @@ export class PrecopyVm implements OutgoingVm {
   #downtimeMs: number | undefined;
 
   constructor(options: PrecopyOptions) {
-    const { guest, clock, limits = PRECOPY_LIMITS, decision } = options;
+    const { guest, clock, limits, decision } = options;
     this.#guest = guest;
     this.#clock = clock;
     this.#limits = limits;
@@ -156,6 +163,10 @@ export class PrecopyVm implements OutgoingVm {
     };
   }
 
+  get standstillMsMin(): number {
+    return STANDSTILL_MS_MIN + SCANS_AT_STOP * this.#scanMs;
+  }
+
   async status(): Promise<OutgoingStatus> {
     return {
       iteration: this.#iteration,
@@ -174,6 +185,11 @@ export class PrecopyVm implements OutgoingVm {
     await this.ended;
   }
 
+  async resume(): Promise<void> {
+    assert(this.#accepted, "as long as the migration is under way its own run sees to the guest");
+    await this.#guest.resume();
+  }
+
   async isRunning(): Promise<boolean | undefined> {
     return this.#guest.isRunning;
   }
@@ -190,7 +206,7 @@ export class PrecopyVm implements OutgoingVm {
       while (!this.#limitReached()) {
         await this.#rest();
         const dirty = await this.#scan();
-        if (this.#mayStop && dirty.length <= this.#stopPagesMax) break;
+        if (this.#mayStop && dirty.length <= this.#remainingPagesMax) break;
         await this.#iterate(dirty);
       }
       await this.#stopAndCopy();
@@ -245,7 +261,10 @@ export class PrecopyVm implements OutgoingVm {
 
   async #scan(): Promise<Uint32Array> {
     this.#cutShort = false;
+    const startMs = this.#clock.nowMs();
     const dirty = await this.#guest.scan();
+    // The first one finds nearly everything, which takes far longer.
+    if (this.#scannedMs !== undefined) this.#scanMs = this.#clock.nowMs() - startMs;
     const elapsedMs = this.#sinceScanMs;
     // What was left unsent is dirty in any case: it would say nothing of the rate.
     if (elapsedMs > 0 && this.#unsentPages === 0) {
@@ -268,13 +287,8 @@ export class PrecopyVm implements OutgoingVm {
     return Math.round(Math.min(this.#pageCount, this.#unsentPages + expectedPages));
   }
 
-  /** Iterating makes no less of it than the guest dirties meanwhile. */
-  get #stopPagesMax(): number {
-    const meanwhilePages = ((this.#dirtyPagesPerSecond ?? 0) * 2 * SCAN_EVERY_MS) / 1000;
-    return Math.max(this.#remainingPagesMax, meanwhilePages);
-  }
-
   #limitReached(): boolean {
+    if (this.#limits === undefined) return false;
     const { iterationsMax, timeMsMax, ramMultipleMax } = this.#limits;
     const reached =
       this.#iteration >= iterationsMax

@@ -3,7 +3,7 @@
 export interface SourceLinkListener {
   /** Bytes of the hypervisor's return path. */
   returnPath(bytes: Uint8Array): void;
-  /** `hasRoom` may have become true. */
+  /** `hasRoom` may have become true, and what was kept back may go: to be flushed when there is no more to say. */
   room(): void;
   /** The peer closed the connection in good order. */
   ended(): void;

@@ -4,6 +4,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import { CancelledError, DeltaveeError, LinkError, toError, type VmWhere } from "../base/errors.ts";
+import { formatMs } from "../base/units.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { makeDeltaCodec } from "../codec/delta/delta-codecs.ts";
 import type { BatchCoder } from "../codec/entropy/batch-coder.ts";
@@ -24,6 +25,7 @@ import type { Hello } from "../wire/bodies.ts";
 import { BatchSink, type PageCoding } from "./batch-sink.ts";
 import { BypassJudge } from "./bypass.ts";
 import { ContentWindow } from "./content-window.ts";
+import type { Promises } from "./convergence.ts";
 import { DirectLink } from "./direct-link.ts";
 import { Handover } from "./handover.ts";
 import { InputBuffer } from "./input-buffer.ts";
@@ -33,7 +35,7 @@ import { type CacheFactory, StreamRewriter } from "./rewriter.ts";
 import type { SourceLink } from "./source-link.ts";
 import { StreamSink } from "./stream-sink.ts";
 import { SwitchoverControl } from "./switchover-control.ts";
-import { TunnelLink } from "./tunnel-link.ts";
+import { type ReconnectOptions, TunnelLink } from "./tunnel-link.ts";
 
 export interface TunnelOptions {
   /** How this side introduces itself. */
@@ -42,16 +44,21 @@ export interface TunnelOptions {
   coder: BatchCoder;
   /** How pages that the destination knows are coded. */
   deltaCodec: DeltaCodecId;
+  /** How a connection that breaks is resumed. Undefined: it is the end of the migration. */
+  reconnect?: ReconnectOptions;
+  /**
+   * How long the destination may be out of reach while the guest stands still and can be taken back; then it is.
+   * Default: as at any other time.
+   */
+  switchoverTimeoutMs?: number;
 }
 
-export interface SourceOptions {
+export interface SourceOptions extends Promises {
   vm: OutgoingVm;
   /** Connection to the destination: a stock QEMU (direct) or a destination engine (tunnel). */
   channel: Channel;
   /** Tunnel mode if given. */
   tunnel?: TunnelOptions;
-  /** Longest time the guest may stand still. */
-  downtimeMsMax: number;
   /** Undefined = method `standard`: every page whole. */
   cacheFactory: CacheFactory | undefined;
   /** The home memory of this migration, and this thread's kernel in it. */
@@ -74,7 +81,7 @@ export interface SourceOutcome {
 }
 
 /** Input is taken in pieces of at most this, so that the window is looked at often enough on a slow link. */
-const TURN_BYTES = 128 * 1024;
+const TURN_BYTES = 256 * 1024;
 /** Whole pages sent last, to which an equal page is a reference: the destination keeps them. */
 const WINDOW_BYTES = 32 * 1024 * 1024;
 const SAMPLE_EVERY_MS = 250;
@@ -119,6 +126,8 @@ export class SourceEngine {
   /** The destination's verdict, withheld from the hypervisor until the destination engine says LOADED. */
   #heldVerdict: Buffer | undefined;
   #destinationLoaded = false;
+  /** From here on the hypervisor may complete at any time, after which nobody can take the guest back. */
+  #verdictGiven = false;
   /** Its verdict says that it could not load the guest: certain, and the hypervisor here resumes on it. */
   #destinationRefused = false;
   #status: OutgoingStatus = {};
@@ -129,6 +138,7 @@ export class SourceEngine {
   readonly #switchover: SwitchoverControl;
   #stoppedMs: number | undefined;
   #downtimeMs: number | undefined;
+  #forecastDowntimeMs: number | undefined;
   #cancelStatusTimer: () => void = () => {};
   #cancelRunningTimer: () => void = () => {};
   #ending = false;
@@ -141,6 +151,7 @@ export class SourceEngine {
       ...options,
       mode: options.tunnel === undefined ? "direct" : "tunnel",
       release: () => this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK)),
+      giveUp: (error) => void this.#fail(error),
     });
     this.#result = new Promise((resolve) => {
       this.#resolve = resolve;
@@ -176,9 +187,12 @@ export class SourceEngine {
         coder,
         memory,
         kernel,
+        reconnect: options.tunnel.reconnect,
         listener: {
           ...listener,
           welcome: () => this.#begin(),
+          lost: (error) => this.#linkLost(error),
+          resumed: (outage) => this.#linkResumed(outage),
           decision,
           loaded: () => {
             this.#destinationLoaded = true;
@@ -339,6 +353,7 @@ export class SourceEngine {
   #stopped(): void {
     if (this.#handover.phase !== "iterating") return;
     this.#stoppedMs = this.#options.clock.nowMs();
+    this.#forecastDowntimeMs = this.#switchover.expectation.forecastDowntimeMs;
     this.#handover.enter("switchover", "the source's vCPUs have stopped");
     this.#link.liftWindow();
   }
@@ -348,6 +363,7 @@ export class SourceEngine {
     if (this.#direct === undefined) return;
     // A stock destination runs the guest as soon as it has loaded this: there is nobody to ask first.
     this.#direct.forbidPings();
+    this.#options.vm.committed?.();
     this.#handover.enter("committed", "device state goes to a destination that starts by itself");
   }
 
@@ -392,11 +408,13 @@ export class SourceEngine {
    * will not resume the guest, which is the moment to commit. Only then may the destination let it run.
    */
   async #commitTunnel(): Promise<void> {
-    if (!this.#destinationLoaded || this.#ending) return;
+    if (!this.#destinationLoaded || this.#verdictGiven || this.#ending) return;
+    // COMMIT could not follow, and the guest could not be taken back any more.
+    if (this.#tunnel?.isLost) return;
     // A return path that cannot be read has given the hypervisor its verdict already.
     if (this.#heldVerdict !== undefined) this.#vmChannel?.write(this.#heldVerdict);
     else if (!this.#opaqueReturnPath) return;
-    this.#heldVerdict = undefined;
+    this.#verdictGiven = true;
     const end = await this.#endWithin(END_TIMEOUT_MS);
     if (this.#ending) return;
     if (end?.outcome !== "completed") {
@@ -411,10 +429,27 @@ export class SourceEngine {
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
     this.#handover.enter("committed", "the source hypervisor has completed, the destination has everything");
     this.#tunnel?.commit(this.#options.vm.wasRunning);
+    this.#awaitRunning();
+  }
+
+  /** RUNNING, from now on. Not while there is no link: then it is the link that is waited for. */
+  #awaitRunning(): void {
+    if (!this.#handover.committed || this.#tunnel?.isLost) return;
     this.#cancelRunningTimer = this.#options.clock.after(RUNNING_TIMEOUT_MS, () => {
       if (!this.#ending)
         this.#linkFailed(new LinkError("LINK_TIMEOUT", "Destination did not confirm COMMIT"));
     });
+  }
+
+  #linkLost(error: LinkError): void {
+    this.#options.record.add({ type: "link", state: "lost", reason: error.message });
+    this.#cancelRunningTimer();
+  }
+
+  #linkResumed(outage: { outageMs: number; resentBytes: number }): void {
+    this.#options.record.add({ type: "link", state: "resumed", ...outage });
+    this.#awaitRunning();
+    if (!this.#handover.committed) void this.#commitTunnel();
   }
 
   async #endWithin(timeoutMs: number): Promise<OutgoingEnd | undefined> {
@@ -456,7 +491,7 @@ export class SourceEngine {
     this.#handover.enter("completed");
     void this.#finish(
       "completed",
-      this.#options.vm.wasRunning ? "running on destination" : "paused on destination",
+      this.#options.vm.wasRunning ? "with the destination" : "paused on destination",
     );
   }
 
@@ -489,6 +524,8 @@ export class SourceEngine {
       // The guest may be running there. A verdict of our own makes the hypervisor here complete, paused,
       // instead of resuming the guest when the connection closes: never both.
       if (this.#direct !== undefined) this.#vmChannel?.write(returnPathMessage(ReturnPathType.SHUT, 0));
+      // What it has not yet said it must get rid of to complete.
+      this.#vmChannel?.resume();
       await this.#endWithin(END_TIMEOUT_MS);
       where = "unknown";
       const running = await vm.isRunning();
@@ -540,7 +577,15 @@ export class SourceEngine {
       record.add({ type: "notice", message: `Cancel was not confirmed: ${toError(thrown).message}` });
     }
     this.#vmChannel?.destroy();
-    if (this.#vmChannel !== undefined) await this.#endWithin(END_TIMEOUT_MS);
+    const end = this.#vmChannel === undefined ? undefined : await this.#endWithin(END_TIMEOUT_MS);
+    // It had its verdict, but COMMIT has not gone out: it will not resume by itself, and nobody else has the guest.
+    if (end?.outcome === "completed" && vm.wasRunning) {
+      try {
+        await vm.resume();
+      } catch (thrown) {
+        record.add({ type: "notice", message: `The guest was not resumed: ${toError(thrown).message}` });
+      }
+    }
     const running = await vm.isRunning();
     if (running === undefined) return "unknown";
     return running ? "running on source" : "paused on source";
@@ -553,6 +598,7 @@ export class SourceEngine {
     const again = () => {
       if (this.#ending) return;
       this.#watchLoading();
+      this.#watchLink();
       if (clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
       this.#cancelStatusTimer = clock.after(this.#switchover.lookAgainMs, () => this.#pollStatus());
     };
@@ -578,13 +624,25 @@ export class SourceEngine {
     const moved = this.#handedOverBytes - this.#link.figures.inFlightBytes;
     const nowMs = this.#options.clock.nowMs();
     const waiting = this.#tunnel !== undefined && this.#stoppedMs !== undefined && !this.#destinationLoaded;
-    if (!waiting || moved !== this.#movedBytes) {
+    if (!waiting || moved !== this.#movedBytes || this.#tunnel?.isLost) {
       this.#movedBytes = moved;
       this.#movedMs = nowMs;
     } else if (nowMs - this.#movedMs > LOADED_TIMEOUT_MS) {
       const text = `Destination has not loaded the guest within ${LOADED_TIMEOUT_MS / 1000} s`;
       void this.#fail(new LinkError("LINK_TIMEOUT", text));
     }
+  }
+
+  /** A guest that stands still does not wait for a link for long, as long as it can be taken back. */
+  #watchLink(): void {
+    const timeoutMs = this.#options.tunnel?.switchoverTimeoutMs;
+    if (timeoutMs === undefined || this.#tunnel === undefined) return;
+    if (this.#stoppedMs === undefined || this.#verdictGiven || this.#handover.committed) return;
+    // Nor was it silent for the guest before it stood still.
+    const silentMs = Math.min(this.#tunnel.silentMs, this.#options.clock.nowMs() - this.#stoppedMs);
+    if (silentMs < timeoutMs) return;
+    const text = `Destination was out of reach for ${formatMs(silentMs)} while the guest stood still`;
+    void this.#fail(new LinkError("LINK_LOST", text));
   }
 
   #sample(): void {
@@ -613,6 +671,7 @@ export class SourceEngine {
       ...(figures.roundTripMs === undefined ? {} : { roundTripMs: figures.roundTripMs }),
       ...(iteration === undefined ? {} : { iteration }),
       ...known,
+      ...this.#switchover.expectation,
       pages: { ...this.#rewriter.pages },
       ...(cache === undefined ? {} : { cache: { ...cache } }),
       ...(cpuMs === undefined ? {} : { cpuMs: cpuMs() }),
@@ -623,6 +682,7 @@ export class SourceEngine {
     const { record, clock, cpuMs } = this.#options;
     this.#cancelStatusTimer();
     this.#cancelRunningTimer();
+    this.#switchover.end();
     const totalMs = clock.nowMs() - this.#startMs;
     try {
       this.#status = await this.#options.vm.status();
@@ -638,6 +698,9 @@ export class SourceEngine {
       vm,
       totalMs,
       ...(outcome === "completed" && this.#downtimeMs !== undefined ? { downtimeMs: this.#downtimeMs } : {}),
+      ...(outcome === "completed" && this.#forecastDowntimeMs !== undefined
+        ? { forecastDowntimeMs: this.#forecastDowntimeMs }
+        : {}),
       ...(outcome === "completed" && downtimeMsReported !== undefined ? { downtimeMsReported } : {}),
       handedOverBytes: this.#handedOverBytes,
       wireBytes: this.#link.figures.wireBytes,

@@ -1,24 +1,42 @@
-// Carries the judgement of switchover.ts out: gathers its figures from what the hypervisor and the link say,
-// keeps the hypervisor's own threshold at what is affordable, and gives it the acknowledgement that lets it stop
-// the guest. Knows neither the stream nor sockets; time comes from a clock.
+// Carries the judgements of switchover.ts and convergence.ts out: gathers their figures from what the hypervisor and
+// the link say, keeps the hypervisor's own threshold at what is affordable, gives it the acknowledgement that lets it
+// stop the guest, slows the guest down, or has the migration given up. Knows neither the stream nor sockets; time
+// comes from a clock.
 
 import type { Clock } from "../base/clock.ts";
-import { toError } from "../base/errors.ts";
+import { type DeltaveeError, toError } from "../base/errors.ts";
 import type { RecordEntry } from "../record/schema.ts";
+import { Convergence, type Promises } from "./convergence.ts";
+import type { ConvergenceFigures } from "./forecast.ts";
 import type { OutgoingStatus, OutgoingVm } from "./ports.ts";
 import type { LinkFigures } from "./source-link.ts";
-import { remainingBytesFor, type SwitchoverFigures, SwitchoverJudge } from "./switchover.ts";
+import {
+  estimateDowntimeMs,
+  floorMsOf,
+  remainingBytesFor,
+  type SwitchoverFigures,
+  SwitchoverJudge,
+} from "./switchover.ts";
 import { TransferRates } from "./transfer-rates.ts";
 
-export interface SwitchoverControlOptions {
-  vm: Pick<OutgoingVm, "switchoverControl" | "awaitsDestinationAck" | "limitSwitchover">;
+export interface SwitchoverControlOptions extends Promises {
+  vm: Pick<
+    OutgoingVm,
+    "switchoverControl" | "awaitsDestinationAck" | "limitSwitchover" | "throttle" | "standstillMsMin"
+  >;
   mode: "direct" | "tunnel";
-  /** Longest time the guest may stand still. */
-  downtimeMsMax: number;
   clock: Clock;
   record: { add(entry: RecordEntry): void };
   /** Gives the hypervisor its SWITCHOVER_ACK. Called at most once. */
   release: () => void;
+  /** The migration is to end, and the guest to go on here. Called at most once. */
+  giveUp: (error: DeltaveeError) => void;
+}
+
+/** What is expected of the migration, for the record. */
+export interface Expectation {
+  forecastDowntimeMs?: number;
+  forecastEndMs?: number;
 }
 
 /** How far the transfer is. Counters are cumulative. */
@@ -32,6 +50,8 @@ export interface TransferProgress {
 /** Device state and its description, as seen of PC machines (facts: 114 kB), and what compression leaves of it. */
 const DEVICE_STATE_BYTES = 128 * 1024;
 const DEVICE_STATE_RATIO_TUNNEL = 0.15;
+/** Stopping vCPUs, loading device state and starting again, of a QEMU on any machine we have seen. */
+const STANDSTILL_MS_MIN = 10;
 /** Direct: the stream must get there. Tunnel: LOADED comes back and COMMIT goes out besides. */
 const ROUND_TRIPS = { direct: 0.5, tunnel: 1.5 } as const;
 /**
@@ -44,6 +64,8 @@ const DESTINATION_ACK_TIMEOUT_MS = 5000;
 const LOOK_EVERY_MS_MAX = 250;
 const LOOK_EVERY_MS = 50;
 const LOOK_EVERY_MS_MIN = 20;
+/** QEMU counts dirty pages, on every machine that we have seen of this size. */
+const PAGE_BYTES = 4096;
 /** Downtime estimated at more than this many times its goal will not be within it before the next look. */
 const FAR_FROM_GOAL = 4;
 
@@ -51,6 +73,10 @@ export class SwitchoverControl {
   readonly #options: SwitchoverControlOptions;
   readonly #rates: TransferRates;
   readonly #judge: SwitchoverJudge;
+  readonly #convergence: Convergence;
+  #expectation: Expectation = {};
+  #throttlePercentage = 0;
+  #isOver = false;
   #released = false;
   #destinationAcked = false;
   #ackAwaitedSinceMs: number | undefined;
@@ -63,8 +89,21 @@ export class SwitchoverControl {
   constructor(options: SwitchoverControlOptions) {
     this.#options = options;
     this.#rates = new TransferRates(options.clock);
-    this.#judge = new SwitchoverJudge(options.downtimeMsMax);
-    this.#lookedMs = options.clock.nowMs();
+    const nowMs = options.clock.nowMs();
+    this.#judge = new SwitchoverJudge(options.downtimeMsMax, nowMs);
+    this.#convergence = new Convergence(options, options.vm.throttle !== undefined, nowMs);
+    this.#lookedMs = nowMs;
+  }
+
+  /** As of the last look. */
+  get expectation(): Expectation {
+    return this.#expectation;
+  }
+
+  /** The migration is over, whichever way: the guest gets its time back, wherever it runs. */
+  end(): void {
+    this.#isOver = true;
+    this.#throttle(0);
   }
 
   /** How soon the hypervisor is to be asked for its status again. */
@@ -83,20 +122,75 @@ export class SwitchoverControl {
 
   /** Takes the figures as they stand. `mayDecide`: the guest still runs and iterations go on. */
   look(status: OutgoingStatus, progress: TransferProgress, mayDecide: boolean): void {
-    const { iteration, remainingBytes } = status;
+    const { iteration, remainingBytes, dirtyPagesPerSecond = 0 } = status;
     this.#rates.sample(progress.handedOverBytes, progress.link.wireBytes, progress.handoverMs);
     const firstPassMs = this.#firstPassMs(remainingBytes ?? 0);
-    if (!mayDecide) {
+    if (!mayDecide || this.#isOver) {
       this.#lookAgainMs = LOOK_EVERY_MS_MAX;
       return;
     }
+    const figures = this.#figures(remainingBytes ?? 0, progress);
     // During the first pass most of what is left has never been sent: there is nothing to judge by.
-    if (iteration === undefined || iteration < 1 || remainingBytes === undefined) {
-      // Half of the time each: its end is met closely, however wrong the estimate is at first.
-      this.#lookAgainMs = Math.max(LOOK_EVERY_MS_MIN, Math.min(LOOK_EVERY_MS_MAX, firstPassMs / 2));
-      return;
-    }
-    this.#lookAgainMs = this.#decide(this.#figures(remainingBytes, progress));
+    const isFirstPass = iteration === undefined || iteration < 1 || remainingBytes === undefined;
+    const leftMs = this.#keepPromises(figures, isFirstPass, dirtyPagesPerSecond, progress.link.wireBytes);
+    if (this.#isOver) return;
+    const soonMs = isFirstPass
+      ? // Half of the time each: its end is met closely, however wrong the estimate is at first.
+        Math.min(LOOK_EVERY_MS_MAX, firstPassMs / 2)
+      : this.#decide(figures);
+    this.#lookAgainMs = Math.max(LOOK_EVERY_MS_MIN, Math.min(soonMs, leftMs));
+  }
+
+  /** Returns how soon a promise may be broken. */
+  #keepPromises(
+    figures: SwitchoverFigures,
+    isFirstPass: boolean,
+    dirtyPagesPerSecond: number,
+    wireBytes: number,
+  ): number {
+    const { clock, record, downtimeMsMax, giveUp } = this.#options;
+    const { wireBytesPerGuestByte, handoverBytesPerSecond, linkBytesPerSecond } = figures;
+    const nowMs = clock.nowMs();
+    const byLink =
+      wireBytesPerGuestByte === 0 ? Number.POSITIVE_INFINITY : linkBytesPerSecond / wireBytesPerGuestByte;
+    const asked: ConvergenceFigures = {
+      ...figures,
+      isFirstPass,
+      estimatedMs: estimateDowntimeMs(figures),
+      floorMs: floorMsOf(figures),
+      affordableBytes: remainingBytesFor(downtimeMsMax, figures),
+      dirtyBytesPerSecond: dirtyPagesPerSecond * PAGE_BYTES,
+      settledBytesPerSecond: Math.min(byLink, handoverBytesPerSecond),
+      wireBytes,
+      tailBytes: figures.deviceStateBytes,
+    };
+    const {
+      said,
+      end,
+      beyondGoalMs,
+      throttlePercentage,
+      giveUp: error,
+    } = this.#convergence.judge(asked, nowMs);
+    for (const { choice, reason } of said)
+      record.add({ type: "decision", subject: "convergence", choice, reason });
+    this.#expectation = isFirstPass
+      ? {}
+      : { forecastDowntimeMs: asked.estimatedMs, ...(end.kind === "in" ? { forecastEndMs: end.ms } : {}) };
+    if (beyondGoalMs !== undefined) this.#judge.goBeyond(beyondGoalMs, nowMs);
+    this.#throttle(throttlePercentage);
+    if (error === undefined) return this.#convergence.leftMs(asked, nowMs);
+    this.#isOver = true;
+    giveUp(error);
+    return LOOK_EVERY_MS_MAX;
+  }
+
+  #throttle(percentage: number): void {
+    if (percentage === this.#throttlePercentage) return;
+    this.#throttlePercentage = percentage;
+    this.#options.vm.throttle?.(percentage).catch((error: unknown) => {
+      const message = `The guest's vCPUs could not be slowed down: ${toError(error).message}`;
+      this.#options.record.add({ type: "notice", message });
+    });
   }
 
   /** How long it takes from here, as fast as it went since the last look. Zero pages count as any others. */
@@ -111,24 +205,31 @@ export class SwitchoverControl {
   /** Returns how soon to look again. */
   #decide(figures: SwitchoverFigures): number {
     const { vm, clock, record, downtimeMsMax, release } = this.#options;
-    if (vm.switchoverControl === "limit") {
-      this.#limit(remainingBytesFor(downtimeMsMax, figures));
-      return LOOK_EVERY_MS;
-    }
     if (this.#awaitsDestinationAck()) return LOOK_EVERY_MS;
     const { released, aimMs, estimatedMs, reason } = this.#judge.judge(figures, clock.nowMs());
-    // Before the acknowledgement too: the hypervisor may take a while to go by it.
-    this.#limit(remainingBytesFor(aimMs, figures));
+    // Before the acknowledgement too, where there is one: the hypervisor may take a while to go by it. Where the
+    // limit is all there is, it is what holds the guest.
+    const mayBeReached = released || vm.switchoverControl === "ack";
+    this.#limit(mayBeReached ? remainingBytesFor(aimMs, figures) : 0);
+    // It only stops the guest when no more is left than that.
+    if (released)
+      this.#expectation = { ...this.#expectation, forecastDowntimeMs: Math.min(estimatedMs, aimMs) };
     // The estimate moves all the time; a record full of it would say less.
     const kind = reason.slice(0, reason.indexOf(":"));
     if (kind !== this.#lastDecision) {
       this.#lastDecision = kind;
       const choice = !released ? "wait" : this.#released ? "allow more" : "now";
-      record.add({ type: "decision", subject: "switchover", choice, reason });
+      record.add({
+        type: "decision",
+        subject: "switchover",
+        choice,
+        reason,
+        forecastDowntimeMs: estimatedMs,
+      });
     }
     if (released && !this.#released) {
       this.#released = true;
-      release();
+      if (vm.switchoverControl === "ack") release();
     }
     return estimatedMs > FAR_FROM_GOAL * downtimeMsMax ? LOOK_EVERY_MS : LOOK_EVERY_MS_MIN;
   }
@@ -165,6 +266,7 @@ export class SwitchoverControl {
       linkBytesPerSecond: link.linkBytesPerSecond,
       roundTripMs: link.roundTripMs ?? 0,
       roundTrips: ROUND_TRIPS[mode],
+      fixedMs: this.#options.vm.standstillMsMin ?? STANDSTILL_MS_MIN,
       deviceStateBytes: DEVICE_STATE_BYTES * (mode === "tunnel" ? DEVICE_STATE_RATIO_TUNNEL : 1),
     };
   }

@@ -18,6 +18,7 @@ const FIGURES: SwitchoverFigures = {
   roundTripMs: 20,
   roundTrips: 1.5,
   deviceStateBytes: 20_000,
+  fixedMs: 10,
 };
 
 test("the estimate adds what is left in encoded form, what is queued, the device state and the round trips", () => {
@@ -46,6 +47,7 @@ const figures = fc.record({
   roundTripMs: fc.double({ min: 0, max: 500, noNaN: true }),
   roundTrips: fc.constantFrom(0.5, 1.5),
   deviceStateBytes: fc.nat(200_000),
+  fixedMs: fc.double({ min: 0, max: 50, noNaN: true }),
 });
 
 test("as much as may be left is what makes the estimate meet the goal, or nothing when nothing does", () => {
@@ -77,51 +79,91 @@ describe("the judge", () => {
   const kind = (reason: string) => reason.slice(0, reason.indexOf(":"));
 
   function judgement(goalMs = GOAL_MS) {
-    const judge = new SwitchoverJudge(goalMs);
-    return (figures: SwitchoverFigures, nowMs: number) => {
-      const { released, aimMs, reason } = judge.judge(figures, nowMs);
-      return [released, Math.round(aimMs), kind(reason)];
-    };
+    const judge = new SwitchoverJudge(goalMs, 0);
+    return Object.assign(
+      (figures: SwitchoverFigures, nowMs: number) => {
+        const { released, aimMs, reason } = judge.judge(figures, nowMs);
+        return [released, Math.round(aimMs), kind(reason)];
+      },
+      { goBeyond: (aimMs: number, nowMs: number) => judge.goBeyond(aimMs, nowMs) },
+    );
   }
 
   test("holds the guest above the goal, and releases it within", () => {
     const judge = judgement();
-    expect(judge(estimated(500), 0)).toEqual([false, 25, "downtime above the goal"]);
-    expect(judge(estimated(101), 50)).toEqual([false, 25, "downtime above the goal"]);
-    expect(judge(estimated(99), 100)).toEqual([true, 25, "downtime within the goal"]);
+    expect(judge(estimated(500), 0)).toEqual([false, 11, "downtime above the goal"]);
+    expect(judge(estimated(101), 50)).toEqual([false, 11, "downtime above the goal"]);
+    expect(judge(estimated(99), 100)).toEqual([true, 11, "downtime within the goal"]);
   });
 
-  test("allows little at first, then more step by step, up to a margin below the goal", () => {
+  test("never releases it above the goal, nor aims above it, whatever the figures", () => {
+    const looks = fc.array(fc.tuple(figures, fc.integer({ min: 1, max: 20_000 })), { maxLength: 100 });
+    fc.assert(
+      fc.property(looks, fc.double({ min: 5, max: 5000, noNaN: true }), (looks, goalMs) => {
+        const judge = new SwitchoverJudge(goalMs, 0);
+        let nowMs = 0;
+        let wasReleased = false;
+        for (const [figures, elapsedMs] of looks) {
+          nowMs += elapsedMs;
+          const { released, aimMs, estimatedMs } = judge.judge(figures, nowMs);
+          if (released && !wasReleased) expect(estimatedMs).toBeLessThanOrEqual(goalMs);
+          if (wasReleased) expect(released).toBe(true);
+          expect(aimMs).toBeLessThanOrEqual(goalMs);
+          wasReleased = released;
+        }
+      }),
+    );
+  });
+
+  test("allows next to nothing at first, then more step by step, up to a margin below the goal", () => {
     const judge = judgement();
-    const seen = Array.from({ length: 50 }, (_, i) => judge(estimated(60), i * 10));
+    const seen = Array.from({ length: 80 }, (_, i) => judge(estimated(60), i * 10));
     const aims = seen.map(([, aimMs]) => aimMs);
-    // A step each 100 ms: 25, 37.5, 56.25, then what may be planned with, and no more within the next seconds.
-    expect([0, 9, 10, 19, 20, 29, 30, 49].map((i) => aims[i])).toEqual([25, 25, 38, 38, 56, 56, 80, 80]);
+    // A step each 120 ms: five of them take the 600 ms that waiting for less may cost at the least.
+    expect([0, 11, 12, 23, 24, 36, 48, 60, 79].map((i) => aims[i])).toEqual([
+      11, 11, 17, 17, 25, 37, 56, 80, 80,
+    ]);
     expect(seen.every(([released]) => released)).toBe(true);
-    expect(seen[10]![2]).toBe("more left than 25 ms allow");
+    expect(seen[12]![2]).toBe("more left than 11 ms allow");
+  });
+
+  test("takes a twentieth of the time so far for it, where that is more", () => {
+    const judge = judgement();
+    const aimAt = (ms: number) => judge(estimated(60), ms)[1];
+    // A minute allows 3 s, in five steps.
+    expect([60_000, 60_599, 60_600, 61_200, 62_400, 63_000].map(aimAt)).toEqual([11, 11, 17, 25, 37, 56]);
   });
 
   test("allows no more while the estimate falls by half of the time that passes", () => {
     const judge = judgement(1000);
     const aimsAt = (ms: number, estimateMs: number) => judge(estimated(estimateMs), ms)[1];
     const aims = [aimsAt(0, 900), aimsAt(100, 840), aimsAt(200, 780), aimsAt(300, 725), aimsAt(400, 680)];
-    expect(aims).toEqual([250, 250, 250, 250, 375]);
+    expect(aims).toEqual([11, 11, 11, 11, 17]);
   });
 
   test("stays released when the estimate rises again, and allows no more for it", () => {
     const judge = judgement();
     judge(estimated(50), 0);
-    expect(judge(estimated(500), 10)).toEqual([true, 25, "downtime within the goal"]);
+    expect(judge(estimated(500), 10)).toEqual([true, 11, "downtime within the goal"]);
   });
 
-  test("does not iterate for ever: after a while all of the goal is allowed, then more than that", () => {
+  test("after a while allows all of the goal, and never more than that by itself", () => {
     const judge = judgement();
     const seen = Array.from({ length: 800 }, (_, i) => judge(estimated(90), i * 20));
     const aimAt = (ms: number) => seen[ms / 20]![1];
-    expect([300, 5280, 5300, 10_280, 10_300, 15_280, 15_300].map(aimAt)).toEqual([
-      80, 80, 100, 100, 150, 150, 225,
-    ]);
-    expect(seen[5300 / 20]![2]).toBe("more left than 80 ms allow, for 5.0 s");
+    expect([600, 5580, 5600, 15_280].map(aimAt)).toEqual([80, 80, 100, 100]);
+    expect(seen[5600 / 20]![2]).toBe("more left than 80 ms allow, for 5.0 s");
+  });
+
+  test("stops the guest beyond the goal when it is told to, with ever more left", () => {
+    const judge = judgement();
+    expect(judge(estimated(900), 0)[0]).toBe(false);
+    judge.goBeyond(400, 100);
+    expect(judge(estimated(900), 100)).toEqual([true, 400, "the goal does not count any more"]);
+    // What it is told once holds.
+    judge.goBeyond(10_000, 200);
+    const aims = [1099, 1100, 2100, 3100].map((ms) => judge(estimated(900), ms)[1]);
+    expect(aims).toEqual([400, 600, 900, 1350]);
   });
 
   test("aims at what can be had at all where little of the goal is left for pages, at once", () => {
@@ -137,24 +179,10 @@ describe("the judge", () => {
     const floor = { ...PLAIN, deviceStateBytes: 128_000 };
     const near = { ...floor, remainingBytes: 4096 };
 
-    test("does not wait for what no iteration makes smaller", () => {
+    test("holds the guest, however long", () => {
       const judge = judgement();
-      expect(judge(near, 0)).toEqual([false, 100, "downtime above the goal even with nothing left"]);
-      expect(judge(near, 399)[0]).toBe(false);
-      expect(judge(near, 400)).toEqual([true, 152, "downtime above the goal even with nothing left"]);
-    });
-
-    test("waits for what iterations do make smaller", () => {
-      const judge = judgement();
-      for (let ms = 0; ms < 10_000; ms += 50)
-        expect(judge({ ...floor, remainingBytes: 1e6 }, ms)[0]).toBe(false);
-    });
-
-    test("never stops a guest for a link that stands still", () => {
-      const judge = judgement();
-      // The answer that is overdue makes the round trip as long as the standstill lasts.
-      for (let ms = 100; ms < 60_000; ms += 20) {
-        expect(judge({ ...PLAIN, remainingBytes: 4096, roundTripMs: ms }, ms)[0]).toBe(false);
+      for (let ms = 0; ms < 60_000; ms += 50) {
+        expect(judge(near, ms)).toEqual([false, 100, "downtime above the goal"]);
       }
     });
 
@@ -163,23 +191,24 @@ describe("the judge", () => {
       expect(judge(estimated(50), 0)[0]).toBe(true);
       for (let ms = 20; ms < 60_000; ms += 20) {
         const stalled = { ...PLAIN, remainingBytes: 4096, roundTripMs: 100 + ms };
-        expect(judge(stalled, ms)[1]).toBe(25);
+        expect(judge(stalled, ms)[1]).toBe(11);
       }
       // The time that the link stood still says nothing of what the hypervisor finds left.
-      expect(judge(estimated(60), 60_000)[1]).toBe(25);
-      expect(judge(estimated(60), 60_100)[1]).toBe(38);
+      expect(judge(estimated(60), 60_000)[1]).toBe(11);
+      expect(judge(estimated(60), 60_120)[1]).toBe(17);
     });
 
-    test("goes by it when it has come to stay after the release", () => {
+    test("goes by it, up to the goal, when it has come to stay after the release", () => {
       const judge = judgement();
       judge(estimated(50), 0);
-      expect(judge(near, 20)[1]).toBe(25);
-      expect(judge(near, 420)).toEqual([true, 152, "downtime above the goal even with nothing left"]);
+      expect(judge(near, 20)[1]).toBe(11);
+      const reason = "what must follow the last page takes longer than was aimed at";
+      expect(judge(near, 420)).toEqual([true, 100, reason]);
     });
   });
 
   test("says estimate, aim and goal in its reason", () => {
-    expect(new SwitchoverJudge(400).judge(FIGURES, 0).reason).toBe(
+    expect(new SwitchoverJudge(400, 0).judge(FIGURES, 0).reason).toBe(
       "downtime within the goal: 210 ms estimated, 121 ms aimed at, goal 400 ms",
     );
   });

@@ -3,8 +3,8 @@
 // and the embedded hypervisor's pre-copy loop use the same judgement.
 //
 // What is left is known for certain only to the hypervisor, and only in the moment in which it looks for dirty
-// pages. So the decision is not "stop now" but how much may be left when it looks: little at first, since what
-// iterating takes off costs about as much time as it saves, and with time up to what the goal allows.
+// pages. So the decision is not "stop now" but how much may be left when it looks: as good as nothing at first, and
+// with time more, up to the goal. Never above it, unless whoever carries the operator's policy out says so.
 
 import { formatMs } from "../base/units.ts";
 
@@ -24,6 +24,8 @@ export interface SwitchoverFigures {
   roundTrips: number;
   /** Encoded size of the device state, about. */
   deviceStateBytes: number;
+  /** What takes its time whatever is left and however fast the link is: to stop vCPUs, to load devices, to start. */
+  fixedMs: number;
 }
 
 export interface SwitchoverDecision {
@@ -36,28 +38,29 @@ export interface SwitchoverDecision {
   reason: string;
 }
 
-/** Stopping vCPUs, loading device state and starting again, on any machine we have seen. */
-const FIXED_MS = 10;
 /**
  * Figures are estimates, and the guest dirties pages until the last moment: more than this share of the goal is
  * not planned with, as long as less will do.
  */
 const PLANNED_SHARE = 0.8;
-/** Of the goal. So far down iterating is worth its time: it ends sooner where what is left falls fast. */
-const FIRST_AIM_SHARE = 0.25;
-/** More is allowed step by step while the hypervisor still finds too much, to `PLANNED_SHARE` in three steps. */
+/** More is allowed step by step while the hypervisor still finds too much. */
 const STEP_RATIO = 1.5;
-const STEP_EVERY_MS = 100;
+/**
+ * What waiting for a shorter downtime may cost, from the release until `PLANNED_SHARE` is allowed: this share of the
+ * migration's time so far, and no less than QEMU takes to go by a few limits (100 ms each).
+ */
+const PATIENCE_SHARE = 0.05;
+const PATIENCE_MS_MIN = 600;
+const STEP_EVERY_MS_MIN = 100;
 /**
  * None is made while the estimate falls by this share of the time that passes. It falls by all of it when the guest
  * dirties nothing, by half when it dirties half as fast as its pages are sent.
  */
 const FALLING_SHARE = 0.5;
-/**
- * Above that, to the whole goal and beyond it, in steps this far apart. The goal had been within reach, so that
- * most likely our figures are wrong; iterating for ever would serve nobody.
- */
+/** Above that, to the whole goal. It had been within reach, so that our figures are a little wrong. */
 const STEP_ABOVE_EVERY_MS = 5000;
+/** Above what was named instead of the goal: the guest is to be stopped soon, whatever is left. */
+const STEP_BEYOND_EVERY_MS = 1000;
 /** This close to what can be reached at all, waiting gains nothing. */
 const NEAR_FLOOR_RATIO = 1.1;
 /**
@@ -77,7 +80,12 @@ export function estimateDowntimeMs(figures: SwitchoverFigures): number {
   );
   const otherBytes = figures.queuedBytes + figures.deviceStateBytes;
   const otherMs = linkBytesPerSecond === 0 ? 0 : (otherBytes / linkBytesPerSecond) * 1000;
-  return FIXED_MS + pagesMs + otherMs + figures.roundTripMs * figures.roundTrips;
+  return figures.fixedMs + pagesMs + otherMs + figures.roundTripMs * figures.roundTrips;
+}
+
+/** What is left of it when nothing is to be sent but the device state: no iteration makes that smaller. */
+export function floorMsOf(figures: SwitchoverFigures): number {
+  return estimateDowntimeMs({ ...figures, remainingBytes: 0, queuedBytes: 0 });
 }
 
 /** Bytes of guest RAM that may be left if the guest is to stand still no longer than `goalMs`. */
@@ -97,9 +105,13 @@ export class SwitchoverJudge {
   readonly #goalMs: number;
   /** What is planned with, of the goal. */
   readonly #plannedMs: number;
+  readonly #startMs: number;
   #released = false;
+  /** The goal does not count any more. */
+  #isBeyond = false;
   /** Once released; changed only in steps that are decisions. */
   #aimMs = 0;
+  #stepEveryMs = STEP_EVERY_MS_MIN;
   /** When the last step was made, or was not worth making, and what was estimated then. */
   #stepMs = 0;
   #stepEstimateMs = 0;
@@ -108,21 +120,23 @@ export class SwitchoverJudge {
   #floorMs = 0;
   #floorSinceMs = 0;
 
-  constructor(goalMs: number) {
+  /** `startMs`: when the migration began. */
+  constructor(goalMs: number, startMs: number) {
     this.#goalMs = goalMs;
     this.#plannedMs = goalMs * PLANNED_SHARE;
+    this.#startMs = startMs;
   }
 
   judge(figures: SwitchoverFigures, nowMs: number): SwitchoverDecision {
     const estimatedMs = estimateDowntimeMs(figures);
-    // The device state and the round trips: no iteration makes those smaller.
-    const floorMs = estimateDowntimeMs({ ...figures, remainingBytes: 0, queuedBytes: 0 });
+    const floorMs = floorMsOf(figures);
     const floorIsStable = this.#watchFloor(floorMs, nowMs);
-    if (this.#released) this.#step(estimatedMs, floorMs, floorIsStable, nowMs);
+    if (this.#isBeyond) this.#stepBeyond(nowMs);
+    else if (this.#released) this.#step(estimatedMs, floorMs, floorIsStable, nowMs);
     else {
       // As long as iterations go on, what is queued does not become less either.
       const withoutPagesMs = estimateDowntimeMs({ ...figures, remainingBytes: 0 });
-      this.#consider(estimatedMs, withoutPagesMs, floorIsStable, nowMs);
+      this.#consider(estimatedMs, withoutPagesMs, nowMs);
     }
     const reason =
       `${this.#reason}: ${formatMs(estimatedMs)} estimated, ${formatMs(this.#aimMs)} aimed at, ` +
@@ -130,22 +144,31 @@ export class SwitchoverJudge {
     return { released: this.#released, aimMs: this.#aimMs, estimatedMs, reason };
   }
 
+  /** From here on the guest may be stopped with a downtime of `aimMs`, and soon with more, whatever the goal. */
+  goBeyond(aimMs: number, nowMs: number): void {
+    if (this.#isBeyond) return;
+    this.#isBeyond = true;
+    this.#released = true;
+    this.#aimMs = Math.max(aimMs, this.#goalMs);
+    this.#stepMs = nowMs;
+    this.#reason = "the goal does not count any more";
+  }
+
   /** While the guest is held: whether the goal can be met. */
-  #consider(estimatedMs: number, withoutPagesMs: number, floorIsStable: boolean, nowMs: number): void {
-    const reachableMs = withoutPagesMs * NEAR_FLOOR_RATIO;
-    const aimMs = Math.max(this.#goalMs * FIRST_AIM_SHARE, reachableMs);
-    this.#aimMs = Math.min(aimMs, this.#goalMs);
+  #consider(estimatedMs: number, withoutPagesMs: number, nowMs: number): void {
+    // To the least that can be had, if that can be had soon.
+    this.#aimMs = Math.min(withoutPagesMs * NEAR_FLOOR_RATIO, this.#goalMs);
     this.#stepMs = nowMs;
     this.#stepEstimateMs = estimatedMs;
-    if (estimatedMs <= this.#goalMs) {
-      this.#reason = "downtime within the goal";
-      this.#released = true;
-    } else if (withoutPagesMs >= this.#goalMs && estimatedMs <= reachableMs) {
-      this.#reason = "downtime above the goal even with nothing left";
-      if (!floorIsStable) return;
-      this.#aimMs = reachableMs;
-      this.#released = true;
-    } else this.#reason = "downtime above the goal";
+    if (estimatedMs > this.#goalMs) {
+      this.#reason = "downtime above the goal";
+      return;
+    }
+    this.#reason = "downtime within the goal";
+    this.#released = true;
+    const steps = Math.ceil(Math.log(this.#plannedMs / this.#aimMs) / Math.log(STEP_RATIO));
+    const patienceMs = Math.max(PATIENCE_MS_MIN, (nowMs - this.#startMs) * PATIENCE_SHARE);
+    this.#stepEveryMs = Math.max(STEP_EVERY_MS_MIN, patienceMs / Math.max(1, steps));
   }
 
   /** The hypervisor may stop the guest and has not: each time that it looked, too much was left. */
@@ -153,23 +176,28 @@ export class SwitchoverJudge {
     if (floorMs >= this.#aimMs) {
       // Whatever is left is too much. Believed when it has lasted, and then it is what can be had.
       this.#stepMs = nowMs;
-      if (!floorIsStable) return;
-      this.#aimMs = floorMs * NEAR_FLOOR_RATIO;
-      this.#reason = "downtime above the goal even with nothing left";
+      if (!floorIsStable || this.#aimMs === this.#goalMs) return;
+      this.#aimMs = Math.min(floorMs * NEAR_FLOOR_RATIO, this.#goalMs);
+      this.#reason = "what must follow the last page takes longer than was aimed at";
       return;
     }
     const fast = this.#aimMs < this.#plannedMs;
     const sinceMs = nowMs - this.#stepMs;
-    if (sinceMs < (fast ? STEP_EVERY_MS : STEP_ABOVE_EVERY_MS)) return;
+    if (sinceMs < (fast ? this.#stepEveryMs : STEP_ABOVE_EVERY_MS) || this.#aimMs === this.#goalMs) return;
     const fallenMs = this.#stepEstimateMs - estimatedMs;
     this.#stepMs = nowMs;
     this.#stepEstimateMs = estimatedMs;
     if (fallenMs >= sinceMs * FALLING_SHARE) return;
     this.#reason = `more left than ${formatMs(this.#aimMs)} allow`;
     if (!fast) this.#reason += `, for ${formatMs(STEP_ABOVE_EVERY_MS)}`;
-    const raisedMs = this.#aimMs * STEP_RATIO;
-    if (fast) this.#aimMs = Math.min(this.#plannedMs, raisedMs);
-    else this.#aimMs = this.#aimMs < this.#goalMs ? Math.min(this.#goalMs, raisedMs) : raisedMs;
+    this.#aimMs = Math.min(fast ? this.#plannedMs : this.#goalMs, this.#aimMs * STEP_RATIO);
+  }
+
+  #stepBeyond(nowMs: number): void {
+    if (nowMs - this.#stepMs < STEP_BEYOND_EVERY_MS) return;
+    this.#stepMs = nowMs;
+    this.#reason = `more left than ${formatMs(this.#aimMs)} allow`;
+    this.#aimMs *= STEP_RATIO;
   }
 
   /** Whether the floor has stood still for long enough to be believed. */

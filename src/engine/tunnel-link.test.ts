@@ -11,9 +11,10 @@ import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import type { Welcome } from "../wire/bodies.ts";
 import type { DataFrame } from "../wire/frame.ts";
 import { answerHello } from "../wire/handshake.ts";
+import { ProtocolState } from "../wire/protocol-state.ts";
 import { BatchSink } from "./batch-sink.ts";
 import { TunnelLink } from "./tunnel-link.ts";
-import { TunnelPeer } from "./tunnel-peer.ts";
+import { TunnelPeer, type TunnelPeerListener } from "./tunnel-peer.ts";
 import { MARKERS_MAX } from "./window.ts";
 
 const OWN: Welcome = {
@@ -33,10 +34,11 @@ function connected() {
     acknowledges: true,
     frames: 0,
     acknowledge: () => {
-      if (end.dataSequence > end.ackSequence) end.send({ type: "ack", sequence: end.dataSequence });
+      if (state.dataSequence > state.ackSequence) end.send({ type: "ack", sequence: state.dataSequence });
     },
   };
-  const end = new TunnelPeer("destination", theirs, clock, {
+  const state = new ProtocolState("destination");
+  const listener: TunnelPeerListener = {
     frame(frame) {
       if (frame.type === "hello") end.send(answerHello(frame, OWN));
       if (frame.type !== "data") return;
@@ -46,7 +48,8 @@ function connected() {
     },
     drained: () => {},
     failed: (error) => failures.push(error.message),
-  });
+  };
+  const end = new TunnelPeer("destination", theirs, clock, listener, state);
   const { memory, kernel, coder } = makeParts(clock);
   const sink = new BatchSink(memory, kernel, coder, () => {
     throw new Error("there are no RAMBlocks here");
@@ -61,12 +64,15 @@ function connected() {
     listener: {
       welcome: () => {},
       returnPath: () => {},
-      room: () => {},
+      // As the engine does when the hypervisor has nothing more to say.
+      room: () => link.flush(true),
       ended: () => {},
       failed: (error) => failures.push(error.message),
       loaded: () => {},
       running: () => {},
       decision: () => {},
+      lost: () => {},
+      resumed: () => {},
     },
   });
   link.greet({ ...OWN, session: "00112233445566778899aabbccddeeff" });
@@ -85,10 +91,10 @@ function connected() {
 function decoder(clock: VirtualClock): (frame: DataFrame) => Uint8Array {
   const { memory, coder } = makeParts(clock);
   const slot = coder.acquire();
-  return ({ coded, entropyCodec, rawBytes, rawCrc32 }) => {
+  return ({ coded, entropyCodec, rawBytes, rawChecksum }) => {
     let raw: Uint8Array | undefined;
     memory.bytes(coder.slots[slot]!.codedAddress, coded.length).set(coded);
-    coder.decode(slot, coded.length, entropyCodec, rawBytes, rawCrc32, (result) => {
+    coder.decode(slot, coded.length, entropyCodec, rawBytes, rawChecksum, (result) => {
       if (result instanceof DeltaveeError) throw result;
       raw = memory.bytes(result.rawAddress, rawBytes).slice();
     });

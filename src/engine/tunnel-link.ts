@@ -1,25 +1,37 @@
 // Tunnel mode, source side: the rewritten stream in entropy-coded, numbered frames, acknowledged by the
-// destination engine once its hypervisor has taken them. Protocol: wire/PROTOCOL.md.
+// destination engine once its hypervisor has taken them. A connection that breaks is made anew, and what it has lost
+// is sent again. Protocol: wire/PROTOCOL.md.
 
 import type { Clock } from "../base/clock.ts";
-import { DeltaveeError, type ErrorCode } from "../base/errors.ts";
+import { DeltaveeError, type ErrorCode, LinkError } from "../base/errors.ts";
 import type { BatchCoder, EncodedBatch } from "../codec/entropy/batch-coder.ts";
 import { ENTROPY_SCRATCH_BYTES, type Kernel } from "../kernel/kernel.ts";
 import type { KernelMemory } from "../kernel/memory.ts";
 import type { Hello } from "../wire/bodies.ts";
-import type { CommitFrame, DataFrame, Frame, WelcomeFrame } from "../wire/frame.ts";
+import {
+  type CommitFrame,
+  type DataFrame,
+  type Frame,
+  PEER_SILENT_MS,
+  RAW_BYTES_MAX,
+  type ResumedFrame,
+  type WelcomeFrame,
+} from "../wire/frame.ts";
 import { abortFrame, helloFrame, refusalError } from "../wire/handshake.ts";
 import { PAGES_HEADER_BYTES } from "../wire/page-batch.ts";
+import { ProtocolState } from "../wire/protocol-state.ts";
 import type { BatchSink, SealedBatch } from "./batch-sink.ts";
 import { type BatchClass, EntropyChoice, type EntropyMethod, NO_ENTROPY } from "./entropy-choice.ts";
 import type { Channel } from "./ports.ts";
+import { Reconnector } from "./reconnector.ts";
+import { SentFrames } from "./sent-frames.ts";
 import type { LinkFigures, SourceLink, SourceLinkListener } from "./source-link.ts";
 import { TunnelPeer } from "./tunnel-peer.ts";
 import { DeliveryWindow } from "./window.ts";
 
 /** Larger batches compress better; smaller ones let the window follow a slow link. */
 const BATCH_BYTES_MIN = 8 * 1024;
-const BATCH_BYTES_MAX = 256 * 1024;
+const BATCH_BYTES_MAX = 512 * 1024;
 /**
  * A batch below the minimum waits until the frame before it is this old: deltas come in drops, and each frame
  * costs both sides some 0.1 ms, which is then what limits how fast the hypervisor can hand over its pages.
@@ -29,11 +41,27 @@ const SMALL_FRAME_EVERY_MS = 2;
 const FRAMES_PER_WINDOW_MAX = 16;
 /** A batch of which at least this much is whole pages is judged by them. */
 const WHOLE_SHARE_MIN = 0.5;
+/** The destination keeps what it has sent of the return path until it is told that it has arrived. */
+const RETURNED_EVERY_BYTES = 16 * 1024;
+/** Two KEEPALIVEs are missing. */
+const HURRIED_SILENT_MS = 2500;
 /** Looking at less would say little. */
 const WHOLE_BYTES_MIN = 16 * 1024;
 
+/** How a connection that broke is resumed, if the destination can do that too. */
+export interface ReconnectOptions {
+  /** Makes another connection to the destination; gives up by itself after a while. */
+  connect: () => Promise<Channel>;
+  /** How long it is tried. */
+  timeoutMs: number;
+}
+
 export interface TunnelLinkListener extends SourceLinkListener {
   welcome(frame: WelcomeFrame): void;
+  /** The connection broke, and is to be resumed. */
+  lost(error: LinkError): void;
+  /** It is there again. */
+  resumed(outage: { outageMs: number; resentBytes: number }): void;
   /** The destination has everything, paused, and waits for COMMIT. */
   loaded(): void;
   /** The guest is the destination's. */
@@ -50,6 +78,8 @@ export interface TunnelLinkOptions {
   memory: KernelMemory;
   kernel: Kernel;
   listener: TunnelLinkListener;
+  /** Undefined: a connection that breaks is the end. */
+  reconnect?: ReconnectOptions | undefined;
 }
 
 export class TunnelLink implements SourceLink {
@@ -60,11 +90,30 @@ export class TunnelLink implements SourceLink {
   readonly #memory: KernelMemory;
   readonly #kernel: Kernel;
   readonly #entropyScratch: number;
-  readonly #peer: TunnelPeer;
+  /** Of the migration, whichever connection there is. */
+  readonly #state = new ProtocolState("source");
+  #peer: TunnelPeer;
+  readonly #reconnector: Reconnector | undefined;
+  readonly #reconnectMsMax: number;
+  /** What RESUME has to say of this migration. */
+  #session = "";
+  #welcome: WelcomeFrame | undefined;
+  #connection = 1;
+  /** Since when there is no connection. */
+  #lostMs: number | undefined;
+  /** When the destination was last heard, if there is no connection. */
+  #heardMs = 0;
+  /** Of connections that were lost. */
+  #lostWireBytes = 0;
+  #returnBytes = 0;
+  #toldReturnBytes = 0;
+  #commit: CommitFrame | undefined;
   readonly #window: DeliveryWindow;
+  readonly #sentFrames = new SentFrames();
   readonly #choice: EntropyChoice;
   /** Being coded: raw bytes. */
   #codingBytes = 0;
+  #codingBatches = 0;
   #rawBytes = 0;
   #codedBytes = 0;
   #windowLifted = false;
@@ -75,7 +124,7 @@ export class TunnelLink implements SourceLink {
   #cancelSmallFrame: (() => void) | undefined;
 
   constructor(options: TunnelLinkOptions) {
-    const { channel, clock, sink, coder, memory, kernel, listener } = options;
+    const { channel, clock, sink, coder, memory, kernel, listener, reconnect } = options;
     this.#listener = listener;
     this.#clock = clock;
     this.#sink = sink;
@@ -87,14 +136,14 @@ export class TunnelLink implements SourceLink {
     this.#choice = new EntropyChoice(coder.concurrency, (choice, reason) =>
       listener.decision(choice, reason),
     );
-    this.#peer = new TunnelPeer("source", channel, clock, {
-      frame: (frame) => this.#frame(frame),
-      drained: () => {
-        this.#blocked = false;
-        this.#continue();
-      },
-      failed: (error) => this.#failed(error),
-    });
+    this.#peer = this.#makePeer(channel);
+    this.#reconnectMsMax = reconnect?.timeoutMs ?? 0;
+    this.#reconnector =
+      reconnect &&
+      new Reconnector(clock, reconnect.connect, {
+        connected: (next) => this.#resume(next),
+        gaveUp: (cause) => this.#gaveUp(cause),
+      });
   }
 
   get hasRoom(): boolean {
@@ -108,17 +157,28 @@ export class TunnelLink implements SourceLink {
 
   get figures(): LinkFigures {
     return {
-      wireBytes: this.#peer.wireBytes,
+      wireBytes: this.#lostWireBytes + this.#peer.wireBytes,
       inFlightBytes: this.#window.inFlightBytes,
       waitingBytes: (this.#sink.waitingBytes + this.#codingBytes) * this.#codedShare,
       windowBytes: this.#window.windowBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
-      roundTripMs: this.#window.currentRoundTripMs,
+      // Nobody is to stop a guest for a link that is not there.
+      roundTripMs: this.isLost ? this.silentMs : this.#window.currentRoundTripMs,
     };
+  }
+
+  get isLost(): boolean {
+    return this.#lostMs !== undefined;
+  }
+
+  /** How long nothing has been heard of the destination. */
+  get silentMs(): number {
+    return this.isLost ? this.#clock.nowMs() - this.#heardMs : this.#peer.silentMs;
   }
 
   /** Introduces this side; `welcome` or `failed` answers. */
   greet(body: Hello): void {
+    this.#session = body.session;
     this.#peer.send(helloFrame(body));
   }
 
@@ -127,8 +187,9 @@ export class TunnelLink implements SourceLink {
     while (!this.#blocked && this.#open) {
       if (!sink.hasSealed) {
         const bytes = sink.pendingBytes;
-        // A full window gathers a fuller batch; an open one wants the link kept busy.
+        // A full window gathers a fuller batch, and so do encoders that are behind; an open one wants the link kept busy.
         const hungry =
+          this.#codingBatches <= this.#coder.concurrency &&
           this.#underWayBytes < this.#window.windowBytes / 2 &&
           bytes >= Math.min(this.#batchBytes, this.#window.windowBytes / FRAMES_PER_WINDOW_MAX);
         if (bytes === 0 || !(bytes >= this.#batchBytes || idle || hungry)) return;
@@ -152,6 +213,13 @@ export class TunnelLink implements SourceLink {
 
   liftWindow(): void {
     this.#windowLifted = true;
+    this.#hurry();
+  }
+
+  /** While the guest stands still, another connection is better than patience. */
+  #hurry(): void {
+    if (this.#windowLifted && this.#welcome?.body.resumption !== undefined && this.#reconnector !== undefined)
+      this.#peer.hurry(HURRIED_SILENT_MS);
   }
 
   bypass(wanted: boolean): void {
@@ -160,30 +228,45 @@ export class TunnelLink implements SourceLink {
 
   /** After this the source must never let the guest run again. */
   commit(resume: boolean): void {
-    const frame: CommitFrame = { type: "commit", resume };
-    this.#peer.send(frame);
+    this.#commit = { type: "commit", resume };
+    this.#sendCommit();
   }
 
+  /** COMMIT, if it is wanted and the destination does not have it. */
+  #sendCommit(): void {
+    if (this.#commit !== undefined && this.#state.stage === "loaded") this.#peer.send(this.#commit);
+  }
+
+  /** Without a connection nobody can be told. */
   abort(code: ErrorCode, message: string): void {
     this.#peer.send(abortFrame(code, message));
     this.end();
   }
 
   end(): void {
-    this.#over = true;
-    this.#cancelSmallFrame?.();
+    this.#stop();
     this.#peer.end();
   }
 
   destroy(): void {
-    this.#over = true;
-    this.#cancelSmallFrame?.();
+    this.#stop();
     this.#peer.destroy();
   }
 
-  /** May a batch go out now? Every one is a marker, and there are only so many of them. */
+  #stop(): void {
+    this.#over = true;
+    this.#cancelSmallFrame?.();
+    this.#reconnector?.stop();
+  }
+
+  /** May a batch go out now? Every one is a marker and is kept, and there is only so much room for them. */
   get #open(): boolean {
-    if (!this.#window.mayMark) return false;
+    if (
+      this.isLost ||
+      !this.#window.mayMark ||
+      !this.#sentFrames.hasRoomFor(this.#codingBytes + RAW_BYTES_MAX)
+    )
+      return false;
     return this.#windowLifted || this.#underWayBytes < this.#window.windowBytes;
   }
 
@@ -209,9 +292,12 @@ export class TunnelLink implements SourceLink {
     const method = this.#bypasses ? NO_ENTROPY : this.#choose(batch, batchClass);
     this.#lastBatchMs = this.#clock.nowMs();
     this.#codingBytes += rawBytes;
+    this.#codingBatches++;
+    let isAtOnce = true;
     this.#coder.encode(slot, rawBytes, method.codecId, method.level, (result) => {
       if (this.#over) return;
       this.#codingBytes -= rawBytes;
+      this.#codingBatches--;
       if (result instanceof DeltaveeError) {
         this.#failed(result);
         return;
@@ -220,8 +306,14 @@ export class TunnelLink implements SourceLink {
       this.#choice.observe(batchClass, method.name, rawBytes, codedBytes, encodeMs);
       this.#rawBytes += rawBytes;
       this.#codedBytes += codedBytes;
+      const wasFull = this.#sink.isFull;
       this.#send(batch, result);
+      // When it was coded at once, whoever has put it in sees for himself that there is room.
+      if (isAtOnce) return;
+      if (wasFull) this.#continue();
+      else this.flush(false);
     });
+    isAtOnce = false;
   }
 
   #choose({ slot, rawBytes, wholeBytes }: SealedBatch, batchClass: BatchClass): EntropyMethod {
@@ -240,38 +332,134 @@ export class TunnelLink implements SourceLink {
   }
 
   #send({ slot, kind, rawBytes }: SealedBatch, result: EncodedBatch): void {
-    const { codecId, codedAddress, codedBytes, rawCrc32 } = result;
+    const { codecId, codedAddress, codedBytes, rawChecksum } = result;
     const frame: DataFrame = {
       type: "data",
-      sequence: this.#peer.dataSequence + 1,
+      sequence: this.#sentFrames.lastSequence + 1,
       entropyCodec: codecId,
       payloadKind: kind,
       rawBytes,
-      rawCrc32,
+      rawChecksum,
       coded: this.#memory.bytes(codedAddress, codedBytes),
     };
-    const before = this.#peer.wireBytes;
-    // The slot is in use until the last piece of the frame is with the operating system.
-    this.#blocked = !this.#peer.send(frame, () => this.#sent(slot));
-    this.#window.sent(this.#peer.wireBytes - before);
+    const bytes = this.#sentFrames.put(frame);
+    // What was still being coded when the connection broke waits for the next one.
+    if (!this.isLost) this.#blocked = !this.#peer.sendData(frame, bytes);
+    this.#window.sent(bytes.length);
     this.#window.marked(this.#blocked);
+    this.#coder.release(slot);
+    this.#sink.slotFreed();
   }
 
-  #sent(slot: number): void {
-    this.#coder.release(slot);
-    const wasFull = this.#sink.isFull;
-    this.#sink.slotFreed();
-    if (wasFull && !this.#over) this.#continue();
+  #makePeer(channel: Channel): TunnelPeer {
+    const peer: TunnelPeer = new TunnelPeer(
+      "source",
+      channel,
+      this.#clock,
+      {
+        frame: (frame) => this.#frame(frame),
+        drained: () => {
+          this.#blocked = false;
+          this.#continue();
+        },
+        failed: (error) => this.#broke(peer, error),
+      },
+      this.#state,
+    );
+    return peer;
+  }
+
+  #broke(peer: TunnelPeer, error: Error): void {
+    const resumption = this.#welcome?.body.resumption;
+    if (!(error instanceof LinkError) || this.#reconnector === undefined || resumption === undefined) {
+      this.#failed(error);
+      return;
+    }
+    const isFirst = this.#lostMs === undefined;
+    if (isFirst) {
+      this.#lostMs = this.#clock.nowMs();
+      this.#heardMs = this.#lostMs - peer.silentMs;
+    }
+    peer.destroy();
+    this.#state.lost();
+    if (!isFirst) {
+      this.#reconnector.failed(error);
+      return;
+    }
+    // The destination may notice later than this side that the connection broke, and waits from then on.
+    const timeoutMs = Math.min(this.#reconnectMsMax, resumption.timeoutMs + PEER_SILENT_MS);
+    this.#reconnector.begin(error, timeoutMs);
+    this.#listener.lost(error);
+  }
+
+  #gaveUp(cause: Error): void {
+    const seconds = Math.round((this.#clock.nowMs() - this.#lostMs!) / 1000);
+    const text = `The connection to the destination broke and could not be resumed within ${seconds} s`;
+    this.#peer.destroy();
+    this.#failed(new LinkError("LINK_LOST", text, { cause }));
+  }
+
+  /** A connection was made: asks for the migration to go on with it. RESUMED or REFUSE answers. */
+  #resume(channel: Channel): void {
+    const { version, body } = this.#welcome!;
+    this.#lostWireBytes += this.#peer.wireBytes;
+    this.#peer = this.#makePeer(channel);
+    this.#hurry();
+    this.#peer.send({
+      type: "resume",
+      version,
+      stage: this.#state.reached,
+      connection: ++this.#connection,
+      session: this.#session,
+      token: body.resumption!.token,
+      returnBytes: this.#returnBytes,
+    });
+  }
+
+  #resumed({ dataSequence }: ResumedFrame): void {
+    const outageMs = this.#clock.nowMs() - this.#lostMs!;
+    this.#lostMs = undefined;
+    this.#reconnector?.stop();
+    // What the destination has is as good as delivered: its ACK would say nothing about the link.
+    this.#window.resumed(this.#unansweredUpTo(dataSequence), outageMs);
+    this.#sentFrames.release(dataSequence);
+    let resentBytes = 0;
+    this.#blocked = false;
+    this.#sentFrames.after(dataSequence, (sequence, bytes) => {
+      this.#blocked = !this.#peer.sendAgain(sequence, bytes);
+      resentBytes += bytes.length;
+    });
+    this.#toldReturnBytes = this.#returnBytes;
+    this.#sendCommit();
+    this.#listener.resumed({ outageMs, resentBytes });
+    this.#continue();
+  }
+
+  /** Markers, one for each DATA, that are unanswered and not behind this one. */
+  #unansweredUpTo(sequence: number): number {
+    const behind = this.#sentFrames.lastSequence - sequence;
+    return Math.max(0, this.#window.unansweredMarkers - behind);
+  }
+
+  #returned(bytes: Uint8Array): void {
+    this.#returnBytes += bytes.length;
+    const isDue = this.#returnBytes - this.#toldReturnBytes >= RETURNED_EVERY_BYTES;
+    if (isDue && this.#welcome?.body.resumption !== undefined) {
+      this.#toldReturnBytes = this.#returnBytes;
+      this.#peer.send({ type: "returned", returnBytes: this.#returnBytes });
+    }
+    this.#listener.returnPath(bytes);
   }
 
   #failed(error: Error): void {
-    this.#over = true;
+    this.#stop();
     this.#listener.failed(error);
   }
 
   #frame(frame: Frame): void {
     switch (frame.type) {
       case "welcome":
+        this.#welcome = frame;
         this.#choice.allow(frame.body.entropyCodecs);
         this.#listener.welcome(frame);
         return;
@@ -280,18 +468,23 @@ export class TunnelLink implements SourceLink {
         this.#failed(refusalError(frame));
         return;
       case "ack": {
-        const answered = this.#window.unansweredMarkers - (this.#peer.dataSequence - frame.sequence);
+        const answered = this.#unansweredUpTo(frame.sequence);
         if (answered > 0) this.#window.acknowledged(answered);
+        this.#sentFrames.release(frame.sequence);
         this.#continue();
         return;
       }
+      case "resumed":
+        this.#resumed(frame);
+        return;
       case "return":
-        this.#listener.returnPath(frame.bytes);
+        this.#returned(frame.bytes);
         return;
       case "loaded":
         this.#listener.loaded();
         return;
       case "running":
+        if (this.#welcome?.body.resumption !== undefined) this.#peer.send({ type: "done" });
         this.#listener.running();
         return;
       case "abort":
@@ -304,13 +497,13 @@ export class TunnelLink implements SourceLink {
         );
         return;
       default:
-        // HELLO, DATA, COMMIT and KEEPALIVE never get here: the protocol's rules have refused or used them.
+        // What only the source sends, and KEEPALIVE, get here: the protocol's rules have refused or used it.
         return;
     }
   }
 
   #continue(): void {
-    this.flush(true);
+    this.flush(false);
     this.#listener.room();
   }
 }

@@ -3,7 +3,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import { LinkError, toError } from "../base/errors.ts";
-import { encodeFrame, type Frame, KEEPALIVE_MS, PEER_SILENT_MS } from "../wire/frame.ts";
+import { type DataFrame, encodeFrame, type Frame, KEEPALIVE_MS, PEER_SILENT_MS } from "../wire/frame.ts";
 import { FrameReader } from "../wire/frame-reader.ts";
 import { abortFrame, refusalFor } from "../wire/handshake.ts";
 import { ProtocolState, type Side, type Stage } from "../wire/protocol-state.ts";
@@ -12,11 +12,19 @@ import type { Channel } from "./ports.ts";
 /** What one read may bring. */
 const READ_BYTES_MAX = 256 * 1024;
 
+/** Stages without KEEPALIVE. */
+const SILENT: ReadonlySet<Stage> = new Set<Stage>(["opening", "lost", "finished", "refused", "aborted"]);
+/** Stages in which a destination refuses what it does not understand. */
+const REFUSABLE: ReadonlySet<Stage> = new Set<Stage>(["opening", "greeting", "resuming"]);
+
 export interface TunnelPeerListener {
   /** Arrays in the frame are valid during the call; when the call stalls the peer, until `unstall`. */
   frame(frame: Frame): void;
   drained(): void;
-  /** Broken, silent, closed early, or against the protocol. Once; nothing follows. */
+  /**
+   * Broken, silent or closed early: a LinkError. Against the protocol, or our own mistake: any other. Once; nothing
+   * follows.
+   */
   failed(error: Error): void;
 }
 
@@ -25,21 +33,29 @@ export class TunnelPeer {
   readonly #clock: Clock;
   readonly #listener: TunnelPeerListener;
   readonly #reader = new FrameReader();
-  readonly #state: ProtocolState;
+  #state: ProtocolState;
   readonly #side: Side;
   #wireBytes = 0;
   #lastSentMs: number;
   #lastReceivedMs: number;
   #cancelTimer: () => void = () => {};
+  #silentMsMax = PEER_SILENT_MS;
   #stalled = false;
   #over = false;
 
-  constructor(side: Side, channel: Channel, clock: Clock, listener: TunnelPeerListener) {
+  /** `state`: that of a migration whose connection broke, if this one is to take its place. */
+  constructor(
+    side: Side,
+    channel: Channel,
+    clock: Clock,
+    listener: TunnelPeerListener,
+    state: ProtocolState = new ProtocolState(side),
+  ) {
     this.#channel = channel;
     this.#clock = clock;
     this.#listener = listener;
     this.#side = side;
-    this.#state = new ProtocolState(side);
+    this.#state = state;
     this.#lastSentMs = this.#lastReceivedMs = clock.nowMs();
     const space = new Uint8Array(READ_BYTES_MAX);
     channel.listen({
@@ -48,8 +64,7 @@ export class TunnelPeer {
       data: (bytes) => this.#received(bytes),
       drained: () => listener.drained(),
       ended: () => {
-        // Both sides end the connection only after the last frame of the protocol.
-        if (this.#stage === "finished") return;
+        // Who has the last frame of the protocol does not listen any more.
         this.#fail(new LinkError("LINK_CLOSED", `Peer closed the connection while ${this.#stage}`));
       },
       failed: (error) => {
@@ -64,38 +79,50 @@ export class TunnelPeer {
     return this.#wireBytes;
   }
 
-  get committed(): boolean {
-    return this.#state.committed;
+  /** Since the last byte of the peer, or since the connection was made. */
+  get silentMs(): number {
+    return this.#clock.nowMs() - this.#lastReceivedMs;
   }
 
-  get dataSequence(): number {
-    return this.#state.dataSequence;
+  /** The connection counts as broken when the peer is silent for so long: less than what the protocol grants. */
+  hurry(silentMsMax: number): void {
+    this.#silentMsMax = silentMsMax;
   }
 
-  get ackSequence(): number {
-    return this.#state.ackSequence;
+  /** This connection, whose first frame was RESUME, is of that migration. */
+  adopt(state: ProtocolState): void {
+    this.#state = state;
   }
 
   get #stage(): Stage {
     return this.#state.stage;
   }
 
-  /**
-   * False when the peer is behind: wait for `drained`. A frame after the connection's end is dropped. Arrays in the
-   * frame must not change until `written` is called, which it is not when the connection breaks.
-   */
-  send(frame: Frame, written?: () => void): boolean {
+  /** False when the peer is behind: wait for `drained`. A frame after the connection's end is dropped. */
+  send(frame: Frame): boolean {
     if (this.#over) return false;
     this.#state.sending(frame);
-    const pieces = encodeFrame(frame);
-    const last = pieces.length - 1;
-    let flowing = true;
-    pieces.forEach((piece, index) => {
-      flowing = this.#channel.write(piece, index === last ? written : undefined);
-      this.#wireBytes += piece.length;
-    });
+    return this.#write(encodeFrame(frame));
+  }
+
+  /** The same for DATA that has been encoded. `bytes` must not change before the peer has acknowledged it. */
+  sendData(frame: DataFrame, bytes: Uint8Array): boolean {
+    if (this.#over) return false;
+    this.#state.sending(frame);
+    return this.#write(bytes);
+  }
+
+  /** DATA that was sent before, on a connection that broke. */
+  sendAgain(sequence: number, bytes: Uint8Array): boolean {
+    if (this.#over) return false;
+    this.#state.sendingAgain(sequence);
+    return this.#write(bytes);
+  }
+
+  #write(bytes: Uint8Array): boolean {
+    this.#wireBytes += bytes.length;
     this.#lastSentMs = this.#clock.nowMs();
-    return flowing;
+    return this.#channel.write(bytes);
   }
 
   /** Takes no more frames until `unstall`: the one being handled is the last one for now. */
@@ -157,15 +184,13 @@ export class TunnelPeer {
     this.#cancelTimer = this.#clock.after(KEEPALIVE_MS / 2, () => {
       const nowMs = this.#clock.nowMs();
       // A stalled peer is one that we do not listen to.
-      if (!this.#stalled && nowMs - this.#lastReceivedMs > PEER_SILENT_MS) {
-        const text = `Nothing heard from the peer for ${PEER_SILENT_MS / 1000} s while ${this.#stage}`;
+      if (!this.#stalled && nowMs - this.#lastReceivedMs > this.#silentMsMax) {
+        const text = `Nothing heard from the peer for ${this.#silentMsMax / 1000} s while ${this.#stage}`;
         this.#fail(new LinkError("LINK_TIMEOUT", text));
         return;
       }
       const silentMs = nowMs - this.#lastSentMs;
-      const greeted = this.#stage !== "opening" && this.#stage !== "finished" && this.#stage !== "aborted";
-      if (greeted && this.#stage !== "refused" && silentMs >= KEEPALIVE_MS / 2)
-        this.send({ type: "keepalive" });
+      if (!SILENT.has(this.#stage) && silentMs >= KEEPALIVE_MS / 2) this.send({ type: "keepalive" });
       this.#watch();
     });
   }
@@ -173,7 +198,7 @@ export class TunnelPeer {
   /** The peer is told what it did wrong before the connection ends: its own record should say so too. */
   #violated(error: Error): void {
     if (this.#over) return;
-    const greeting = this.#stage === "opening" || this.#stage === "greeting";
+    const greeting = REFUSABLE.has(this.#stage);
     try {
       if (this.#side === "destination" && greeting) this.send(refusalFor(error));
       else this.send(abortFrame("PROTOCOL_INVALID_FRAME", error.message));

@@ -14,9 +14,10 @@ export const QUEUE_MS = 20;
 export const WINDOW_BYTES_MAX = 256 * 1024 * 1024;
 /** Before anything is known of the link. */
 const WINDOW_BYTES_INITIAL = 32 * 1024;
-/** Bytes between two markers: half of the queue, but neither a few packets nor more than keeps a turn short. */
+/** Time on the link between two markers: a small part of the queue, but neither a few packets nor a long turn. */
+const TURN_MS = QUEUE_MS / 16;
 const TURN_BYTES_MIN = 4 * 1024;
-const TURN_BYTES_MAX = 16 * 1024;
+const TURN_BYTES_MAX = 256 * 1024;
 /** Markers that may be unanswered; a sender asks `mayMark` before it sets one. */
 export const MARKERS_MAX = 1024;
 
@@ -103,7 +104,7 @@ export class DeliveryWindow {
 
   /** How much to send at most between two looks at the window, and between two markers. */
   get turnBytes(): number {
-    return Math.min(TURN_BYTES_MAX, this.#bytesIn(QUEUE_MS / 2));
+    return Math.min(TURN_BYTES_MAX, this.#bytesIn(TURN_MS));
   }
 
   /** 0 until something was measured. */
@@ -173,6 +174,30 @@ export class DeliveryWindow {
     this.#roundTripMin = Math.min(this.#roundTripMin, roundTripMs);
     this.#learnRate(marker, nowMs);
     this.#adjust(newlyDeliveredBytes, roundTripMs, nowMs);
+  }
+
+  /**
+   * The connection broke `outageMs` ago and is there again. The oldest `markers` markers have been answered, nobody
+   * knows when; all others are sent once more, now. The outage says nothing about the link: what is known of it
+   * is as old as it was when the connection broke.
+   */
+  resumed(markers: number, outageMs: number): void {
+    assert(markers >= 0 && markers <= this.#count, "only what was sent is answered");
+    if (markers > 0) {
+      this.#first = (this.#first + markers) % MARKERS_MAX;
+      this.#count -= markers;
+      this.#deliveredBytes = this.#markers[(this.#first + MARKERS_MAX - 1) % MARKERS_MAX]!.sentBytes;
+    }
+    const nowMs = this.#clock.nowMs();
+    this.#deliveredMs = this.#deliveredSentMs = nowMs;
+    for (let i = 0; i < this.#count; i++) {
+      const marker = this.#markers[(this.#first + i) % MARKERS_MAX]!;
+      marker.sentMs = marker.deliveredMs = marker.deliveredSentMs = nowMs;
+      marker.deliveredBytes = this.#deliveredBytes;
+    }
+    this.#rateHalfEndsMs += outageMs;
+    this.#nextDrainMs += outageMs;
+    this.#drainEndsMs += outageMs;
   }
 
   #learnRate(marker: Marker, nowMs: number): void {

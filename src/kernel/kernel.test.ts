@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { expectSameBytes, KERNEL_VARIANTS, KernelArena } from "../../test/support/kernel-arena.ts";
 import { changed, noise } from "../../test/support/page-pairs.ts";
+import { hash32 } from "../codec/hash32.ts";
 import { ENTROPY_SCRATCH_BYTES, loadKernel } from "./kernel.ts";
 import { KernelMemory } from "./memory.ts";
 
@@ -62,12 +63,13 @@ describe.each(KERNEL_VARIANTS)("the %s kernel", (variant) => {
     return kernel.hash32(arena.placeAtEnd(content), content.length);
   }
 
-  test("the hash is the same in every build", () => {
+  test("the hash is the same in every build, and that of the readable reference", () => {
     const other = new KernelArena("simd");
     fc.assert(
       fc.property(fc.constantFrom(...LENGTHS), fc.nat(), (lengthBytes, seed) => {
         const content = noise(lengthBytes, seed);
         expect(hash(content)).toBe(other.kernel.hash32(other.place(content), lengthBytes));
+        expect(hash(content) >>> 0).toBe(hash32(content));
         other.reset();
       }),
       { numRuns: 100 },

@@ -27,7 +27,7 @@ export interface Kernel {
 
   /**
    * Hash of content, to find pages that may be equal. It proves nothing and withstands no adversary: compare
-   * what it finds. A signed 32-bit number, the same in every variant and version only within one process.
+   * what it finds. A signed 32-bit number, the same in every variant; codec/hash32.ts is its reference.
    */
   hash32(address: number, bytes: number): number;
 

@@ -17,6 +17,12 @@ interface SocketOptionsInside {
   onread: { buffer: () => Uint8Array; callback: (bytes: number, buffer: Uint8Array) => boolean };
 }
 
+/**
+ * What may wait in this process until the operating system takes it. Node's own limit, 16 KiB, is less than one
+ * batch: whoever heeds it stops after each, and both ends take turns instead of working side by side.
+ */
+const UNSENT_BYTES_MAX = 1024 * 1024;
+
 export class SocketChannel implements Channel {
   #socket: Socket;
   #listener: ChannelListener | undefined;
@@ -45,9 +51,11 @@ export class SocketChannel implements Channel {
   write(bytes: Uint8Array, written?: () => void): boolean {
     if (this.#destroyed || this.#socket.destroyed) return false;
     // A failed write is reported by the socket's "error"; its callback must not pass for success.
-    return this.#socket.write(bytes, (error) => {
+    const flowing = this.#socket.write(bytes, (error) => {
       if (error == null && !this.#destroyed) written?.();
     });
+    // "drain" follows only where Node's limit was reached too.
+    return flowing || this.#socket.writableLength <= UNSENT_BYTES_MAX;
   }
 
   pause(): void {

@@ -51,6 +51,7 @@ export const vmWhereSchema = z.enum([
   "paused on source",
   "running on destination",
   "paused on destination",
+  "with the destination",
   "unknown",
 ]);
 
@@ -72,6 +73,10 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     destination: z.string().optional(),
     guestRamBytes: count.optional(),
     downtimeMsMax: count.optional(),
+    /** Promises about the whole migration, where they were made, and what is done when it stalls. */
+    timeMsMax: count.optional(),
+    wireBytesMax: count.optional(),
+    onStall: z.string().optional(),
     linkBytesPerSecondMax: count.optional(),
     cacheBytesMax: count.optional(),
     /** Free text for people: what this run is, e.g. "demo: standard". */
@@ -101,12 +106,32 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     iteration: count.optional(),
     remainingBytes: count.optional(),
     dirtyPagesPerSecond: count.optional(),
+    /** How long the guest would stand still if it were stopped now; known after the first pass. */
+    forecastDowntimeMs: count.optional(),
+    /** When the downtime is forecast to be within its goal, from now; absent while there is no saying. */
+    forecastEndMs: count.optional(),
     pages: pageClassesSchema,
     cache: cacheStatsSchema.optional(),
     cpuMs: count.optional(),
   }),
   /** A choice that Deltavee made, with the reason and the figures it was made from. */
-  event("decision", { subject: z.string(), choice: z.string(), reason: z.string() }),
+  event("decision", {
+    subject: z.string(),
+    choice: z.string(),
+    reason: z.string(),
+    /** Of a decision about the switchover: what the guest's standstill is estimated at. */
+    forecastDowntimeMs: count.optional(),
+  }),
+  /** The connection of a tunnel broke, or is there again; the migration goes on. */
+  event("link", {
+    state: z.enum(["lost", "resumed"]),
+    /** Why it broke. */
+    reason: z.string().optional(),
+    /** How long there was no connection. */
+    outageMs: count.optional(),
+    /** What this side has sent again, since it had not arrived. */
+    resentBytes: count.optional(),
+  }),
   /** Something a person should know; the migration goes on. */
   event("notice", { message: z.string() }),
   /** The stream has reached something Deltavee does not interpret: from here on it is carried untouched. */
@@ -121,6 +146,8 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     totalMs: count,
     /** From the vCPUs' stop at the source to the guest's resumption, as far as this side can see it. */
     downtimeMs: count.optional(),
+    /** What was forecast of it when the guest was stopped. */
+    forecastDowntimeMs: count.optional(),
     /** What the hypervisor itself says. */
     downtimeMsReported: count.optional(),
     /** Longest gap between two heartbeats of the guest around the switchover, where one was watched. */

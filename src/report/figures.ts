@@ -32,6 +32,8 @@ export interface RunFigures {
   /** The gap in the guest's heartbeat around the switchover: downtime as seen from outside. */
   readonly heartbeatGapMs?: number;
   readonly downtimeMs?: number;
+  /** What was forecast of it when the guest was stopped. */
+  readonly forecastDowntimeMs?: number;
   /** What the hypervisor itself says. */
   readonly downtimeMsReported?: number;
   readonly downtimeMsMax?: number;
@@ -79,6 +81,7 @@ export function runFigures({ label, events }: RecordedRun): RunFigures {
       destination: run?.destination,
       heartbeatGapMs,
       downtimeMs: summary?.downtimeMs,
+      forecastDowntimeMs: summary?.forecastDowntimeMs,
       downtimeMsReported: summary?.downtimeMsReported,
       downtimeMsMax: run?.downtimeMsMax,
       savedRatio: handedOverBytes > 0 ? 1 - wireBytes / handedOverBytes : undefined,

@@ -69,6 +69,15 @@ test("During the full pass, before a dirty rate is known, the estimate is a lowe
   expect(progressLine(state, 120)).toMatch(/ETA >1.0 s$/);
 });
 
+test("The downtime that is to be expected is told as soon as it is known, and only while the guest runs", () => {
+  const known = { iteration: 1, forecastDowntimeMs: 84 };
+  const state = fold(iterating, sample(1000, 1000), sample(2000, 2000, known));
+  expect(progressLine(state, 120)).toMatch(/ETA - +downtime ~84 ms$/);
+  expect(progressLine(state, 50)).toMatch(/^iteration 1 .*ETA -$/);
+  const stopped = reduceProgress(state, { type: "phase", atMs: 2001, phase: "switchover" });
+  expect(progressLine(stopped, 120)).not.toContain("downtime");
+});
+
 test("Rates are those of the last seconds, not of the whole run", () => {
   let state = fold(iterating);
   for (let atMs = 0; atMs <= 10_000; atMs += 100) state = reduceProgress(state, sample(atMs, atMs * 100));
@@ -152,6 +161,14 @@ test("Without a terminal there are whole lines: at news, and every ten seconds",
   }
   const quiet = [iterating, ...Array.from({ length: 300 }, (_, index) => sample(index * 200, index))];
   expect(shown(quiet, {})).toHaveLength(6);
+});
+
+test("What is decided about promises is told at once, other decisions are for the summary", () => {
+  const decision = (subject: string): RecordEvent => ({
+    ...{ type: "decision", atMs: 1001, subject, choice: "wait", reason: "stalled" },
+  });
+  const writes = shown([iterating, sample(1000, 1000), decision("convergence"), decision("switchover")], {});
+  expect(writes.filter((text) => text.startsWith("Note"))).toEqual(["Note: wait: stalled\n"]);
 });
 
 test("Notices and errors stand on lines of their own, and the line comes back below them", () => {

@@ -10,6 +10,7 @@
 import { formatBytes, formatBytesPerSecond, formatMs } from "../base/units.ts";
 import type { Phase, RecordEvent } from "../record/schema.ts";
 import { PAGE_BYTES, pageCount } from "./figures.ts";
+import { linkEventText } from "./link-text.ts";
 import { plain } from "./text.ts";
 
 /** Rates are averages over this long: shorter jumps about, longer lags behind. */
@@ -34,6 +35,8 @@ export interface ProgressState {
   readonly handedOverBytes: number;
   readonly remainingBytes: number | undefined;
   readonly dirtyPagesPerSecond: number | undefined;
+  /** If the guest were stopped now. */
+  readonly forecastDowntimeMs: number | undefined;
   /** The samples of the last RATE_WINDOW_MS, oldest first. */
   readonly marks: readonly Mark[];
 }
@@ -47,6 +50,7 @@ export const initialProgress: ProgressState = {
   handedOverBytes: 0,
   remainingBytes: undefined,
   dirtyPagesPerSecond: undefined,
+  forecastDowntimeMs: undefined,
   marks: [],
 };
 
@@ -73,6 +77,7 @@ export function reduceProgress(state: ProgressState, event: RecordEvent): Progre
         iteration: event.iteration ?? state.iteration,
         remainingBytes: event.remainingBytes ?? state.remainingBytes,
         dirtyPagesPerSecond: event.dirtyPagesPerSecond ?? state.dirtyPagesPerSecond,
+        forecastDowntimeMs: event.forecastDowntimeMs,
         marks: withMark(state.marks, {
           atMs: event.atMs,
           wireBytes: event.wireBytes,
@@ -82,6 +87,7 @@ export function reduceProgress(state: ProgressState, event: RecordEvent): Progre
     case "summary":
       return { ...state, atMs: event.atMs, phase: event.outcome };
     case "decision":
+    case "link":
     case "notice":
     case "opaque":
     case "heartbeat":
@@ -150,11 +156,21 @@ export function progressLine(state: ProgressState, columns: number): string {
   const eta =
     `ETA ${time === undefined ? "-" : `${time.isLowerBound ? ">" : ""}${formatMs(time.ms)}`}`.padEnd(16);
 
+  // Known from the end of the first pass on.
+  const downtime =
+    state.phase === "iterating" && state.forecastDowntimeMs !== undefined
+      ? [`downtime ~${formatMs(state.forecastDowntimeMs)}`.padEnd(17)]
+      : [];
+
   const lines = [
+    [...label, steps, rate, sentOf, left, eta, ...downtime],
+    [steps, rate, sentOf, left, eta, ...downtime],
+    [steps, rate, sent, left, eta, ...downtime],
     [...label, steps, rate, sentOf, left, eta],
     [steps, rate, sentOf, left, eta],
     [steps, rate, sent, left, eta],
     [steps, rate, left, eta],
+    [steps, rate, eta, ...downtime],
     [steps, rate, eta],
     [steps, eta],
   ].map((parts) => parts.join("  "));
@@ -202,7 +218,11 @@ export class ProgressDisplay {
     this.#state = reduceProgress(this.#state, event);
     if (event.type === "summary") this.close();
     else if (event.type === "notice") this.#print(`Note: ${plain(event.message)}`);
-    else if (event.type === "error") this.#print(`Error ${plain(event.code)}: ${plain(event.message)}`);
+    else if (event.type === "link") this.#print(`Link ${plain(linkEventText(event))}`);
+    // What is promised, and whether it will be kept, is said while something can still be done.
+    else if (event.type === "decision" && event.subject === "convergence") {
+      this.#print(`Note: ${plain(`${event.choice}: ${event.reason}`)}`);
+    } else if (event.type === "error") this.#print(`Error ${plain(event.code)}: ${plain(event.message)}`);
     else if (this.#isTerminal) this.#redraw(event);
     else this.#log(event);
   };

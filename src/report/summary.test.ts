@@ -54,7 +54,7 @@ test("The summary tells downtime from every witness, bytes, pages, decisions and
   const text = summaryText(delta);
   for (const part of [
     /total time +4\.\d s/,
-    /downtime +\d+ ms +gap in the guest's heartbeat\n +\d+ ms +from the vCPUs' stop.*\n +\d+ ms +by the hypervisor's own account\n +300 ms +was the limit/,
+    /downtime +\d+ ms +gap in the guest's heartbeat\n +\d+ ms +from the vCPUs' stop.*\n +\d+ ms +by the hypervisor's own account\n +\d+ ms +was forecast when the guest was stopped\n +300 ms +was the limit/,
     /on the wire +[\d.]+ MB of [\d.]+ MB handed over/,
     /saved +\d+\.\d% \([\d.]+ MB\)/,
     /link +[\d.]+ Mbit\/s on average, limit 100\.0 Mbit\/s/,
@@ -81,6 +81,7 @@ test("Side by side, downtime by the guest's heartbeat comes first and runs have 
   ]);
   const lines = text.split("\n");
   expect(lines[0]).toMatch(/^ +standard +delta$/);
+  expect(lines.join("\n")).toMatch(/\ndowntime: forecast +\d+ ms +\d+ ms\n/);
   expect(lines[1]).toMatch(/^downtime: heartbeat gap +\d+ ms +\d+ ms$/);
   expect(text).toMatch(
     /delta against standard:\n {2}downtime \d+ ms instead of \d+ ms \(\d+ times shorter\)\n/,

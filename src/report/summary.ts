@@ -16,6 +16,7 @@ import {
   type RunFigures,
   runFigures,
 } from "./figures.ts";
+import { linkEventText } from "./link-text.ts";
 import { columns, formatCount, formatRatio, plain } from "./text.ts";
 
 /** Decisions and notices told in full; more than that are in the record and the HTML report. */
@@ -87,6 +88,7 @@ function downtimeRows(figures: RunFigures): [string, string][] {
     [figures.heartbeatGapMs, "gap in the guest's heartbeat"],
     [figures.downtimeMs, "from the vCPUs' stop to their resumption, as measured here"],
     [figures.downtimeMsReported, "by the hypervisor's own account"],
+    [figures.forecastDowntimeMs, "was forecast when the guest was stopped"],
     [figures.downtimeMsMax, "was the limit"],
   ];
   const known = witnesses
@@ -174,6 +176,7 @@ function decisionLines(events: readonly RecordEvent[]): string[] {
 function noticeLines(events: readonly RecordEvent[]): string[] {
   const notices = events.flatMap((event) => {
     if (event.type === "notice") return [[formatMs(event.atMs), plain(event.message)]];
+    if (event.type === "link") return [[formatMs(event.atMs), plain(`link ${linkEventText(event)}`)]];
     if (event.type !== "opaque") return [];
     const text = `from byte ${formatCount(event.offsetBytes)} on the stream was carried untouched: ${event.reason}`;
     return [[formatMs(event.atMs), plain(text)]];
@@ -204,6 +207,7 @@ export function comparisonRows(runs: readonly RunFigures[]): { name: string; cel
   return [
     row("downtime: heartbeat gap", (run) => optional(run.heartbeatGapMs, formatMs)),
     row("downtime: measured", (run) => optional(run.downtimeMs, formatMs)),
+    row("downtime: forecast", (run) => optional(run.forecastDowntimeMs, formatMs)),
     row("downtime: hypervisor says", (run) => optional(run.downtimeMsReported, formatMs)),
     row("total time", (run) => formatMs(run.totalMs)),
     row("sent on the link", (run) => formatBytes(run.wireBytes)),
@@ -217,7 +221,7 @@ export function comparisonRows(runs: readonly RunFigures[]): { name: string; cel
     row("cache hits", (run) => optional(run.cache, hitRatioText)),
     row("CPU", (run) => optional(run.cpuMs, formatMs)),
     row("outcome", (run) => run.outcome),
-    row("VM", (run) => plain(run.vm).replace(/^running on /, "")),
+    row("VM", (run) => plain(run.vm).replace(/^(running on|with the) /, "")),
     row("memory verified", (run) =>
       optional(run.memoryVerified, (verified) => (verified ? "yes" : "NO, IT DIFFERS")),
     ),

@@ -32,11 +32,14 @@ const entropyCodecsSchema = z
   .max(16)
   .refine((ids) => new Set(ids).size === ids.length, "must name each codec once");
 
+/** 16 random bytes, in lowercase hex. */
+export const ID_HEX: RegExp = /^[0-9a-f]{32}$/;
+
 export const helloSchema = z.object({
   /** Version of the program, for people: never decides anything. */
   deltavee: text(64),
-  /** 16 random bytes, in lowercase hex: names this migration in the records of both sides. */
-  session: z.string().regex(/^[0-9a-f]{32}$/),
+  /** Names this migration in the records of both sides. */
+  session: z.string().regex(ID_HEX),
   hypervisor: hypervisorSchema,
   entropyCodecs: entropyCodecsSchema,
   guestRamBytes: z.int().nonnegative().optional(),
@@ -49,6 +52,15 @@ export const welcomeSchema = z.object({
   /** Those of HELLO that the destination knows too, in HELLO's order. */
   entropyCodecs: entropyCodecsSchema,
   hypervisor: hypervisorSchema,
+  /** Absent: a connection that breaks is not resumed. */
+  resumption: z
+    .object({
+      /** Whoever has it may resume this migration. */
+      token: z.string().regex(ID_HEX),
+      /** How long the destination waits for a connection when it has lost one. */
+      timeoutMs: z.int().min(1),
+    })
+    .optional(),
 });
 
 /** Body of REFUSE and ABORT. The set of codes is open: a peer may know more of them. */
@@ -60,6 +72,7 @@ export const reasonSchema = z.object({
 export type HypervisorIdentity = z.infer<typeof hypervisorSchema>;
 export type Hello = z.infer<typeof helloSchema>;
 export type Welcome = z.infer<typeof welcomeSchema>;
+export type Resumption = NonNullable<Welcome["resumption"]>;
 export type Reason = z.infer<typeof reasonSchema>;
 
 /** `text` as a peer accepts it: cut to `charsMax`, control characters replaced by spaces. */

@@ -4,6 +4,7 @@ import { ProtocolError } from "../base/errors.ts";
 import type { DataFrame, Frame, FrameType } from "./frame.ts";
 import {
   CODED_BYTES_MAX,
+  CONNECTIONS_MAX,
   DATA_FIXED_BYTES,
   encodeFrame,
   FRAME_LAYOUTS,
@@ -33,6 +34,8 @@ const hypervisor = fc.record(
   },
   { requiredKeys: ["kind", "version"] },
 );
+const id = fc.stringMatching(/^[0-9a-f]{32}$/);
+const resumeStage = fc.constantFrom("streaming" as const, "loaded" as const, "committed" as const);
 const reason = fc.record({ code: fc.stringMatching(/^[A-Z][A-Z0-9_]{0,63}$/), message: printable(100) });
 const anyFrame: fc.Arbitrary<Frame> = fc.oneof(
   fc.record({
@@ -41,7 +44,7 @@ const anyFrame: fc.Arbitrary<Frame> = fc.oneof(
     body: fc.record(
       {
         deltavee: printable(64),
-        session: fc.stringMatching(/^[0-9a-f]{32}$/),
+        session: id,
         hypervisor,
         entropyCodecs: codecs,
         guestRamBytes: fc.maxSafeNat(),
@@ -53,8 +56,32 @@ const anyFrame: fc.Arbitrary<Frame> = fc.oneof(
   fc.record({
     type: fc.constant("welcome" as const),
     version: uint16,
-    body: fc.record({ deltavee: printable(64), entropyCodecs: codecs, hypervisor }),
+    body: fc.record(
+      {
+        deltavee: printable(64),
+        entropyCodecs: codecs,
+        hypervisor,
+        resumption: fc.record({ token: id, timeoutMs: fc.integer({ min: 1, max: 2 ** 40 }) }),
+      },
+      { requiredKeys: ["deltavee", "entropyCodecs", "hypervisor"] },
+    ),
   }),
+  fc.record({
+    type: fc.constant("resume" as const),
+    version: uint16,
+    stage: resumeStage,
+    connection: fc.integer({ min: 2, max: CONNECTIONS_MAX }),
+    session: id,
+    token: id,
+    returnBytes: fc.maxSafeNat(),
+  }),
+  fc.record({
+    type: fc.constant("resumed" as const),
+    stage: resumeStage,
+    dataSequence: fc.maxSafeNat(),
+    ackSequence: fc.maxSafeNat(),
+  }),
+  fc.record({ type: fc.constant("returned" as const), returnBytes: sequence }),
   fc.record({ type: fc.constantFrom("refuse" as const, "abort" as const), reason }),
   fc.record({
     type: fc.constant("data" as const),
@@ -62,13 +89,15 @@ const anyFrame: fc.Arbitrary<Frame> = fc.oneof(
     entropyCodec: fc.integer({ min: 1, max: 255 }),
     payloadKind: fc.constantFrom(PAYLOAD_STREAM, PAYLOAD_RAM_LAYOUT, PAYLOAD_PAGES),
     rawBytes: fc.integer({ min: 1, max: RAW_BYTES_MAX }),
-    rawCrc32: fc.integer({ min: 0, max: 0xffffffff }),
+    rawChecksum: fc.integer({ min: 0, max: 0xffffffff }),
     coded: bytes(300),
   }),
   fc.record({ type: fc.constant("ack" as const), sequence }),
   fc.record({ type: fc.constant("return" as const), bytes: bytes(300) }),
   fc.record({ type: fc.constant("commit" as const), resume: fc.boolean() }),
-  fc.record({ type: fc.constantFrom("loaded" as const, "running" as const, "keepalive" as const) }),
+  fc.record({
+    type: fc.constantFrom("loaded" as const, "running" as const, "keepalive" as const, "done" as const),
+  }),
 );
 
 // ---- Reading.
@@ -107,7 +136,7 @@ function* cut(all: Uint8Array, sizes: Iterable<number>): Generator<Uint8Array> {
   yield all.subarray(at);
 }
 
-const encoded = (frames: Frame[]): Uint8Array => Buffer.concat(frames.flatMap(encodeFrame));
+const encoded = (frames: Frame[]): Uint8Array => Buffer.concat(frames.map(encodeFrame));
 
 /** A valid frame with some of its bytes changed. */
 function patched(frame: Frame, at: number, ...values: number[]): Uint8Array {
@@ -144,11 +173,21 @@ const DATA: DataFrame = {
   entropyCodec: 1,
   payloadKind: PAYLOAD_PAGES,
   rawBytes: 3,
-  rawCrc32: 0x01020304,
+  rawChecksum: 0x01020304,
   coded: Uint8Array.of(1, 2, 3),
 };
 const ACK: Frame = { type: "ack", sequence: 7 };
 const KEEPALIVE: Frame = { type: "keepalive" };
+const RESUME: Frame = {
+  type: "resume",
+  version: 3,
+  stage: "loaded",
+  connection: 2,
+  session: HELLO_BODY.session,
+  token: HELLO_BODY.session,
+  returnBytes: 5,
+};
+const RESUMED: Frame = { type: "resumed", stage: "loaded", dataSequence: 7, ackSequence: 7 };
 
 describe("FrameReader", () => {
   test("what was encoded is read back the same, however the bytes are cut", () => {
@@ -263,8 +302,8 @@ describe("FrameReader", () => {
 
   test.each<[string, Uint8Array, string]>([
     ["another frame magic", patched(ACK, 0, 0x47, 0x45), "frame magic 0x4456, got 0x4745"],
-    ["type 0", patched(ACK, 2, 0), "a frame type from 1 to 11, got 0"],
-    ["an unknown type", patched(ACK, 2, 12), "a frame type from 1 to 11, got 12"],
+    ["type 0", patched(ACK, 2, 0), "a frame type from 1 to 15, got 0"],
+    ["an unknown type", patched(ACK, 2, 16), "a frame type from 1 to 15, got 16"],
     ["flags", patched(ACK, 3, 0x80), "ack flags 0, got 0x80"],
     ["a payload too short for its type", patched(ACK, 7, 7), "ack payload of 8 to 8 bytes, got 7"],
     ["a payload too long for its type", patched(KEEPALIVE, 7, 1), "keepalive payload of 0 to 0 bytes, got 1"],
@@ -297,6 +336,21 @@ describe("FrameReader", () => {
       "COMMIT that says neither yes nor no",
       patched({ type: "commit", resume: true }, 16, 2),
       "0 or 1, got 2",
+    ],
+    ["RESUME with another magic", patched(RESUME, 16, 0x64), 'resume to begin with "DELTAVEE"'],
+    ["RESUME with version 0", patched(RESUME, 25, 0), "resume version 1 or above, got 0"],
+    ["RESUME of no stage", patched(RESUME, 26, 0), "a resume stage that is known, got 0"],
+    ["RESUME with a reserved byte", patched(RESUME, 27, 1), "resume reserved byte 0, got 0x1"],
+    ["RESUME of the first connection", patched(RESUME, 31, 1), "resume connection 2 or above, got 1"],
+    ["RESUME with too large a count", patched(RESUME, 64, 0xff), "a resume count up to 9007199254740991"],
+    ["RESUMED of an unknown stage", patched(RESUMED, 16, 4), "a resumed stage that is known, got 4"],
+    ["RESUMED with a first reserved byte", patched(RESUMED, 17, 1), "resumed reserved bytes 0"],
+    ["RESUMED with a last reserved byte", patched(RESUMED, 23, 1), "resumed reserved bytes 0"],
+    ["RESUMED with too large a sequence", patched(RESUMED, 24, 0xff), "a resumed count up to"],
+    [
+      "RETURNED of nothing",
+      patched({ type: "returned", returnBytes: 1 }, 23, 0),
+      "returned bytes 1 or above, got 0",
     ],
     ["a body that is not JSON", withJson("abort", "{]"), "expected JSON in UTF-8"],
     [

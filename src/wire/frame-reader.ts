@@ -5,7 +5,7 @@
 import { assert, assertNever } from "../base/assert.ts";
 import { ProtocolError } from "../base/errors.ts";
 import { decodeBody, helloSchema, reasonSchema, welcomeSchema } from "./bodies.ts";
-import type { Frame, FrameType } from "./frame.ts";
+import type { Frame, FrameType, ResumeStage } from "./frame.ts";
 import {
   DATA_FIXED_BYTES,
   FRAME_LAYOUTS,
@@ -13,7 +13,9 @@ import {
   HEADER_BYTES,
   HELLO_FIXED_BYTES,
   HELLO_MAGIC,
+  ID_BYTES,
   RAW_BYTES_MAX,
+  RESUME_STAGE_NUMBERS,
   SEQUENCE_MAX,
   WELCOME_FIXED_BYTES,
 } from "./frame.ts";
@@ -31,6 +33,8 @@ type Invalid = (expected: string) => ProtocolError;
 const TYPE_BY_NUMBER: ReadonlyMap<number, FrameType> = new Map(
   (Object.keys(FRAME_LAYOUTS) as FrameType[]).map((type) => [FRAME_LAYOUTS[type].number, type]),
 );
+
+const RESUME_STAGES = Object.keys(RESUME_STAGE_NUMBERS) as ResumeStage[];
 
 const EMPTY: Uint8Array = new Uint8Array(0);
 
@@ -144,8 +148,7 @@ function decodePayload(header: Header, payload: Uint8Array, invalid: Invalid): F
   const { type } = header;
   switch (type) {
     case "hello": {
-      const magic = String.fromCharCode(...payload.subarray(0, HELLO_MAGIC.length));
-      if (magic !== HELLO_MAGIC) throw invalid(`hello to begin with "${HELLO_MAGIC}"`);
+      checkMagic(type, payload, invalid);
       const versions = { min: view.getUint16(8), max: view.getUint16(10) };
       if (versions.min < 1 || versions.min > versions.max) {
         throw invalid(`a version range that begins at 1 or above, got ${versions.min} to ${versions.max}`);
@@ -185,7 +188,7 @@ function decodePayload(header: Header, payload: Uint8Array, invalid: Invalid): F
         entropyCodec,
         payloadKind,
         rawBytes,
-        rawCrc32: view.getUint32(8),
+        rawChecksum: view.getUint32(8),
         coded: payload.subarray(DATA_FIXED_BYTES),
       };
     }
@@ -201,9 +204,39 @@ function decodePayload(header: Header, payload: Uint8Array, invalid: Invalid): F
       if (resume > 1) throw invalid(`commit resume 0 or 1, got ${resume}`);
       return { type, resume: resume === 1 };
     }
+    case "resume": {
+      checkMagic(type, payload, invalid);
+      const at = HELLO_MAGIC.length;
+      const version = view.getUint16(at);
+      if (version === 0) throw invalid("resume version 1 or above, got 0");
+      const stage = resumeStage(type, view.getUint8(at + 2), invalid);
+      const reserved = view.getUint8(at + 3);
+      if (reserved !== 0) throw invalid(`resume reserved byte 0, got ${hex(reserved)}`);
+      const connection = view.getUint32(at + 4);
+      if (connection < 2) throw invalid(`resume connection 2 or above, got ${connection}`);
+      const session = getId(payload, at + 8);
+      const token = getId(payload, at + 8 + ID_BYTES);
+      const returnBytes = checkCount(type, getUint64(view, at + 8 + 2 * ID_BYTES), invalid);
+      return { type, version, stage, connection, session, token, returnBytes };
+    }
+    case "resumed": {
+      const stage = resumeStage(type, view.getUint8(0), invalid);
+      if (view.getUint8(1) !== 0 || view.getUint16(2) !== 0 || view.getUint32(4) !== 0) {
+        throw invalid("resumed reserved bytes 0");
+      }
+      const dataSequence = checkCount(type, getUint64(view, 8), invalid);
+      const ackSequence = checkCount(type, getUint64(view, 16), invalid);
+      return { type, stage, dataSequence, ackSequence };
+    }
+    case "returned": {
+      const returnBytes = checkCount(type, getUint64(view, 0), invalid);
+      if (returnBytes === 0) throw invalid("returned bytes 1 or above, got 0");
+      return { type, returnBytes };
+    }
     case "loaded":
     case "running":
     case "keepalive":
+    case "done":
       return { type };
     default:
       return assertNever(type, "frame type");
@@ -214,6 +247,28 @@ function checkSequence(type: FrameType, sequence: number, invalid: Invalid): voi
   if (sequence < 1 || sequence > SEQUENCE_MAX) {
     throw invalid(`${type} sequence from 1 to ${SEQUENCE_MAX}, got ${sequence}`);
   }
+}
+
+function checkMagic(type: FrameType, payload: Uint8Array, invalid: Invalid): void {
+  const magic = String.fromCharCode(...payload.subarray(0, HELLO_MAGIC.length));
+  if (magic !== HELLO_MAGIC) throw invalid(`${type} to begin with "${HELLO_MAGIC}"`);
+}
+
+function resumeStage(type: FrameType, number: number, invalid: Invalid): ResumeStage {
+  const stage = RESUME_STAGES.find((candidate) => RESUME_STAGE_NUMBERS[candidate] === number);
+  if (stage === undefined) throw invalid(`a ${type} stage that is known, got ${number}`);
+  return stage;
+}
+
+function checkCount(type: FrameType, count: number, invalid: Invalid): number {
+  if (count > SEQUENCE_MAX) throw invalid(`a ${type} count up to ${SEQUENCE_MAX}, got ${count}`);
+  return count;
+}
+
+function getId(bytes: Uint8Array, offsetBytes: number): string {
+  let text = "";
+  for (let i = 0; i < ID_BYTES; i++) text += bytes[offsetBytes + i]!.toString(16).padStart(2, "0");
+  return text;
 }
 
 /** Exact up to SEQUENCE_MAX; above it some number above it. */

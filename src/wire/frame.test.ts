@@ -1,18 +1,36 @@
 import { describe, expect, test } from "vitest";
 import { uncodedData } from "../../test/support/data-frame.ts";
 import type { DataFrame, Frame } from "./frame.ts";
-import { CODED_BYTES_MAX, encodeFrame, RAW_BYTES_MAX, RETURN_BYTES_MAX } from "./frame.ts";
+import {
+  CODED_BYTES_MAX,
+  DATA_FRAME_BYTES_MAX,
+  dataFrameBytes,
+  encodeFrame,
+  RAW_BYTES_MAX,
+  RETURN_BYTES_MAX,
+  writeDataFrame,
+} from "./frame.ts";
 import { PAYLOAD_PAGES } from "./page-batch.ts";
 
 const RAW = new TextEncoder().encode("123456789");
 const DATA: DataFrame = uncodedData(1, RAW);
 
 describe("encodeFrame", () => {
-  test("hands large payloads on without a copy", () => {
-    const coded = new Uint8Array(CODED_BYTES_MAX);
-    expect(encodeFrame({ ...DATA, coded })[1]).toBe(coded);
-    const bytes = new Uint8Array(RETURN_BYTES_MAX);
-    expect(encodeFrame({ type: "return", bytes })[1]).toBe(bytes);
+  test("gives the longest payloads in one piece with their header", () => {
+    const coded = new Uint8Array(CODED_BYTES_MAX).fill(1);
+    const data = encodeFrame({ ...DATA, coded });
+    expect(data.length).toBe(DATA_FRAME_BYTES_MAX);
+    expect(Buffer.from(data.subarray(-CODED_BYTES_MAX)).equals(coded)).toBe(true);
+    const bytes = new Uint8Array(RETURN_BYTES_MAX).fill(2);
+    expect(
+      Buffer.from(encodeFrame({ type: "return", bytes }).subarray(-RETURN_BYTES_MAX)).equals(bytes),
+    ).toBe(true);
+  });
+
+  test("a DATA frame may be written over anything", () => {
+    const bytes = new Uint8Array(dataFrameBytes(DATA)).fill(0xee);
+    writeDataFrame(DATA, bytes);
+    expect(bytes).toEqual(encodeFrame(DATA));
   });
 
   test.each<[string, Frame]>([
@@ -34,11 +52,9 @@ describe("encodeFrame", () => {
   });
 });
 
-test("DATA carries codec, kind of payload, length and CRC-32 of the raw bytes", () => {
-  const [head, coded] = encodeFrame({ ...DATA, sequence: 3, payloadKind: PAYLOAD_PAGES });
-  // The check value that CRC-32 definitions give for these nine bytes.
-  expect(Buffer.from(head!.subarray(8)).toString("hex")).toBe(
-    "0000000000000003" + "01030000" + "00000009" + "cbf43926",
+test("DATA carries codec, kind of payload, length and checksum of the raw bytes", () => {
+  const bytes = encodeFrame({ ...DATA, sequence: 3, payloadKind: PAYLOAD_PAGES });
+  expect(Buffer.from(bytes.subarray(8)).toString("hex")).toBe(
+    ["0000000000000003", "01030000", "00000009", "6fdcc4e9", Buffer.from(RAW).toString("hex")].join(""),
   );
-  expect(coded).toBe(RAW);
 });

@@ -4,7 +4,7 @@
 
 import { assert, assertNever } from "../base/assert.ts";
 import type { Hello, Reason, Welcome } from "./bodies.ts";
-import { encodeBody, helloSchema, reasonSchema, welcomeSchema } from "./bodies.ts";
+import { encodeBody, helloSchema, ID_HEX, reasonSchema, welcomeSchema } from "./bodies.ts";
 import type { PayloadKind } from "./page-batch.ts";
 
 /** "DV" */
@@ -15,6 +15,12 @@ export const HELLO_MAGIC = "DELTAVEE";
 export const HELLO_FIXED_BYTES = HELLO_MAGIC.length + 4;
 export const WELCOME_FIXED_BYTES = 2;
 export const DATA_FIXED_BYTES = 12;
+export const RESUME_BYTES = HELLO_MAGIC.length + 48;
+export const RESUMED_BYTES = 24;
+/** Of a session's name and of its token. */
+export const ID_BYTES = 16;
+/** Connections of one migration: the first one begins with HELLO, the others with RESUME. */
+export const CONNECTIONS_MAX = 2 ** 32 - 1;
 
 /** Of a hypervisor's stream, in one DATA frame. */
 export const RAW_BYTES_MAX = 1 << 20;
@@ -47,7 +53,7 @@ export type DataFrame = {
   /** What the raw bytes are: page-batch.ts. */
   payloadKind: PayloadKind;
   rawBytes: number;
-  rawCrc32: number;
+  rawChecksum: number;
   coded: Uint8Array;
 };
 /** `sequence` of the last DATA whose bytes the destination hypervisor's socket has taken. */
@@ -57,6 +63,35 @@ export type LoadedFrame = { type: "loaded" };
 /** `resume` false: leave the guest paused, as it was at the source. */
 export type CommitFrame = { type: "commit"; resume: boolean };
 export type RunningFrame = { type: "running" };
+/** How far a side has come, on whatever connection: RESUME and RESUMED tell it. */
+export type ResumeStage = "streaming" | "loaded" | "committed";
+/** The first frame of a connection that takes the place of one that broke. */
+export type ResumeFrame = {
+  type: "resume";
+  /** Protocol version of the migration. */
+  version: number;
+  stage: ResumeStage;
+  /** Which connection of the migration this is: 2, 3, ... */
+  connection: number;
+  /** As in HELLO. */
+  session: string;
+  /** As in WELCOME. */
+  token: string;
+  /** Bytes of all RETURN that the source has received. */
+  returnBytes: number;
+};
+export type ResumedFrame = {
+  type: "resumed";
+  stage: ResumeStage;
+  /** Sequence of the last DATA that was received in order; what comes after it is sent again. 0: none was. */
+  dataSequence: number;
+  /** As ACK has it; 0: nothing was acknowledged. */
+  ackSequence: number;
+};
+/** The source has so many bytes of RETURN: they need not be kept any longer. */
+export type ReturnedFrame = { type: "returned"; returnBytes: number };
+/** The source has received RUNNING and closes the connection: it need not be told again. */
+export type DoneFrame = { type: "done" };
 export type AbortFrame = { type: "abort"; reason: Reason };
 export type KeepaliveFrame = { type: "keepalive" };
 
@@ -71,7 +106,11 @@ export type Frame =
   | CommitFrame
   | RunningFrame
   | AbortFrame
-  | KeepaliveFrame;
+  | KeepaliveFrame
+  | ResumeFrame
+  | ResumedFrame
+  | ReturnedFrame
+  | DoneFrame;
 export type FrameType = Frame["type"];
 
 interface FrameLayout {
@@ -96,88 +135,148 @@ export const FRAME_LAYOUTS: Readonly<Record<FrameType, FrameLayout>> = {
   running: layout(9, 0, 0),
   abort: layout(10, JSON_BYTES_MIN, JSON_BYTES_MAX),
   keepalive: layout(11, 0, 0),
+  resume: layout(12, RESUME_BYTES, RESUME_BYTES),
+  resumed: layout(13, RESUMED_BYTES, RESUMED_BYTES),
+  returned: layout(14, 8, 8),
+  done: layout(15, 0, 0),
 };
+
+/** On the wire. 0 is invalid. */
+export const RESUME_STAGE_NUMBERS: Readonly<Record<ResumeStage, number>> = {
+  streaming: 1,
+  loaded: 2,
+  committed: 3,
+};
+
+const NOTHING: Uint8Array = new Uint8Array(0);
+
+/** The longest DATA. */
+export const DATA_FRAME_BYTES_MAX = HEADER_BYTES + DATA_FIXED_BYTES + CODED_BYTES_MAX;
 
 function layout(number: number, payloadBytesMin: number, payloadBytesMax: number): FrameLayout {
   return { number, payloadBytesMin, payloadBytesMax };
 }
 
-/** The pieces to write, in order, uncopied: large payloads are the frame's own arrays. */
-export function encodeFrame(frame: Frame): Uint8Array[] {
+/** The frame as it is written, in one piece: everything is copied. */
+export function encodeFrame(frame: Frame): Uint8Array {
   switch (frame.type) {
     case "hello": {
       const json = encodeBody(helloSchema, frame.body);
-      const head = begin("hello", HELLO_FIXED_BYTES, json.length);
+      const { bytes, view } = begin("hello", HELLO_FIXED_BYTES, json);
       const { min, max } = frame.versions;
       assert(1 <= min && min <= max, `version range ${min}..${max}`);
-      new TextEncoder().encodeInto(HELLO_MAGIC, bytesOf(head).subarray(HEADER_BYTES));
-      head.setUint16(HEADER_BYTES + 8, min);
-      head.setUint16(HEADER_BYTES + 10, max);
-      return [bytesOf(head), json];
+      new TextEncoder().encodeInto(HELLO_MAGIC, bytes.subarray(HEADER_BYTES));
+      view.setUint16(HEADER_BYTES + 8, min);
+      view.setUint16(HEADER_BYTES + 10, max);
+      return bytes;
     }
     case "welcome": {
       const json = encodeBody(welcomeSchema, frame.body);
-      const head = begin("welcome", WELCOME_FIXED_BYTES, json.length);
-      head.setUint16(HEADER_BYTES, frame.version);
-      return [bytesOf(head), json];
+      const { bytes, view } = begin("welcome", WELCOME_FIXED_BYTES, json);
+      view.setUint16(HEADER_BYTES, frame.version);
+      return bytes;
     }
     case "refuse":
-    case "abort": {
-      const json = encodeBody(reasonSchema, frame.reason);
-      return [bytesOf(begin(frame.type, 0, json.length)), json];
-    }
+    case "abort":
+      return begin(frame.type, 0, encodeBody(reasonSchema, frame.reason)).bytes;
     case "data": {
-      const { sequence, entropyCodec, payloadKind, rawBytes, coded } = frame;
-      assert(isSequence(sequence), `DATA sequence ${sequence}`);
-      assert(1 <= entropyCodec && entropyCodec <= 255, `entropy codec id ${entropyCodec}`);
-      assert(1 <= rawBytes && rawBytes <= RAW_BYTES_MAX, `DATA with ${rawBytes} raw bytes`);
-      const head = begin("data", DATA_FIXED_BYTES, coded.length);
-      setUint64(head, 8, sequence);
-      head.setUint8(HEADER_BYTES, entropyCodec);
-      head.setUint8(HEADER_BYTES + 1, payloadKind);
-      head.setUint32(HEADER_BYTES + 4, rawBytes);
-      head.setUint32(HEADER_BYTES + 8, frame.rawCrc32);
-      return [bytesOf(head), coded];
+      const bytes = new Uint8Array(dataFrameBytes(frame));
+      writeDataFrame(frame, bytes);
+      return bytes;
     }
     case "ack": {
       assert(isSequence(frame.sequence), `ACK sequence ${frame.sequence}`);
-      const head = begin("ack", 8, 0);
-      setUint64(head, HEADER_BYTES, frame.sequence);
-      return [bytesOf(head)];
+      const { bytes, view } = begin("ack", 8, NOTHING);
+      setUint64(view, HEADER_BYTES, frame.sequence);
+      return bytes;
     }
     case "return":
-      return [bytesOf(begin("return", 0, frame.bytes.length)), frame.bytes];
+      return begin("return", 0, frame.bytes).bytes;
     case "commit": {
-      const head = begin("commit", 1, 0);
-      head.setUint8(HEADER_BYTES, frame.resume ? 1 : 0);
-      return [bytesOf(head)];
+      const { bytes, view } = begin("commit", 1, NOTHING);
+      view.setUint8(HEADER_BYTES, frame.resume ? 1 : 0);
+      return bytes;
+    }
+    case "resume": {
+      const { bytes, view } = begin("resume", RESUME_BYTES, NOTHING);
+      assert(isSequence(frame.connection) && frame.connection <= CONNECTIONS_MAX, "connections are counted");
+      new TextEncoder().encodeInto(HELLO_MAGIC, bytes.subarray(HEADER_BYTES));
+      const at = HEADER_BYTES + HELLO_MAGIC.length;
+      view.setUint16(at, frame.version);
+      view.setUint8(at + 2, RESUME_STAGE_NUMBERS[frame.stage]);
+      view.setUint32(at + 4, frame.connection);
+      setId(bytes, at + 8, frame.session);
+      setId(bytes, at + 8 + ID_BYTES, frame.token);
+      setUint64(view, at + 8 + 2 * ID_BYTES, frame.returnBytes);
+      return bytes;
+    }
+    case "resumed": {
+      const { bytes, view } = begin("resumed", RESUMED_BYTES, NOTHING);
+      view.setUint8(HEADER_BYTES, RESUME_STAGE_NUMBERS[frame.stage]);
+      setUint64(view, HEADER_BYTES + 8, frame.dataSequence);
+      setUint64(view, HEADER_BYTES + 16, frame.ackSequence);
+      return bytes;
+    }
+    case "returned": {
+      assert(isSequence(frame.returnBytes), `RETURNED of ${frame.returnBytes} bytes`);
+      const { bytes, view } = begin("returned", 8, NOTHING);
+      setUint64(view, HEADER_BYTES, frame.returnBytes);
+      return bytes;
     }
     case "loaded":
     case "running":
     case "keepalive":
-      return [bytesOf(begin(frame.type, 0, 0))];
+    case "done":
+      return begin(frame.type, 0, NOTHING).bytes;
     default:
       return assertNever(frame, "frame");
   }
 }
 
-/** A zeroed header with room for the payload's fixed fields; `restBytes` of payload follow in other arrays. */
-function begin(type: FrameType, fixedBytes: number, restBytes: number): DataView {
+export function dataFrameBytes(frame: DataFrame): number {
+  return HEADER_BYTES + DATA_FIXED_BYTES + frame.coded.length;
+}
+
+/** Writes the frame to `bytes`, which are `dataFrameBytes` long and may hold anything. */
+export function writeDataFrame(frame: DataFrame, bytes: Uint8Array): void {
+  const { sequence, entropyCodec, payloadKind, rawBytes, coded } = frame;
+  assert(isSequence(sequence), `DATA sequence ${sequence}`);
+  assert(1 <= entropyCodec && entropyCodec <= 255, `entropy codec id ${entropyCodec}`);
+  assert(1 <= rawBytes && rawBytes <= RAW_BYTES_MAX, `DATA with ${rawBytes} raw bytes`);
+  const view = viewOf(bytes);
+  writeHeader(view, "data", DATA_FIXED_BYTES + coded.length, sequence);
+  view.setUint8(HEADER_BYTES, entropyCodec);
+  view.setUint8(HEADER_BYTES + 1, payloadKind);
+  view.setUint16(HEADER_BYTES + 2, 0);
+  view.setUint32(HEADER_BYTES + 4, rawBytes);
+  view.setUint32(HEADER_BYTES + 8, frame.rawChecksum);
+  bytes.set(coded, HEADER_BYTES + DATA_FIXED_BYTES);
+}
+
+/** A frame of which only `fixedBytes` of payload, between the header and `rest`, are still to be written. */
+function begin(type: FrameType, fixedBytes: number, rest: Uint8Array): { bytes: Uint8Array; view: DataView } {
+  const bytes = new Uint8Array(HEADER_BYTES + fixedBytes + rest.length);
+  const view = viewOf(bytes);
+  writeHeader(view, type, fixedBytes + rest.length, 0);
+  bytes.set(rest, HEADER_BYTES + fixedBytes);
+  return { bytes, view };
+}
+
+function writeHeader(view: DataView, type: FrameType, payloadBytes: number, sequence: number): void {
   const { number, payloadBytesMin, payloadBytesMax } = FRAME_LAYOUTS[type];
-  const payloadBytes = fixedBytes + restBytes;
   assert(
     payloadBytesMin <= payloadBytes && payloadBytes <= payloadBytesMax,
     `${type} frame with a payload of ${payloadBytes} bytes`,
   );
-  const head = new DataView(new ArrayBuffer(HEADER_BYTES + fixedBytes));
-  head.setUint16(0, FRAME_MAGIC);
-  head.setUint8(2, number);
-  head.setUint32(4, payloadBytes);
-  return head;
+  view.setUint16(0, FRAME_MAGIC);
+  view.setUint8(2, number);
+  view.setUint8(3, 0);
+  view.setUint32(4, payloadBytes);
+  setUint64(view, 8, sequence);
 }
 
-function bytesOf(view: DataView): Uint8Array {
-  return new Uint8Array(view.buffer);
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
 function isSequence(value: number): boolean {
@@ -187,4 +286,11 @@ function isSequence(value: number): boolean {
 function setUint64(view: DataView, offsetBytes: number, value: number): void {
   view.setUint32(offsetBytes, Math.floor(value / 2 ** 32));
   view.setUint32(offsetBytes + 4, value >>> 0);
+}
+
+function setId(bytes: Uint8Array, offsetBytes: number, hex: string): void {
+  assert(ID_HEX.test(hex), "sessions and tokens are 16 bytes in lowercase hex");
+  for (let i = 0; i < ID_BYTES; i++) {
+    bytes[offsetBytes + i] = Number.parseInt(hex.slice(2 * i, 2 * i + 2), 16);
+  }
 }

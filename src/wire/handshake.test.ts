@@ -45,18 +45,30 @@ describe("version negotiation", () => {
   });
 
   test("a peer one version newer that still speaks ours is welcome", () => {
-    const newer = { ...helloFrame(HELLO), versions: { min: 2, max: 3 } };
-    expect(answerHello(newer, OWN)).toMatchObject({ type: "welcome", version: 2 });
-    expect(answerHello(helloFrame(HELLO), OWN, { min: 2, max: 3 })).toMatchObject({ version: 2 });
+    const newer = { ...helloFrame(HELLO), versions: { min: 3, max: 4 } };
+    expect(answerHello(newer, OWN)).toMatchObject({ type: "welcome", version: 3 });
+    expect(answerHello(helloFrame(HELLO), OWN, { min: 3, max: 4 })).toMatchObject({ version: 3 });
+  });
+
+  test("a peer that speaks version 2 alone is welcome, and its connections are not resumed", () => {
+    const resumption = { token: HELLO.session, timeoutMs: 1000 };
+    const older = { ...helloFrame(HELLO), versions: { min: 2, max: 2 } };
+    const answer = answerHello(older, { ...OWN, resumption });
+    expect(answer).toMatchObject({ type: "welcome", version: 2 });
+    expect(answer).not.toHaveProperty("body.resumption");
+    expect(answerHello(helloFrame(HELLO), { ...OWN, resumption })).toHaveProperty(
+      "body.resumption",
+      resumption,
+    );
   });
 
   test("ranges that do not overlap are refused with both of them named", () => {
-    const newer = { ...helloFrame(HELLO), versions: { min: 3, max: 4 } };
+    const newer = { ...helloFrame(HELLO), versions: { min: 4, max: 5 } };
     expect(answerHello(newer, OWN)).toEqual({
       type: "refuse",
       reason: {
         code: "VERSION",
-        message: "source speaks protocol versions 3 to 4, destination 2 (Deltavee 0.2.0)",
+        message: "source speaks protocol versions 4 to 5, destination 2 to 3 (Deltavee 0.2.0)",
       },
     });
   });
@@ -111,7 +123,16 @@ describe("welcomeMismatch", () => {
   });
 
   test.each<[string, WelcomeFrame, string]>([
-    ["a version", { ...welcome, version: 1 }, "version 1 was not offered (2)"],
+    ["a version", { ...welcome, version: 1 }, "version 1 was not offered (2 to 3)"],
+    [
+      "resumption in a version that has none",
+      {
+        ...welcome,
+        version: 2,
+        body: { ...welcome.body, resumption: { token: HELLO.session, timeoutMs: 1 } },
+      },
+      "version 2 has no resumption",
+    ],
     [
       "a codec",
       { ...welcome, body: { ...OWN, entropyCodecs: [1, 2] } },
@@ -155,7 +176,7 @@ describe("reasons", () => {
       fc.property(anyMessage, (message) => {
         for (const frame of [refuseFrame("INTERNAL", message), abortFrame("INTERNAL", message)]) {
           const reader = new FrameReader();
-          reader.push(Buffer.concat(encodeFrame(frame)));
+          reader.push(encodeFrame(frame));
           expect(reader.next()).toEqual(frame);
         }
       }),

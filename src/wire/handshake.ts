@@ -7,7 +7,9 @@ import type { Hello, Welcome } from "./bodies.ts";
 import { printable, REASON_CHARS_MAX } from "./bodies.ts";
 import type { AbortFrame, HelloFrame, RefuseFrame, VersionRange, WelcomeFrame } from "./frame.ts";
 
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
+/** From this one on broken connections are resumed. */
+export const RESUMPTION_VERSION = 3;
 /** What this program speaks. Version 1, which carried the bare stream, was never released. */
 export const PROTOCOL_VERSIONS: VersionRange = { min: 2, max: PROTOCOL_VERSION };
 
@@ -15,6 +17,8 @@ export const PROTOCOL_VERSIONS: VersionRange = { min: 2, max: PROTOCOL_VERSION }
 export type RefuseCode =
   /** Another migration is under way. */
   | "BUSY"
+  /** There is no such migration to be resumed here, or no longer. */
+  | "SESSION"
   | "VERSION"
   /** Another kind of hypervisor, or one that cannot read the source's state. */
   | "HYPERVISOR"
@@ -66,17 +70,19 @@ export function answerHello(
         `destination knows ${own.entropyCodecs.join(", ")}`,
     );
   }
-  return {
-    type: "welcome",
-    version,
-    body: { deltavee: own.deltavee, entropyCodecs, hypervisor: own.hypervisor },
-  };
+  const { deltavee, hypervisor, resumption } = own;
+  const body: Welcome = { deltavee, entropyCodecs, hypervisor };
+  if (resumption !== undefined && version >= RESUMPTION_VERSION) body.resumption = resumption;
+  return { type: "welcome", version, body };
 }
 
 /** What is wrong with a WELCOME as an answer to this HELLO; undefined: nothing. */
 export function welcomeMismatch(hello: HelloFrame, welcome: WelcomeFrame): string | undefined {
   if (welcome.version < hello.versions.min || welcome.version > hello.versions.max) {
     return `version ${welcome.version} was not offered (${formatRange(hello.versions)})`;
+  }
+  if (welcome.body.resumption !== undefined && welcome.version < RESUMPTION_VERSION) {
+    return `version ${welcome.version} has no resumption`;
   }
   const foreign = welcome.body.entropyCodecs.find((id) => !hello.body.entropyCodecs.includes(id));
   if (foreign !== undefined) {

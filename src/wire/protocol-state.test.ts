@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { uncodedData } from "../../test/support/data-frame.ts";
 import { ProtocolError } from "../base/errors.ts";
-import type { DataFrame, Frame } from "./frame.ts";
+import type { DataFrame, Frame, ResumeStage } from "./frame.ts";
 import { abortFrame, helloFrame, refuseFrame } from "./handshake.ts";
-import type { Side } from "./protocol-state.ts";
+import type { Side, Stage } from "./protocol-state.ts";
 import { ProtocolState } from "./protocol-state.ts";
 
 const RAW = new Uint8Array(8);
@@ -61,7 +61,13 @@ describe("a whole conversation", () => {
 
 describe("a peer's frame out of place", () => {
   test.each<[string, Side, Frame[], Frame, string]>([
-    ["DATA before HELLO", "destination", [], data(1), "data from the source when opening: expected hello"],
+    [
+      "DATA before HELLO",
+      "destination",
+      [],
+      data(1),
+      "data from the source when opening: expected hello, resume",
+    ],
     [
       "DATA before WELCOME",
       "destination",
@@ -130,7 +136,7 @@ describe("a peer's frame out of place", () => {
       "source",
       [HELLO],
       { type: "welcome", version: 1, body: OWN },
-      "welcome does not answer the hello: version 1 was not offered (2)",
+      "welcome does not answer the hello: version 1 was not offered (2 to 3)",
     ],
   ])("%s is a protocol error and changes nothing", (_, side, before, frame, message) => {
     const state = talk(side, ...before);
@@ -167,6 +173,143 @@ describe("committed", () => {
     state.sending(ABORT);
     expect(state.received(COMMIT)).toBe(false);
     expect(state.committed).toBe(false);
+  });
+});
+
+const RESUMPTION = { token: "ffeeddccbbaa99887766554433221100", timeoutMs: 60_000 };
+const RESUMABLE: Frame = { type: "welcome", version: 3, body: { ...OWN, resumption: RESUMPTION } };
+const resume = (stage: ResumeStage, connection = 2): Frame => ({
+  type: "resume",
+  version: 3,
+  stage,
+  connection,
+  session: HELLO.body.session,
+  token: RESUMPTION.token,
+  returnBytes: 0,
+});
+const resumed = (stage: ResumeStage, dataSequence: number, ackSequence: number): Frame => ({
+  type: "resumed",
+  stage,
+  dataSequence,
+  ackSequence,
+});
+
+describe("a connection that breaks", () => {
+  /** A side that lost its connection after `frames`. */
+  function lost(side: Side, ...frames: Frame[]): ProtocolState {
+    const state = talk(side, HELLO, RESUMABLE, ...frames);
+    state.lost();
+    return state;
+  }
+  const ALL = [data(1), data(2), ack(2), LOADED];
+
+  test("goes on where the destination has it, and DATA is sent again from there", () => {
+    const source = lost("source", data(1), data(2), data(3), ack(1));
+    const destination = lost("destination", data(1), data(2), ack(1));
+    source.sending(resume(source.reached));
+    destination.received(resume("streaming"));
+    const answer = resumed(destination.reached, destination.dataSequence, 2);
+    destination.sending(answer);
+    source.received(answer);
+    expect([source.stage, source.dataSequence, source.ackSequence]).toEqual(["streaming", 2, 2]);
+    expect([destination.stage, destination.dataSequence, destination.ackSequence]).toEqual([
+      "streaming",
+      2,
+      2,
+    ]);
+    expect(() => source.sendingAgain(4)).toThrow("Assertion failed");
+    source.sendingAgain(3);
+    destination.received(data(3));
+    source.sending(data(4));
+  });
+
+  test.each<[string, Frame[], Frame[], Stage, Frame]>([
+    ["LOADED", ALL.slice(0, -1), ALL, "streaming", LOADED],
+    ["COMMIT", [...ALL, COMMIT], ALL, "loaded", COMMIT],
+    ["RUNNING", [...ALL, COMMIT], [...ALL, COMMIT, RUNNING], "committed", RUNNING],
+  ])("a lost %s is sent again", (_, atSource, atDestination, stage, again) => {
+    const source = lost("source", ...atSource);
+    const destination = lost("destination", ...atDestination);
+    const { committed } = source;
+    source.sending(resume(source.reached));
+    destination.received(resume(source.reached));
+    const answer = resumed(destination.reached, 2, 2);
+    destination.sending(answer);
+    source.received(answer);
+    expect([source.stage, destination.stage, source.committed]).toEqual([stage, stage, committed]);
+    const [sender, receiver] = again === COMMIT ? [source, destination] : [destination, source];
+    sender.sending(again);
+    receiver.received(again);
+    expect(source.stage).toBe(destination.stage);
+  });
+
+  test("a source that has sent COMMIT stays committed, and never sends ABORT, whatever has arrived", () => {
+    const source = lost("source", ...ALL, COMMIT);
+    source.sending(resume("committed"));
+    expect(() => source.sending(ABORT)).toThrow("Assertion failed");
+    source.received(resumed("loaded", 2, 2));
+    expect(source.committed).toBe(true);
+    expect(() => source.sending(ABORT)).toThrow("Assertion failed");
+    source.lost();
+    expect(source.reached).toBe("committed");
+  });
+
+  test("what a destination has told stays told, although the source did not hear it", () => {
+    const destination = lost("destination", ...ALL);
+    destination.received(resume("streaming"));
+    destination.sending(resumed("loaded", 2, 2));
+    expect(destination.stage).toBe("streaming");
+    destination.lost();
+    expect(destination.reached).toBe("loaded");
+  });
+
+  test.each<[string, Side, Frame[], Frame[], string]>([
+    ["of a source that is ahead", "destination", [data(1)], [resume("loaded")], "a source that is loaded"],
+    [
+      "at a destination that is ahead",
+      "source",
+      [data(1), ack(1)],
+      [resume("streaming"), resumed("committed", 1, 1)],
+      "a destination that is committed",
+    ],
+    [
+      "with DATA that was never sent",
+      "source",
+      [data(1)],
+      [resume("streaming"), resumed("streaming", 2, 1)],
+      "resumed with data 2 and ack 1: expected 0 to 1",
+    ],
+    [
+      "with an ACK that was taken back",
+      "source",
+      [data(1), ack(1)],
+      [resume("streaming"), resumed("streaming", 1, 0)],
+      "resumed with data 1 and ack 0: expected 1 to 1",
+    ],
+    [
+      "with an ACK of what has not arrived",
+      "source",
+      [data(1), data(2)],
+      [resume("streaming"), resumed("streaming", 1, 2)],
+      "resumed with data 1 and ack 2",
+    ],
+  ])("resumption %s is a protocol error", (_, side, before, frames, message) => {
+    const state = lost(side, ...before);
+    const last = frames.at(-1)!;
+    for (const frame of frames.slice(0, -1)) state.sending(frame);
+    expect(() => state.received(last)).toThrow(ProtocolError);
+    expect(() => state.received(last)).toThrow(message);
+  });
+
+  test("where it was not agreed, nothing of it is said", () => {
+    for (const frame of [{ type: "returned", returnBytes: 1 } as const, { type: "done" } as const]) {
+      const state = talk("destination", ...LOADED_ALL, COMMIT, RUNNING);
+      expect(() => state.received(frame)).toThrow("although connections are not resumed");
+    }
+    const state = talk("source", ...STREAMING);
+    state.lost();
+    expect(() => state.sending(resume("streaming"))).toThrow("although connections are not resumed");
+    expect(() => talk("source", HELLO).lost()).toThrow("Assertion failed");
   });
 });
 

@@ -4,7 +4,15 @@
 
 import { assert } from "../base/assert.ts";
 import { ProtocolError } from "../base/errors.ts";
-import type { Frame, FrameType, HelloFrame, WelcomeFrame } from "./frame.ts";
+import type {
+  Frame,
+  FrameType,
+  HelloFrame,
+  ResumedFrame,
+  ResumeFrame,
+  ResumeStage,
+  WelcomeFrame,
+} from "./frame.ts";
 import { welcomeMismatch } from "./handshake.ts";
 
 export type Side = "source" | "destination";
@@ -22,7 +30,11 @@ export type Stage =
   | "committed"
   | "finished"
   | "refused"
-  | "aborted";
+  | "aborted"
+  /** The connection broke: another one is to begin with RESUME. */
+  | "lost"
+  /** RESUME is out. */
+  | "resuming";
 
 interface Rule {
   readonly by: Side | "both";
@@ -40,6 +52,8 @@ const both = (to: Stage): Rule => ({ by: "both", to });
 const RULES: Readonly<Record<Stage, Partial<Record<FrameType, Rule>>>> = {
   opening: {
     hello: source("greeting"),
+    // At the destination, whose next connection may be anybody's: it then asks the state of the migration.
+    resume: source("resuming"),
     refuse: destination("refused"),
   },
   greeting: {
@@ -50,6 +64,7 @@ const RULES: Readonly<Record<Stage, Partial<Record<FrameType, Rule>>>> = {
   },
   streaming: {
     data: source("streaming"),
+    returned: source("streaming"),
     ack: destination("streaming"),
     return: destination("streaming"),
     loaded: destination("loaded"),
@@ -57,12 +72,14 @@ const RULES: Readonly<Record<Stage, Partial<Record<FrameType, Rule>>>> = {
     keepalive: both("streaming"),
   },
   loaded: {
+    returned: source("loaded"),
     return: destination("loaded"),
     commit: source("committed"),
     abort: both("aborted"),
     keepalive: both("loaded"),
   },
   committed: {
+    returned: source("committed"),
     return: destination("committed"),
     running: destination("finished"),
     // It may have been sent before COMMIT arrived. The source does not resume by itself all the same.
@@ -71,11 +88,26 @@ const RULES: Readonly<Record<Stage, Partial<Record<FrameType, Rule>>>> = {
   },
   finished: {
     // Sent before RUNNING arrived.
+    returned: source("finished"),
+    done: source("finished"),
     keepalive: source("finished"),
   },
   refused: {},
   aborted: {},
+  lost: {
+    resume: source("resuming"),
+  },
+  resuming: {
+    // Where it leads to depends on what both sides have said.
+    resumed: destination("resuming"),
+    refuse: destination("refused"),
+    abort: source("aborted"),
+    keepalive: both("resuming"),
+  },
 };
+
+/** In the order in which a migration goes through them. */
+const RESUME_STAGES: readonly ResumeStage[] = ["streaming", "loaded", "committed"];
 
 export class ProtocolState {
   readonly #side: Side;
@@ -87,6 +119,9 @@ export class ProtocolState {
   #welcome: WelcomeFrame | undefined;
   #dataSequence = 0;
   #ackSequence = 0;
+  /** What this side had come to when it lost the connection. */
+  #reached: ResumeStage | undefined;
+  #resume: ResumeFrame | undefined;
 
   constructor(side: Side) {
     this.#side = side;
@@ -112,6 +147,33 @@ export class ProtocolState {
   /** Highest sequence acknowledged, 0 before the first ACK. */
   get ackSequence(): number {
     return this.#ackSequence;
+  }
+
+  /** What RESUME and RESUMED say of this side. Only of a migration whose connection was lost. */
+  get reached(): ResumeStage {
+    assert(this.#reached !== undefined, "only what was lost is resumed");
+    return this.#reached;
+  }
+
+  /** The connection broke, after WELCOME; perhaps one that was to resume another. */
+  lost(): void {
+    const stage = this.#stage === "finished" ? "committed" : this.#stage;
+    // What was reached stays reached, even if a resumption has found that the peer does not know of it.
+    if (this.#committed) this.#reached = "committed";
+    else if (stage === "streaming" || stage === "loaded")
+      this.#reached = later(this.#reached ?? stage, stage);
+    assert(this.#reached !== undefined, `a connection lost when ${this.#stage} cannot be resumed`);
+    this.#stage = "lost";
+    this.#resume = undefined;
+  }
+
+  /** DATA that was sent before on a connection that broke. */
+  sendingAgain(sequence: number): void {
+    assert(
+      this.#side === "source" && this.#stage === "streaming" && sequence === this.#dataSequence + 1,
+      `sending DATA ${sequence} again out of place`,
+    );
+    this.#dataSequence = sequence;
   }
 
   /**
@@ -166,9 +228,42 @@ export class ProtocolState {
           ? `loaded after ack ${this.#ackSequence}: expected it after the ack of the last data, ` +
               `which is ${this.#dataSequence}`
           : undefined;
+      case "abort":
+        return sender === "source" && this.#committed ? "abort from the source after COMMIT" : undefined;
+      case "returned":
+      case "done":
+        return this.#resumable ? undefined : `${frame.type}, although connections are not resumed`;
+      case "resume":
+        return this.#resumeProblem(frame);
+      case "resumed":
+        return this.#resumedProblem(frame);
       default:
         return undefined;
     }
+  }
+
+  /** Whether broken connections of this migration are resumed. */
+  get #resumable(): boolean {
+    return this.#welcome?.body.resumption !== undefined;
+  }
+
+  #resumeProblem({ stage }: ResumeFrame): string | undefined {
+    // A stranger's first frame, for the migration to judge.
+    if (this.#side === "destination" && this.#stage === "opening") return undefined;
+    if (!this.#resumable) return "resume, although connections are not resumed";
+    return this.#side === "source" ? undefined : stagesProblem(stage, this.reached);
+  }
+
+  #resumedProblem({ stage, dataSequence, ackSequence }: ResumedFrame): string | undefined {
+    if (this.#resume === undefined || this.#reached === undefined)
+      return "resumed, although nothing was lost";
+    const problem = stagesProblem(this.#resume.stage, stage);
+    if (problem !== undefined) return problem;
+    const inOrder =
+      this.#ackSequence <= ackSequence && ackSequence <= dataSequence && dataSequence <= this.#dataSequence;
+    return inOrder
+      ? undefined
+      : `resumed with data ${dataSequence} and ack ${ackSequence}: expected ${this.#ackSequence} to ${this.#dataSequence}`;
   }
 
   #apply(frame: Frame): void {
@@ -180,7 +275,31 @@ export class ProtocolState {
     else if (frame.type === "data") this.#dataSequence = frame.sequence;
     else if (frame.type === "ack") this.#ackSequence = frame.sequence;
     else if (frame.type === "commit") this.#committed = true;
+    else if (frame.type === "resume") this.#resume = frame;
+    else if (frame.type === "resumed") {
+      // Whoever is further than the other sends again what took it there.
+      this.#stage = earlier(this.#resume!.stage, frame.stage);
+      this.#dataSequence = frame.dataSequence;
+      this.#ackSequence = frame.ackSequence;
+    }
   }
+}
+
+function earlier(a: ResumeStage, b: ResumeStage): ResumeStage {
+  return RESUME_STAGES.indexOf(a) < RESUME_STAGES.indexOf(b) ? a : b;
+}
+
+function later(a: ResumeStage, b: ResumeStage): ResumeStage {
+  return earlier(a, b) === a ? b : a;
+}
+
+/** Only LOADED and COMMIT can have been lost on the way, and each takes both sides one step. */
+function stagesProblem(source: ResumeStage, destination: ResumeStage): string | undefined {
+  const lostOnTheWay =
+    (source === "streaming" && destination === "loaded") ||
+    (source === "committed" && destination === "loaded");
+  if (source === destination || lostOnTheWay) return undefined;
+  return `resumption of a source that is ${source} at a destination that is ${destination}`;
 }
 
 function isBy(rule: Rule, sender: Side): boolean {

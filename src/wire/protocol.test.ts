@@ -40,13 +40,15 @@ function table(...head: string[]): string[][] {
   );
 }
 
+const SESSION = "00112233445566778899aabbccddeeff";
+const TOKEN = "ffeeddccbbaa99887766554433221100";
 const HYPERVISOR = { kind: "qemu", version: "10.0.2" } as const;
 const RAW = Uint8Array.of(0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3);
 /** What the worked bytes say. */
 const WORKED: Record<Frame["type"], Frame> = {
   hello: helloFrame({
     deltavee: "0.1.0",
-    session: "00112233445566778899aabbccddeeff",
+    session: SESSION,
     hypervisor: HYPERVISOR,
     entropyCodecs: [4, 1],
     guestRamBytes: 512 * 1024 * 1024,
@@ -54,16 +56,33 @@ const WORKED: Record<Frame["type"], Frame> = {
   }),
   welcome: {
     type: "welcome",
-    version: 2,
-    body: { deltavee: "0.1.0", entropyCodecs: [1], hypervisor: HYPERVISOR },
+    version: 3,
+    body: {
+      deltavee: "0.1.0",
+      entropyCodecs: [1],
+      hypervisor: HYPERVISOR,
+      resumption: { token: TOKEN, timeoutMs: 60_000 },
+    },
   },
   data: uncodedData(1, RAW),
   ack: { type: "ack", sequence: 1 },
   return: { type: "return", bytes: Uint8Array.of(0, 7, 0, 0) },
+  returned: { type: "returned", returnBytes: 4 },
   keepalive: { type: "keepalive" },
+  resume: {
+    type: "resume",
+    version: 3,
+    stage: "streaming",
+    connection: 2,
+    session: SESSION,
+    token: TOKEN,
+    returnBytes: 4,
+  },
+  resumed: { type: "resumed", stage: "streaming", dataSequence: 1, ackSequence: 1 },
   loaded: { type: "loaded" },
   commit: { type: "commit", resume: true },
   running: { type: "running" },
+  done: { type: "done" },
   refuse: refuseFrame("BUSY", "Another migration is under way"),
   abort: abortFrame("CANCELLED", "Cancelled by the operator"),
 };
@@ -85,14 +104,15 @@ describe("PROTOCOL.md", () => {
 
   test("its worked bytes are what is written", () => {
     for (const [name, bytes] of workedFrames()) {
-      const written = Buffer.concat(encodeFrame(WORKED[name as FrameType]));
+      const written = Buffer.from(encodeFrame(WORKED[name as FrameType]));
       expect([name, written.toString("hex")]).toEqual([name, bytes.toString("hex")]);
     }
   });
 
   test("its worked bytes are a migration, at either side", () => {
     for (const side of ["source", "destination"] as const) {
-      const frames = Object.values(WORKED);
+      const frames: (Frame | typeof LOST)[] = Object.values(WORKED);
+      frames.splice(frames.indexOf(resume), 0, LOST);
       expect(stateAfter(side, frames.slice(0, frames.indexOf(WORKED.refuse))).stage).toBe("finished");
     }
   });
@@ -160,9 +180,10 @@ describe("PROTOCOL.md", () => {
   });
 });
 
-const { hello, welcome, data, ack, loaded, commit, running, refuse } = WORKED;
+const { hello, welcome, data, ack, loaded, commit, running, refuse, resume } = WORKED;
+const LOST = "lost";
 const LOADED = [hello, welcome, data, ack, loaded];
-const STAGES: [Stage, Frame[]][] = [
+const STAGES: [Stage, (Frame | typeof LOST)[]][] = [
   ["opening", []],
   ["greeting", [hello]],
   ["streaming", [hello, welcome, data, ack]],
@@ -171,16 +192,22 @@ const STAGES: [Stage, Frame[]][] = [
   ["finished", [...LOADED, commit, running]],
   ["refused", [hello, refuse]],
   ["aborted", [hello, welcome, WORKED.abort]],
+  ["lost", [hello, welcome, data, ack, LOST]],
+  ["resuming", [hello, welcome, data, ack, LOST, resume]],
 ];
 
 function sentBy(type: FrameType): string | undefined {
   return table("type", "frame", "sent by").find(([, name]) => name === type.toUpperCase())?.[2];
 }
 
-/** The side's state after it has sent or received `path`. */
-function stateAfter(side: Side, path: Frame[]): ProtocolState {
+/** The side's state after it has sent or received `path`, and lost connections where it says so. */
+function stateAfter(side: Side, path: (Frame | typeof LOST)[]): ProtocolState {
   const state = new ProtocolState(side);
   for (const frame of path) {
+    if (frame === LOST) {
+      state.lost();
+      continue;
+    }
     const sender = sentBy(frame.type);
     if (sender === side || sender === "both") state.sending(frame);
     else state.received(frame);
@@ -189,7 +216,7 @@ function stateAfter(side: Side, path: Frame[]): ProtocolState {
 }
 
 /** Types that `side` may send after `path`. */
-function sendable(side: Side, stage: Stage, path: Frame[]): string {
+function sendable(side: Side, stage: Stage, path: (Frame | typeof LOST)[]): string {
   const legal = Object.values(WORKED).filter((frame) => {
     const state = stateAfter(side, path);
     expect(state.stage).toBe(stage);

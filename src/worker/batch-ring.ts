@@ -27,12 +27,12 @@ const CODEC = 1;
 const LEVEL = 2;
 const RAW_BYTES = 3;
 const CODED_BYTES = 4;
-const RAW_CRC32 = 5;
+const RAW_CHECKSUM = 5;
 const STATE = LINE_WORDS;
 const RESULT_CODEC = LINE_WORDS + 1;
 const RESULT_ADDRESS = LINE_WORDS + 2;
 const RESULT_CODED_BYTES = LINE_WORDS + 3;
-const RESULT_RAW_CRC32 = LINE_WORDS + 4;
+const RESULT_RAW_CHECKSUM = LINE_WORDS + 4;
 /** Bytes of the message, where decoding was refused. */
 const RESULT_MESSAGE_BYTES = LINE_WORDS + 5;
 /** A 64-bit float. */
@@ -56,7 +56,7 @@ export interface JobHandler {
     codedBytes: number,
     codecId: number,
     rawBytes: number,
-    rawCrc32: number,
+    rawChecksum: number,
   ): DecodedBatch | ProtocolError;
 }
 
@@ -95,14 +95,14 @@ export class BatchRing {
     codedBytes: number,
     codecId: EntropyCodecId,
     rawBytes: number,
-    rawCrc32: number,
+    rawChecksum: number,
   ): number {
     const record = this.#record(slot);
     this.#words[record + OPERATION] = OPERATION_DECODE;
     this.#words[record + CODED_BYTES] = codedBytes;
     this.#words[record + CODEC] = codecId;
     this.#words[record + RAW_BYTES] = rawBytes;
-    this.#words[record + RAW_CRC32] = rawCrc32;
+    this.#words[record + RAW_CHECKSUM] = rawChecksum;
     return this.#submit(slot);
   }
 
@@ -121,7 +121,7 @@ export class BatchRing {
       codecId: this.#words[record + RESULT_CODEC]! as EntropyCodecId,
       codedAddress: this.#words[record + RESULT_ADDRESS]! >>> 0,
       codedBytes: this.#words[record + RESULT_CODED_BYTES]!,
-      rawCrc32: this.#words[record + RESULT_RAW_CRC32]! >>> 0,
+      rawChecksum: this.#words[record + RESULT_RAW_CHECKSUM]! >>> 0,
       encodeMs: this.#floats[(record + RESULT_MS) / 2]!,
     };
   }
@@ -166,11 +166,11 @@ export class BatchRing {
       words[record + RESULT_CODEC] = result.codecId;
       words[record + RESULT_ADDRESS] = result.codedAddress;
       words[record + RESULT_CODED_BYTES] = result.codedBytes;
-      words[record + RESULT_RAW_CRC32] = result.rawCrc32;
+      words[record + RESULT_RAW_CHECKSUM] = result.rawChecksum;
       this.#floats[(record + RESULT_MS) / 2] = result.encodeMs;
     } else {
       const codedBytes = words[record + CODED_BYTES]!;
-      const result = handler.decode(slot, codedBytes, codecId, rawBytes, words[record + RAW_CRC32]! >>> 0);
+      const result = handler.decode(slot, codedBytes, codecId, rawBytes, words[record + RAW_CHECKSUM]! >>> 0);
       if (result instanceof ProtocolError) {
         state = STATE_REFUSED;
         words[record + RESULT_MESSAGE_BYTES] = this.#message(record).write(result.message, "utf8");

@@ -26,8 +26,8 @@ const jobs = new BatchJobs(memory, loadKernel(memory), lz4TableAddress, () => pe
 const ring = new BatchRing(slots.length, buffer);
 const handler: JobHandler = {
   encode: (slot, rawBytes, codecId, level) => jobs.encode(slots[slot]!, rawBytes, codecId, level),
-  decode: (slot, codedBytes, codecId, rawBytes, rawCrc32) =>
-    jobs.decode(slots[slot]!, codedBytes, codecId, rawBytes, rawCrc32),
+  decode: (slot, codedBytes, codecId, rawBytes, rawChecksum) =>
+    jobs.decode(slots[slot]!, codedBytes, codecId, rawBytes, rawChecksum),
 };
 
 jobs.warmUp();

@@ -141,7 +141,7 @@ export class WorkerBatchCoder implements BatchCoder {
     codedBytes: number,
     codecId: number,
     rawBytes: number,
-    rawCrc32: number,
+    rawChecksum: number,
     done: (result: DecodedBatch | DeltaveeError) => void,
   ): void {
     checkDecodeJob(codedBytes);
@@ -150,11 +150,11 @@ export class WorkerBatchCoder implements BatchCoder {
     const codec = ENTROPY_CODECS.find(({ id }) => id === codecId);
     const possible = Number.isInteger(rawBytes) && rawBytes <= SLOT_RAW_BYTES;
     if (possible && codec !== undefined && this.#handOver(rawBytes, INLINE_BYTES[codec.id].decode)) {
-      const position = this.#ring.submitDecode(slot, codedBytes, codec.id, rawBytes, rawCrc32);
+      const position = this.#ring.submitDecode(slot, codedBytes, codec.id, rawBytes, rawChecksum);
       const tell = (failure?: DeltaveeError) => done(failure ?? this.#ring.decoded(slot));
       this.#push({ slot, position, tell });
     } else {
-      const result = this.#jobs.decode(place, codedBytes, codecId, rawBytes, rawCrc32);
+      const result = this.#jobs.decode(place, codedBytes, codecId, rawBytes, rawChecksum);
       this.#push({ slot, position: undefined, tell: (failure) => done(failure ?? result) });
     }
   }

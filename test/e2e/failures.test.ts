@@ -181,10 +181,7 @@ describe.skipIf(qemu10 === undefined)("a migration that does not come to its end
 
 // From the stop of the vCPUs to the guest's next beat some 60 ms pass on this link. Whoever dies at whatever moment
 // of them: the guest runs on one side at most, and where migrate says that it does.
-//
-// Not here: migrate killed outright in direct mode. QEMU at the source then resumes the guest by itself, as it would
-// for any broken connection, though a stock destination may have started it by then; nothing is left of us that
-// could tell them.
+// What there is to do about a process of ours that is killed: crash.test.ts.
 describe.skipIf(qemu10 === undefined)("in the middle of the switchover", () => {
   const options = { binary: qemu10!, memoryMiB: 64, append: "ws=2048 rate=1000 fill=random" };
 

@@ -43,7 +43,7 @@ describe.skipIf(qemu10 === undefined)("a migration of QEMU 10.0 to 10.0", () => 
 
       expect(recordNotices).toEqual([]);
       const summary = summaryOf(events);
-      expect(summary).toMatchObject({ outcome: "completed", vm: "running on destination" });
+      expect(summary).toMatchObject({ outcome: "completed", vm: "with the destination" });
       expect(summary.pages.deltaPages).toBeGreaterThan(0);
       expect(summary.iterations).toBeGreaterThanOrEqual(2);
       expect(summary.wireBytes).toBeLessThan(summary.handedOverBytes);

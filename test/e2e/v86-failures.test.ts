@@ -18,7 +18,7 @@ interface Phase {
 }
 
 /** Goes on for ever, since the goal cannot be met: the switchover is held. */
-const HELD: Partial<V86MigrationOptions> = { method: "delta", downtimeMsMax: 1, limits: forEver() };
+const HELD: Partial<V86MigrationOptions> = { method: "delta", downtimeMsMax: 1 };
 /** A stop-and-copy of whole pages that takes more than a second. */
 const LONG_STOP: Partial<V86MigrationOptions> = {
   method: "standard",
@@ -296,11 +296,6 @@ describe("a destination that cannot run the guest is refused before anything is 
     expect(result.source.error?.message).toMatch(/RAM of the source \(ram 16777216\) is not that of this VM/);
   });
 });
-
-function forEver(): typeof PRECOPY_LIMITS {
-  const never = Number.POSITIVE_INFINITY;
-  return { iterationsMax: never, timeMsMax: never, ramMultipleMax: never };
-}
 
 type When = (event: RecordEvent) => boolean;
 type Listener = (event: RecordEvent, migration: V86Migration) => void;

@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { PRECOPY_LIMITS } from "../../src/engine/precopy.ts";
 import type { Method, V86MigrationResult } from "../support/v86-migration.ts";
 import { OneGuest, type V86Vm } from "../support/v86-vm.ts";
-import { expectMoved, migrate, openVm, SPARSE_LOAD, startPair } from "./v86-scene.ts";
+import { expectKept, expectMoved, migrate, openVm, SPARSE_LOAD, startPair } from "./v86-scene.ts";
 
 const METHODS: readonly Method[] = ["delta", "standard"];
 
@@ -48,6 +48,39 @@ describe.each(METHODS)("method %s", (method) => {
     await destination.waitForHeartbeats(3);
     expect(await destination.verify()).toMatchObject({ ok: true });
     expect(guest.heartbeats).toEqual(guest.heartbeats.map((_, index) => index));
+  });
+});
+
+describe("a guest that dirties memory faster than it can be sent, without a limit of pre-copy", () => {
+  const BUSY = "ws=4096 busy=1 pattern=page fill=random";
+  const said = ({ sourceEvents }: V86MigrationResult) =>
+    sourceEvents.flatMap((event) =>
+      event.type === "decision" && event.subject === "convergence" ? [event.choice] : [],
+    );
+
+  test("stays where it is with policy abort", async () => {
+    const pair = await startPair(BUSY);
+    const result = await migrate({ ...pair, method: "delta", promises: { onStall: "abort" } });
+    await expectKept(result, pair);
+    expect(result.source.error?.code).toBe("NOT_CONVERGING");
+    expect(said(result).slice(-2)).toEqual(["abort", "give up"]);
+  });
+
+  test("stays where it is when its time is over, and never stood still for longer than was agreed", async () => {
+    const pair = await startPair(BUSY);
+    const result = await migrate({ ...pair, method: "delta", promises: { timeMsMax: 6000 } });
+    await expectKept(result, pair);
+    expect(result.source.error?.code).toBe("MAX_TIME_REACHED");
+    expect(result.sourceEvents).not.toContainEqual(expect.objectContaining({ phase: "switchover" }));
+  });
+
+  test("moves with policy switchover, about as long still as was said", async () => {
+    const pair = await startPair(BUSY);
+    const result = await migrate({ ...pair, method: "delta", promises: { onStall: "switchover" } });
+    await expectMoved(result, pair);
+    expect(said(result)).toContain("switchover");
+    const summary = result.sourceEvents.at(-1);
+    expect(summary?.type === "summary" && summary.forecastDowntimeMs).toBeGreaterThan(60);
   });
 });
 

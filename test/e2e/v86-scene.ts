@@ -42,7 +42,7 @@ export async function migrate(options: V86MigrationOptions): Promise<V86Migratio
 /** The guest has left the source, whole, and counts on at the destination as if nothing had been. */
 export async function expectMoved(result: V86MigrationResult, pair: Pair): Promise<void> {
   const { guest, source, destination } = pair;
-  expect(result.source).toMatchObject({ outcome: "completed", vm: "running on destination" });
+  expect(result.source).toMatchObject({ outcome: "completed", vm: "with the destination" });
   expect(result.destination).toMatchObject({ outcome: "completed", vm: "running on destination" });
   expect(result.differing ?? []).toEqual([]);
   const counted = source.heartbeats.length;

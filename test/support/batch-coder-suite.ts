@@ -1,6 +1,5 @@
 // What every BatchCoder must do, inline or with workers: one suite for all of them.
 
-import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
 import { DeltaveeError, ProtocolError } from "../../src/base/errors.ts";
@@ -16,6 +15,7 @@ import {
   ENTROPY_ZSTD,
   type EntropyCodecId,
 } from "../../src/codec/entropy/entropy-coder.ts";
+import { hash32 } from "../../src/codec/hash32.ts";
 import { KernelMemory } from "../../src/kernel/memory.ts";
 import { fillPayload, type PayloadKind } from "./batch-payloads.ts";
 
@@ -54,10 +54,10 @@ function decodeWith(
   codedBytes: number,
   codecId: number,
   rawBytes: number,
-  crc: number,
+  checksum: number,
 ) {
   return new Promise<DecodedBatch>((resolve, reject) => {
-    coder.decode(slot, codedBytes, codecId, rawBytes, crc, (result) =>
+    coder.decode(slot, codedBytes, codecId, rawBytes, checksum, (result) =>
       isError(result) ? reject(result) : resolve(result),
     );
   });
@@ -101,15 +101,15 @@ export function batchCoderSuite(
         const [from, to] = [coder.acquire(), coder.acquire()];
         fillPayload(raw(from, rawBytes), kind, seed);
         const encoded = await encodeWith(coder, from, rawBytes, codecId, level);
-        expect(encoded.rawCrc32).toBe(crc32(raw(from, rawBytes)));
+        expect(encoded.rawChecksum).toBe(hash32(raw(from, rawBytes)));
         if (encoded.codecId === ENTROPY_NONE) expect(encoded.codedBytes).toBe(rawBytes);
         else expect(encoded.codedBytes).toBeLessThan(rawBytes);
         // Batches that are sent as they are may be larger than a coded region.
         if (encoded.codecId !== ENTROPY_NONE || rawBytes <= 1 << 20) {
           coded(to, encoded.codedBytes).set(memory.bytes(encoded.codedAddress, encoded.codedBytes));
           raw(to, rawBytes).fill(0x5a);
-          const { codedBytes, rawCrc32 } = encoded;
-          const decoded = await decodeWith(coder, to, codedBytes, encoded.codecId, rawBytes, rawCrc32);
+          const { codedBytes, rawChecksum } = encoded;
+          const decoded = await decodeWith(coder, to, codedBytes, encoded.codecId, rawBytes, rawChecksum);
           const same = Buffer.compare(memory.bytes(decoded.rawAddress, rawBytes), raw(from, rawBytes));
           expect(same).toBe(0);
         }
@@ -200,9 +200,9 @@ export function batchCoderSuite(
       fillPayload(set.raw(from, rawBytes), "text", 5);
       const encoded = await encodeWith(set.coder, from, rawBytes, codecId, codecId === ENTROPY_NONE ? 0 : 1);
       const bytes = set.memory.bytes(encoded.codedAddress, encoded.codedBytes).slice();
-      const decode = (coded: Uint8Array, id: number, length: number, crc = encoded.rawCrc32) => {
+      const decode = (coded: Uint8Array, id: number, length: number, checksum = encoded.rawChecksum) => {
         set.coded(to, coded.length).set(coded);
-        return decodeWith(set.coder, to, coded.length, id, length, crc);
+        return decodeWith(set.coder, to, coded.length, id, length, checksum);
       };
       return { ...set, to, bytes, decode, rawBytes };
     }
@@ -214,7 +214,7 @@ export function batchCoderSuite(
         longer.set(bytes);
         await expect(decode(bytes, id, rawBytes - 1)).rejects.toThrow(ProtocolError);
         await expect(decode(bytes, id, rawBytes + 1)).rejects.toThrow(ProtocolError);
-        await expect(decode(bytes, id, rawBytes, 12345)).rejects.toThrow("CRC-32");
+        await expect(decode(bytes, id, rawBytes, 12345)).rejects.toThrow("checksum");
         await expect(decode(bytes.subarray(0, -1), id, rawBytes)).rejects.toThrow(ProtocolError);
         await expect(decode(longer, id, rawBytes)).rejects.toThrow(ProtocolError);
         await expect(decode(bytes, id, rawBytes)).resolves.toBeDefined();

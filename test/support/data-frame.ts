@@ -1,7 +1,7 @@
 // DATA frames whose raw bytes are sent as they are.
 
-import { crc32 } from "node:zlib";
 import { ENTROPY_NONE } from "../../src/codec/entropy/entropy-coder.ts";
+import { hash32 } from "../../src/codec/hash32.ts";
 import type { DataFrame } from "../../src/wire/frame.ts";
 import { PAYLOAD_STREAM, type PayloadKind } from "../../src/wire/page-batch.ts";
 
@@ -16,7 +16,7 @@ export function uncodedData(
     entropyCodec: ENTROPY_NONE,
     payloadKind,
     rawBytes: raw.length,
-    rawCrc32: crc32(raw),
+    rawChecksum: hash32(raw),
     coded: raw,
   };
 }

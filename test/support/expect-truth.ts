@@ -21,6 +21,7 @@ export function expectTruth(migration: Migration, sourceIsLost = false): void {
     "paused on source": running === "" && incoming?.discarded !== false,
     "running on destination": running === "destination",
     "paused on destination": running === "" && incoming?.discarded === false,
+    "with the destination": running !== "source" && incoming?.discarded !== true,
     unknown: running !== "source",
   };
   expect(truth[sourceOutcome!.vm], story).toBe(true);

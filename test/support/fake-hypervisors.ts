@@ -34,6 +34,8 @@ export interface OutgoingFaults {
   isStuck?: boolean;
   /** The stream has this byte changed. */
   corruptAt?: number;
+  /** How much later it says that the migration has ended. */
+  endToldMs?: number;
 }
 
 export class FakeOutgoing implements OutgoingVm {
@@ -116,6 +118,11 @@ export class FakeOutgoing implements OutgoingVm {
     this.#finish({ outcome: "failed", reason });
   }
 
+  async resume(): Promise<void> {
+    if (this.end?.outcome !== "completed") throw new Error("Migration is not finalized yet");
+    this.#world.set("source", true);
+  }
+
   async isRunning(): Promise<boolean | undefined> {
     return this.#faults.isStuck === true ? undefined : this.#world.running.has("source");
   }
@@ -160,7 +167,9 @@ export class FakeOutgoing implements OutgoingVm {
     this.end = end;
     this.channel?.destroy();
     if (end.outcome !== "completed") this.#world.set("source", true);
-    this.#resolve(end);
+    const { endToldMs } = this.#faults;
+    if (endToldMs === undefined) this.#resolve(end);
+    else this.#clock.after(endToldMs, () => this.#resolve(end));
   }
 }
 

@@ -32,6 +32,9 @@ export class Loader {
   pageBytes = 4096;
   /** Everything has been read, device state and all. */
   complete = false;
+  /** Payloads of the device sections. */
+  readonly devices: Buffer[] = [];
+  readonly #hasDescription: boolean;
   readonly #reply: (bytes: Buffer) => void;
   readonly #work: Generator<void, void, void>;
   #input = Buffer.alloc(0);
@@ -41,8 +44,10 @@ export class Loader {
   #last: LoadedBlock | undefined;
   #failure: LoadError | undefined;
 
-  constructor(reply: (bytes: Buffer) => void = () => {}) {
+  /** `hasDescription`: the stream goes on behind its end, as QEMU's do. */
+  constructor(reply: (bytes: Buffer) => void = () => {}, { hasDescription = true } = {}) {
     this.#reply = reply;
+    this.#hasDescription = hasDescription;
     this.#work = this.#stream();
     this.#work.next();
   }
@@ -125,14 +130,16 @@ export class Loader {
         const id = yield* this.#u32();
         yield* this.#text(yield* this.#u8());
         yield* this.#take(8);
-        yield* this.#take(yield* this.#u32());
+        this.devices.push(Buffer.from(yield* this.#take(yield* this.#u32())));
         yield* this.#footer(id);
       } else throw new Error(`section type ${type}`);
       type = yield* this.#u8();
     }
     expect(complete, true, "ram complete");
-    expect(yield* this.#u8(), 6, "description");
-    yield* this.#take(yield* this.#u32());
+    if (this.#hasDescription) {
+      expect(yield* this.#u8(), 6, "description");
+      yield* this.#take(yield* this.#u32());
+    }
     this.complete = true;
   }
 

@@ -49,6 +49,8 @@ export interface Migration {
   readonly migrate: CliRun;
   readonly receive: CliRun | undefined;
   readonly relay: CliRun;
+  /** Where both commands keep their state. */
+  readonly stateFolder: string;
   /** Resolves once at least so many bytes are on the wire while the guest still runs at the source. */
   waitForWireBytes(bytes: number): Promise<void>;
   /** Waits for the commands to end by themselves and gathers what is left of them. */
@@ -61,6 +63,8 @@ export async function startMigration(options: MigrationOptions): Promise<Migrati
   const { mode, source, destination } = options;
   const folder = tempFolder();
   const recordFile = join(folder.path, "run.ndjson");
+  const stateFolder = join(folder.path, "state");
+  const stateArguments = ["--state-dir", stateFolder];
   const started: CliRun[] = [];
   const start = async (...commandArguments: string[]): Promise<CliRun> => {
     const run = await runCli(commandArguments);
@@ -76,7 +80,13 @@ export async function startMigration(options: MigrationOptions): Promise<Migrati
     let to: string;
     if (mode === "tunnel") {
       const asked = options.receiveArguments ?? [];
-      receive = await start("receive", ...receiveArguments(destination), "--json", ...asked);
+      receive = await start(
+        "receive",
+        ...receiveArguments(destination),
+        ...stateArguments,
+        "--json",
+        ...asked,
+      );
       to = await listeningAddress(receive);
     } else {
       to = `tcp:127.0.0.1:${await freePort()}`;
@@ -86,12 +96,13 @@ export async function startMigration(options: MigrationOptions): Promise<Migrati
     const relayAddress = await listeningAddress(relay);
     const migrate = await start(
       ...["migrate", "--qmp", source.toolQmp.path, "--to", destinationFor(mode, relayAddress)],
-      ...["--record", recordFile, "--json", ...(options.migrateArguments ?? [])],
+      ...["--record", recordFile, ...stateArguments, "--json", ...(options.migrateArguments ?? [])],
     );
     return {
       migrate,
       receive,
       relay,
+      stateFolder,
       waitForWireBytes: async (bytes) => {
         await migrate.stdout.waitFor(
           ({ text }) => {

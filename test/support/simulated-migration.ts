@@ -4,12 +4,14 @@
 import { VirtualClock } from "../../src/base/clock.ts";
 import { DELTA_WORD_MASK, type DeltaCodecId } from "../../src/codec/delta/delta-codec.ts";
 import { ENTROPY_CODEC_IDS } from "../../src/codec/entropy/entropy-coder.ts";
+import type { Promises } from "../../src/engine/convergence.ts";
 import { DestinationEngine, type DestinationOutcome } from "../../src/engine/destination.ts";
 import { SourceEngine, type SourceOutcome } from "../../src/engine/source.ts";
 import { PageCache } from "../../src/memory/page-cache.ts";
 import { RunRecord } from "../../src/record/writer.ts";
-import type { Frame } from "../../src/wire/frame.ts";
+import { encodeFrame, type Frame } from "../../src/wire/frame.ts";
 import { FrameReader } from "../../src/wire/frame-reader.ts";
+import { refuseFrame } from "../../src/wire/handshake.ts";
 import type { GuestStream } from "./arbitrary-stream.ts";
 import { makeParts } from "./engine-parts.ts";
 import {
@@ -35,11 +37,23 @@ export interface MigrationSetup {
   cacheBytes?: number | undefined;
   deltaCodec?: DeltaCodecId;
   downtimeMsMax?: number;
+  /** What else is promised, and what is done when it stalls. */
+  promises?: Omit<Promises, "downtimeMsMax">;
   /** Another hypervisor at the destination, so that it refuses. */
   refused?: boolean;
-  /** Done once, at the first step at which `when` is true. */
-  disturb?: { when: (migration: Migration) => boolean; action: (migration: Migration) => void };
+  /** Done at the first steps at which `when` is true, once or as often as said. */
+  disturb?: {
+    when: (migration: Migration) => boolean;
+    action: (migration: Migration) => void;
+    times?: number;
+  };
+  /** Connections that break are resumed. */
+  resumption?: { sourceTimeoutMs?: number; destinationTimeoutMs?: number; switchoverTimeoutMs?: number };
 }
+
+const TOKEN = "ffeeddccbbaa99887766554433221100";
+/** How long it takes to find out that the other side cannot be reached. */
+const UNREACHABLE_MS = 300;
 
 /** Longer than any time-out of the engines, all of them together. */
 const HANG_MS = 10 * 60_000;
@@ -56,8 +70,14 @@ export class Migration {
   readonly stock: StockDestination | undefined;
   readonly source: SourceEngine;
   readonly destination: DestinationEngine | undefined;
-  readonly sourceEnd: MemoryChannel;
-  readonly destinationEnd: MemoryChannel;
+  /** Of the connection that there is, or was at last. */
+  sourceEnd!: MemoryChannel;
+  destinationEnd!: MemoryChannel;
+  connections = 0;
+  /** Whoever answers at the destination has never heard of this migration. */
+  isForgetful = false;
+  /** No connection can be made. */
+  isUnreachable = false;
   /** Frames that each side has sent, by type, without KEEPALIVE. */
   readonly sourceFrames: string[] = [];
   readonly destinationFrames: string[] = [];
@@ -67,8 +87,8 @@ export class Migration {
   committedAt: number | undefined;
   sourceOutcome: SourceOutcome | undefined;
   destinationOutcome: DestinationOutcome | undefined;
-  readonly #disturb: MigrationSetup["disturb"];
-  #disturbed = false;
+  readonly #setup: MigrationSetup;
+  #disturbed = 0;
 
   constructor(setup: MigrationSetup) {
     const { clock, world } = this;
@@ -78,9 +98,9 @@ export class Migration {
       entropyCodecs: [...ENTROPY_CODEC_IDS],
       hypervisor: { kind: "qemu" as const, version: "10.0.2" },
     };
-    this.#disturb = setup.disturb;
-    [this.sourceEnd, this.destinationEnd] = memoryChannels(clock, { bufferBytes: 1 << 20, ...setup.link });
-    const hypervisorLink = setup.hypervisorLink ?? {};
+    this.#setup = setup;
+    this.#connect();
+    const { resumption, hypervisorLink = {} } = setup;
     this.outgoing = new FakeOutgoing(
       world,
       clock,
@@ -90,13 +110,6 @@ export class Migration {
       setup.outgoing,
     );
     if (setup.mode === "tunnel") {
-      tap(this.sourceEnd, (frame) => {
-        this.sourceFrames.push(frame.type);
-        if (frame.type !== "commit") return;
-        this.committedAt = world.history.length;
-        this.committedTooEarly = this.outgoing.end?.outcome !== "completed";
-      });
-      tap(this.destinationEnd, (frame) => this.destinationFrames.push(frame.type));
       this.incoming = new FakeIncoming(world, clock, hypervisorLink, setup.incoming);
       const kind = setup.refused === true ? ("v86" as const) : ("qemu" as const);
       this.destination = new DestinationEngine({
@@ -104,19 +117,34 @@ export class Migration {
         baselineBytesMax: 1 << 30,
         channel: this.destinationEnd,
         vm: this.incoming,
-        own: { ...own, hypervisor: { kind, version: "1" } },
+        own: {
+          ...own,
+          hypervisor: { kind, version: "1" },
+          ...(resumption && {
+            resumption: { token: TOKEN, timeoutMs: resumption.destinationTimeoutMs ?? 60_000 },
+          }),
+        },
         clock,
         record: this.destinationRecord,
       });
     } else this.stock = new StockDestination(world, this.destinationEnd, setup.incoming);
     const { cacheBytes, deltaCodec = DELTA_WORD_MASK } = setup;
+    const tunnel = {
+      hello: { ...own, session },
+      deltaCodec,
+      ...(resumption && {
+        reconnect: { connect: () => this.#reconnect(), timeoutMs: resumption.sourceTimeoutMs ?? 60_000 },
+        switchoverTimeoutMs: resumption.switchoverTimeoutMs ?? 5000,
+      }),
+    };
     const { coder, ...home } = makeParts(clock);
     this.source = new SourceEngine({
       ...home,
       vm: this.outgoing,
       channel: this.sourceEnd,
-      ...(setup.mode === "tunnel" ? { tunnel: { hello: { ...own, session }, coder, deltaCodec } } : {}),
+      ...(setup.mode === "tunnel" ? { tunnel: { ...tunnel, coder } } : {}),
       downtimeMsMax: setup.downtimeMsMax ?? 60_000,
+      ...setup.promises,
       cacheFactory:
         cacheBytes === undefined
           ? undefined
@@ -125,6 +153,52 @@ export class Migration {
       record: this.sourceRecord,
       defer: (callback) => void clock.after(0, callback),
     });
+  }
+
+  /** No connection for so long, after which one can be made again. */
+  breakFor(ms: number, how: "cut" | "blackOut" | "close" = "cut"): void {
+    this.sourceEnd[how]();
+    this.isUnreachable = true;
+    this.clock.after(ms, () => {
+      this.isUnreachable = false;
+    });
+  }
+
+  /** A connection to the destination from somebody else. */
+  stranger(): MemoryChannel {
+    const [ours, theirs] = memoryChannels(this.clock);
+    this.destination!.offer(theirs, "a stranger");
+    return ours;
+  }
+
+  async #reconnect(): Promise<MemoryChannel> {
+    if (this.isUnreachable) {
+      await new Promise<void>((resolve) => {
+        this.clock.after(UNREACHABLE_MS, resolve);
+      });
+      throw new Error("unreachable");
+    }
+    this.#connect();
+    if (this.isForgetful) refuseAll(this.destinationEnd);
+    else this.destination!.offer(this.destinationEnd, "the source");
+    return this.sourceEnd;
+  }
+
+  #connect(): void {
+    const { clock, world } = this;
+    [this.sourceEnd, this.destinationEnd] = memoryChannels(clock, {
+      bufferBytes: 1 << 20,
+      ...this.#setup.link,
+    });
+    this.connections++;
+    if (this.#setup.mode === "direct") return;
+    tap(this.sourceEnd, (frame) => {
+      this.sourceFrames.push(frame.type);
+      if (frame.type !== "commit") return;
+      this.committedAt ??= world.history.length;
+      this.committedTooEarly ||= this.outgoing.end?.outcome !== "completed";
+    });
+    tap(this.destinationEnd, (frame) => this.destinationFrames.push(frame.type));
   }
 
   get loader(): Loader | undefined {
@@ -168,9 +242,10 @@ export class Migration {
     for (;;) {
       // Whatever waits for a promise goes first.
       await new Promise((resolve) => setImmediate(resolve));
-      if (this.#disturb !== undefined && !this.#disturbed && this.#disturb.when(this)) {
-        this.#disturbed = true;
-        this.#disturb.action(this);
+      const { disturb } = this.#setup;
+      if (disturb !== undefined && this.#disturbed < (disturb.times ?? 1) && disturb.when(this)) {
+        this.#disturbed++;
+        disturb.action(this);
         continue;
       }
       if (isOver()) return;
@@ -179,6 +254,16 @@ export class Migration {
       this.clock.advance(dueMs - this.clock.nowMs());
     }
   }
+}
+
+function refuseAll(channel: MemoryChannel): void {
+  const nothing = () => {};
+  channel.listen({
+    data: () => channel.write(encodeFrame(refuseFrame("SESSION", "no such migration"))),
+    drained: nothing,
+    ended: nothing,
+    failed: nothing,
+  });
 }
 
 function tap(channel: MemoryChannel, see: (frame: Frame) => void): void {

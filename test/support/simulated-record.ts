@@ -170,6 +170,7 @@ export function simulatedRecord(method: "standard" | "delta", lines?: string[]):
     vm: "running on destination",
     totalMs: clock.nowMs(),
     downtimeMs,
+    forecastDowntimeMs: downtimeMs / 3,
     downtimeMsReported: downtimeMs / 2,
     heartbeatGapMs,
     handedOverBytes,

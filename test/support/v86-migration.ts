@@ -9,6 +9,7 @@ import { parseBytesPerSecond } from "../../src/base/units.ts";
 import { makeBatchCoder, makeHome } from "../../src/cli/engine-parts.ts";
 import { DELTA_WORD_MASK } from "../../src/codec/delta/delta-codec.ts";
 import { ENTROPY_CODEC_IDS, ENTROPY_NONE } from "../../src/codec/entropy/entropy-coder.ts";
+import type { Promises } from "../../src/engine/convergence.ts";
 import { DestinationEngine, type DestinationOutcome } from "../../src/engine/destination.ts";
 import type { IncomingVm } from "../../src/engine/ports.ts";
 import { type PrecopyLimits, PrecopyVm } from "../../src/engine/precopy.ts";
@@ -35,6 +36,8 @@ export interface V86MigrationOptions {
   rate?: string;
   delayMs?: number;
   downtimeMsMax?: number;
+  /** What else is promised, and what is done when it stalls. */
+  promises?: Omit<Promises, "downtimeMsMax">;
   limits?: PrecopyLimits;
   cacheBytes?: number;
   /** The guest is paused at the source and is to stay so. */
@@ -142,6 +145,7 @@ export class V86Migration {
         deltaCodec: DELTA_WORD_MASK,
       },
       downtimeMsMax: options.downtimeMsMax ?? 60,
+      ...options.promises,
       cacheFactory: isDelta
         ? (pageBytes, memory) => new PageCache({ pageBytes, memory, limitBytes: cacheBytes })
         : undefined,

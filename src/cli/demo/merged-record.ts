@@ -82,10 +82,10 @@ export class MergedRecord {
 
   /** The last event, unless there has been one. */
   finish(seen: Pick<Summary, "heartbeatGapMs" | "memoryVerified">): void {
-    this.add({
-      ...(this.#summary ?? this.#lostSummary()),
-      ...seen,
-    });
+    const summary = this.#summary ?? this.#lostSummary();
+    // The source can only say that it is there; a guest that has checked its memory there runs.
+    const runsThere = summary.vm === "with the destination" && seen.memoryVerified !== undefined;
+    this.add({ ...summary, ...(runsThere ? { vm: "running on destination" as const } : {}), ...seen });
   }
 
   /** Resolves to what a person should be told: why the file is not complete. */

@@ -55,6 +55,8 @@ export async function sendThroughTunnel(
       ? (pageBytes, memory) => new PageCache({ pageBytes, memory, limitBytes: cacheBytesMax })
       : undefined,
     downtimeMsMax,
+    // Whoever watches a demonstration wants to see its end. Standard pre-copy has its textbook's limits.
+    onStall: isDelta ? "switchover" : "wait",
     record,
     defer: setImmediate,
   });

@@ -33,7 +33,7 @@ export async function openV86Vm(spec: VmSpec, context: VmContext): Promise<DemoV
       const limits =
         order.method === "standard"
           ? { ...PRECOPY_LIMITS, iterationsMax: STANDARD_ITERATIONS_MAX }
-          : PRECOPY_LIMITS;
+          : undefined;
       const vm = new PrecopyVm({
         guest: new V86Guest(host, { isRunning: true, version }),
         clock: systemClock,

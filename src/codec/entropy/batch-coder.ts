@@ -24,7 +24,7 @@ export interface EncodedBatch {
   /** Where the bytes to be sent are: the slot's coded region, with ENTROPY_NONE its raw region. */
   readonly codedAddress: number;
   readonly codedBytes: number;
-  readonly rawCrc32: number;
+  readonly rawChecksum: number;
   /** Time of the coding alone, without waiting for its turn. */
   readonly encodeMs: number;
 }
@@ -70,7 +70,7 @@ export interface BatchCoder {
     codedBytes: number,
     codecId: number,
     rawBytes: number,
-    rawCrc32: number,
+    rawChecksum: number,
     done: (result: DecodedBatch | DeltaveeError) => void,
   ): void;
   /** Ends whatever works for it; jobs under way are never done. The slots stay part of the memory. */

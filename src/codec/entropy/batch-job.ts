@@ -1,7 +1,6 @@
 // One batch coded or decoded, on whatever thread this runs: the coders of a thread, the choice not to code, the
 // checksum. What all implementations of BatchCoder do between taking a job and telling its result.
 
-import { crc32 } from "node:zlib";
 import { assert } from "../../base/assert.ts";
 import { ProtocolError } from "../../base/errors.ts";
 import type { Kernel } from "../../kernel/kernel.ts";
@@ -30,6 +29,7 @@ import { ZstdWasm } from "./zstd-wasm.ts";
 /** Of one thread. */
 export class BatchJobs {
   readonly #memory: KernelMemory;
+  readonly #kernel: Kernel;
   readonly #lz4: EntropyCoder;
   readonly #nowMs: () => number;
   #zstd: EntropyCoder | undefined;
@@ -37,6 +37,7 @@ export class BatchJobs {
   /** `kernel` and `lz4TableAddress` (allocateLz4Table) are this thread's own. */
   constructor(memory: KernelMemory, kernel: Kernel, lz4TableAddress: number, nowMs: () => number) {
     this.#memory = memory;
+    this.#kernel = kernel;
     this.#lz4 = new Lz4(kernel, lz4TableAddress);
     this.#nowMs = nowMs;
   }
@@ -48,7 +49,7 @@ export class BatchJobs {
 
   encode(slot: BatchSlot, rawBytes: number, codecId: EntropyCodecId, level: number): EncodedBatch {
     const startMs = this.#nowMs();
-    const rawCrc32 = crc32(this.#memory.bytes(slot.rawAddress, rawBytes));
+    const rawChecksum = this.#checksum(slot.rawAddress, rawBytes);
     let codedBytes = -1;
     if (codecId !== ENTROPY_NONE) {
       // One byte less than raw: a batch that does not get smaller is sent as it is.
@@ -58,12 +59,12 @@ export class BatchJobs {
     }
     const encodeMs = this.#nowMs() - startMs;
     if (codedBytes !== -1)
-      return { codecId, codedAddress: slot.codedAddress, codedBytes, rawCrc32, encodeMs };
+      return { codecId, codedAddress: slot.codedAddress, codedBytes, rawChecksum, encodeMs };
     return {
       codecId: ENTROPY_NONE,
       codedAddress: slot.rawAddress,
       codedBytes: rawBytes,
-      rawCrc32,
+      rawChecksum,
       encodeMs,
     };
   }
@@ -74,7 +75,7 @@ export class BatchJobs {
     codedBytes: number,
     codecId: number,
     rawBytes: number,
-    rawCrc32: number,
+    rawChecksum: number,
   ): DecodedBatch | ProtocolError {
     const startMs = this.#nowMs();
     try {
@@ -84,9 +85,9 @@ export class BatchJobs {
         rawAddress = slot.rawAddress;
         this.#coderOf(codec.id).decompress(slot.codedAddress, codedBytes, rawAddress, rawBytes);
       }
-      const crc = crc32(this.#memory.bytes(rawAddress, rawBytes));
-      if (crc !== rawCrc32) {
-        const why = `it has CRC-32 ${hex32(crc)}, expected ${hex32(rawCrc32)}`;
+      const checksum = this.#checksum(rawAddress, rawBytes);
+      if (checksum !== rawChecksum) {
+        const why = `it has checksum ${hex32(checksum)}, expected ${hex32(rawChecksum)}`;
         return damagedBatch(codec.name, codedBytes, rawBytes, why);
       }
       return { rawAddress, decodeMs: this.#nowMs() - startMs };
@@ -94,6 +95,11 @@ export class BatchJobs {
       if (thrown instanceof ProtocolError) return thrown;
       throw thrown;
     }
+  }
+
+  /** As codec/hash32.ts makes it. */
+  #checksum(address: number, bytes: number): number {
+    return this.#kernel.hash32(address, bytes) >>> 0;
   }
 
   #coderOf(codecId: typeof ENTROPY_ZSTD | typeof ENTROPY_LZ4): EntropyCoder {

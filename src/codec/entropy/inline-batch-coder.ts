@@ -61,12 +61,12 @@ export class InlineBatchCoder implements BatchCoder {
     codedBytes: number,
     codecId: number,
     rawBytes: number,
-    rawCrc32: number,
+    rawChecksum: number,
     done: (result: DecodedBatch | DeltaveeError) => void,
   ): void {
     checkDecodeJob(codedBytes);
     const place = this.#slots.beginJob(slot);
-    const result = this.#jobs.decode(place, codedBytes, codecId, rawBytes, rawCrc32);
+    const result = this.#jobs.decode(place, codedBytes, codecId, rawBytes, rawChecksum);
     this.#finish(slot, () => done(result));
   }
 

@@ -31,7 +31,10 @@ const DEFAULTS = {
     "max-bandwidth": 5e6,
     "downtime-limit": 250,
     "avail-switchover-bandwidth": 0,
-    "max-cpu-throttle": 99,
+    "throttle-trigger-threshold": 40,
+    "cpu-throttle-initial": 30,
+    "cpu-throttle-increment": 15,
+    "max-cpu-throttle": 98,
   } as Settings,
 };
 
@@ -123,16 +126,19 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-async function open(): Promise<QemuOutgoing> {
+async function open(mayThrottle = false): Promise<QemuOutgoing> {
   const path = join(folder, "qmp.sock");
   await monitor.listen(path);
-  const vm = await QemuOutgoing.open({ kind: "unix", path }, { notice: (text) => notices.push(text) });
+  const vm = await QemuOutgoing.open(
+    { kind: "unix", path },
+    { notice: (text) => notices.push(text), mayThrottle },
+  );
   vms.push(vm);
   return vm;
 }
 
-async function begin(): Promise<QemuOutgoing> {
-  const vm = await open();
+async function begin(mayThrottle = false): Promise<QemuOutgoing> {
+  const vm = await open(mayThrottle);
   (await vm.begin()).listen({ data() {}, drained() {}, ended() {}, failed() {} });
   return vm;
 }
@@ -249,6 +255,50 @@ describe("settings that were there before", () => {
       ...{ "max-bandwidth": 128 * 1024 * 1024, "downtime-limit": 300 },
     });
     expect(monitor.capabilities).toEqual(DEFAULTS.capabilities);
+    await killed?.close();
+  });
+});
+
+describe("vCPUs", () => {
+  const throttled = ({ parameters }: Monitor) =>
+    ["cpu-throttle-initial", "cpu-throttle-increment", "max-cpu-throttle"].map((name) => parameters[name]);
+
+  test("are left to QEMU and to the operator where nobody has allowed us to slow them down", async () => {
+    monitor.capabilities["auto-converge"] = true;
+    const vm = await begin();
+    expect(vm.throttle).toBeUndefined();
+    expect(monitor.capabilities["auto-converge"]).toBe(true);
+    expect(throttled(monitor)).toEqual([30, 15, 98]);
+  });
+
+  test("are slowed down by what we say, from hardly anything on, and QEMU has its settings back at the end", async () => {
+    monitor.capabilities["auto-converge"] = false;
+    const before = { ...monitor.capabilities };
+    const vm = await begin(true);
+    expect(monitor.capabilities["auto-converge"]).toBe(true);
+    expect(throttled(monitor)).toEqual([1, 1, 1]);
+    expect(monitor.parameters["throttle-trigger-threshold"]).toBe(1);
+    await vm.throttle?.(60);
+    expect(throttled(monitor)).toEqual([60, 60, 60]);
+    await vm.throttle?.(100);
+    expect(throttled(monitor)).toEqual([99, 99, 99]);
+    await vm.throttle?.(0);
+    expect(throttled(monitor)).toEqual([1, 1, 1]);
+    await vm.close();
+    expect(monitor.capabilities).toEqual(before);
+    expect(monitor.parameters).toEqual(DEFAULTS.parameters);
+  });
+
+  test("are not slow for ever where a Deltavee was killed", async () => {
+    await (await begin(true)).throttle?.(80);
+    const [{ capabilities, parameters }, killed] = [monitor, vms.pop()];
+    for (const socket of monitor.sockets) socket.destroy();
+    await new Promise((resolve) => monitor.server?.close(resolve));
+    monitor = new Monitor();
+    Object.assign(monitor, { capabilities, parameters });
+    await (await begin()).close();
+    expect(throttled(monitor)).toEqual([20, 10, 99]);
+    expect(monitor.capabilities["auto-converge"]).toBe(false);
     await killed?.close();
   });
 });

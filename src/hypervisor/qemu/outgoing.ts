@@ -9,6 +9,7 @@ import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "../../eng
 import { type Listener, listen } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
 import { DirtyForecast } from "./dirty-forecast.ts";
+import { Guard } from "./guard.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
@@ -32,6 +33,15 @@ const DOWNTIME_LIMIT_MS_MAX = 2_000_000;
 const LIMIT_BYTES_PER_MS = 4096;
 /** A limit that differs by less is not worth the words: QEMU goes by it up to 100 ms later in any case. */
 const LIMIT_CHANGE_SHARE_MIN = 0.05;
+/**
+ * QEMU slows vCPUs down by itself, in steps, when it finds at a look for dirty pages that more than this share (%) of
+ * what it has sent meanwhile is dirty again. With the least share, and with our percentage as first step, step and
+ * most, it is where we want it one or two looks later, a second apart at least.
+ */
+const THROTTLE_TRIGGER_PERCENTAGE = 1;
+/** QEMU has no less. */
+const THROTTLE_PERCENTAGE_MIN = 1;
+const THROTTLE_PERCENTAGE_MAX = 99;
 const CANCEL_TIMEOUT_MS = 20_000;
 const RETURN_TIMEOUT_MS = 2000;
 
@@ -45,12 +55,25 @@ const CAPABILITIES: Readonly<Partial<Record<MigrationCapability, boolean>>> = {
   "pause-before-switchover": false,
   "switchover-ack": true,
 };
+/** Left as the operator has it, unless we are to slow the guest down. */
+const THROTTLE_CAPABILITY: MigrationCapability = "auto-converge";
+
+const THROTTLE_PARAMETERS = [
+  "throttle-trigger-threshold",
+  "cpu-throttle-initial",
+  "cpu-throttle-increment",
+  "max-cpu-throttle",
+] as const;
 
 /** QEMU's own, for when what the operator had is not known any more. */
 const DEFAULT_PARAMETERS: MigrationParameters = {
   "max-bandwidth": 128 * 1024 * 1024,
   "downtime-limit": 300,
   "avail-switchover-bandwidth": 0,
+  "throttle-trigger-threshold": 50,
+  "cpu-throttle-initial": 20,
+  "cpu-throttle-increment": 10,
+  "max-cpu-throttle": 99,
 };
 
 const END_STATES: ReadonlySet<MigrationStatus> = new Set(["completed", "failed", "cancelled"]);
@@ -60,9 +83,19 @@ const STATES_OF_MIGRATION: ReadonlySet<string> = new Set(["finish-migrate", "pos
 export interface QemuOutgoingOptions {
   /** Called with what a person should know. */
   notice: (message: string) => void;
+  /** The guest's vCPUs may be slowed down: QEMU must know that before the migration begins. */
+  mayThrottle?: boolean;
+  /**
+   * A destination that starts by itself may have the guest from `committed` on: a guard keeps QEMU from resuming it
+   * even if this process is killed then.
+   */
+  guarded?: boolean;
+  /** What a Deltavee that was killed had to put back, where it is known. */
+  left?: MigrationSettings | undefined;
 }
 
-interface Settings {
+/** Settings of a QEMU that a migration changes. */
+export interface MigrationSettings {
   capabilities: { capability: MigrationCapability; state: boolean }[];
   parameters: MigrationParameters;
 }
@@ -73,16 +106,18 @@ export class QemuOutgoing implements OutgoingVm {
   readonly guestRamBytes: number;
   readonly switchoverControl: "ack" | "limit";
   readonly awaitsDestinationAck: boolean;
+  readonly throttle?: (percentage: number) => Promise<void>;
   readonly ended: Promise<OutgoingEnd>;
   readonly #qmp: QmpClient;
   readonly #options: QemuOutgoingOptions;
-  readonly #restore: Settings;
+  readonly #restore: MigrationSettings;
   #wasRunning: boolean;
   #resolveEnded!: (end: OutgoingEnd) => void;
   #over = false;
   #begun = false;
   #socket: MigrationSocket | undefined;
   #listener: Listener | undefined;
+  #guard: Guard | undefined;
   #pollTimer: NodeJS.Timeout | undefined;
   #status: OutgoingStatus = {};
   readonly #forecast = new DirtyForecast(systemClock);
@@ -128,7 +163,7 @@ export class QemuOutgoing implements OutgoingVm {
       return new QemuOutgoing(qmp, options, {
         wasRunning: status.running,
         guestRamBytes: memory["base-memory"] + (memory["plugged-memory"] ?? 0),
-        restore: settingsToRestore(capabilities, parameters, options.notice),
+        restore: settingsToRestore(capabilities, parameters, options),
       });
     } catch (thrown) {
       qmp.close();
@@ -139,7 +174,7 @@ export class QemuOutgoing implements OutgoingVm {
   private constructor(
     qmp: QmpClient,
     options: QemuOutgoingOptions,
-    found: { wasRunning: boolean; guestRamBytes: number; restore: Settings },
+    found: { wasRunning: boolean; guestRamBytes: number; restore: MigrationSettings },
   ) {
     this.#qmp = qmp;
     this.#options = options;
@@ -152,12 +187,18 @@ export class QemuOutgoing implements OutgoingVm {
     // Not where the limit is all there is: QEMU's own measure then keeps it from stopping the guest too early.
     this.#givesBandwidth =
       ack !== undefined && found.restore.parameters["avail-switchover-bandwidth"] !== undefined;
+    if (options.mayThrottle === true) this.throttle = (percentage) => this.#throttle(percentage);
     const { major, minor, micro } = qmp.version;
     this.version = `${major}.${minor}.${micro}`;
     this.description = `QEMU ${this.version}`;
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
+  }
+
+  /** To be put back at the end, by whoever can. */
+  get settings(): MigrationSettings {
+    return this.#restore;
   }
 
   get wasRunning(): boolean {
@@ -184,7 +225,13 @@ export class QemuOutgoing implements OutgoingVm {
       return connected;
     });
     this.#poll();
-    return new SocketChannel(socket);
+    if (this.#options.guarded !== true) return new SocketChannel(socket);
+    this.#guard = Guard.start(socket, this.#options.notice);
+    return new GuardedChannel(socket, () => this.#guard?.end(this.#over));
+  }
+
+  committed(): void {
+    this.#guard?.commit();
   }
 
   async limitSwitchover(remainingBytesMax: number): Promise<void> {
@@ -198,6 +245,12 @@ export class QemuOutgoing implements OutgoingVm {
     await this.#qmp.execute("migrate-set-parameters", { "downtime-limit": boundedMs });
   }
 
+  async #throttle(percentage: number): Promise<void> {
+    // When the migration is over QEMU has let the guest go already.
+    if (this.#over) return;
+    await this.#qmp.execute("migrate-set-parameters", throttleParameters(percentage));
+  }
+
   async status(): Promise<OutgoingStatus> {
     // Also when it is over: QEMU gives its own figure of the downtime only then.
     await this.#query();
@@ -207,6 +260,10 @@ export class QemuOutgoing implements OutgoingVm {
   async cancel(): Promise<void> {
     if (!this.#begun || this.#over) return;
     await this.#qmp.execute("migrate_cancel", {}, { timeoutMs: CANCEL_TIMEOUT_MS });
+  }
+
+  async resume(): Promise<void> {
+    await this.#qmp.execute("cont");
   }
 
   async isRunning(): Promise<boolean | undefined> {
@@ -228,14 +285,12 @@ export class QemuOutgoing implements OutgoingVm {
   async close(): Promise<void> {
     clearTimeout(this.#pollTimer);
     this.#listener?.close();
+    this.#guard?.end(this.#over);
     const failure = await this.#socket?.remove();
     if (failure !== undefined)
       this.#options.notice(`Could not remove a temporary folder: ${failure.message}`);
     try {
-      if (this.#begun) {
-        await this.#setCapabilities(this.#restore.capabilities);
-        await this.#qmp.execute("migrate-set-parameters", this.#restore.parameters);
-      }
+      if (this.#begun) await putBackSettings(this.#qmp, this.#restore);
     } catch (thrown) {
       this.#options.notice(`QEMU's migration settings were not put back: ${toError(thrown).message}`);
     }
@@ -245,7 +300,8 @@ export class QemuOutgoing implements OutgoingVm {
   async #setUp(): Promise<void> {
     const wanted = this.#restore.capabilities.map(({ capability, state }) => ({
       capability,
-      state: CAPABILITIES[capability] ?? state,
+      state:
+        capability === "auto-converge" ? this.throttle !== undefined : (CAPABILITIES[capability] ?? state),
     }));
     this.#begun = true;
     for (const { capability, state } of this.#restore.capabilities) {
@@ -259,6 +315,7 @@ export class QemuOutgoing implements OutgoingVm {
       "max-bandwidth": UNLIMITED_BYTES_PER_SECOND,
       "downtime-limit": this.#downtimeLimitMs,
       ...(this.#givesBandwidth ? { "avail-switchover-bandwidth": LIMIT_BYTES_PER_MS * 1000 } : {}),
+      ...(this.throttle === undefined ? {} : throttleParameters(0)),
     });
   }
 
@@ -372,17 +429,68 @@ export class QemuOutgoing implements OutgoingVm {
   }
 }
 
-/** What of QEMU's settings is put back at the end. */
+/** 0: as little as QEMU can be told. */
+function throttleParameters(percentage: number): MigrationParameters {
+  const bounded = Math.min(THROTTLE_PERCENTAGE_MAX, Math.max(THROTTLE_PERCENTAGE_MIN, percentage));
+  return {
+    "throttle-trigger-threshold": THROTTLE_TRIGGER_PERCENTAGE,
+    "cpu-throttle-initial": bounded,
+    "cpu-throttle-increment": bounded,
+    "max-cpu-throttle": bounded,
+  };
+}
+
+/** @throws DeltaveeError when QEMU does not take them */
+export async function putBackSettings(qmp: QmpClient, settings: MigrationSettings): Promise<void> {
+  await qmp.execute("migrate-set-capabilities", { capabilities: settings.capabilities });
+  await qmp.execute("migrate-set-parameters", settings.parameters);
+}
+
+/** For a QEMU of which nothing is known but itself: what is to be put back if a Deltavee that was killed left its own. */
+export async function findLeftSettings(qmp: QmpClient): Promise<MigrationSettings | undefined> {
+  const capabilities = await qmp.execute("query-migrate-capabilities");
+  const parameters = await qmp.execute("query-migrate-parameters");
+  if (parameters["max-bandwidth"] !== UNLIMITED_BYTES_PER_SECOND) return undefined;
+  return settingsToRestore(capabilities, parameters, { notice: () => {} });
+}
+
+/** A connection of which the guard holds a duplicate: QEMU does not see it close before that does. */
+class GuardedChannel extends SocketChannel {
+  readonly #destroyed: () => void;
+
+  constructor(socket: Socket, destroyed: () => void) {
+    super(socket);
+    this.#destroyed = destroyed;
+  }
+
+  override destroy(): void {
+    super.destroy();
+    this.#destroyed();
+  }
+}
+
+/** What of QEMU's settings is put back at the end: what we are going to change, and what we find changed. */
 function settingsToRestore(
   capabilities: readonly { capability: string; state: boolean }[],
   parameters: MigrationParameters,
-  notice: (message: string) => void,
-): Settings {
-  const known = capabilities.filter(({ capability }) => capability in CAPABILITIES);
+  { notice, mayThrottle = false, left }: QemuOutgoingOptions,
+): MigrationSettings {
   const ours = parameters["max-bandwidth"] === UNLIMITED_BYTES_PER_SECOND;
+  if (ours && left !== undefined) {
+    notice(
+      "QEMU has migration settings of a Deltavee that was killed: those it had before are put back at the end",
+    );
+    return left;
+  }
   if (ours) notice("QEMU has migration settings of a Deltavee that was killed: it gets its defaults back");
+  const throttles =
+    mayThrottle || (ours && parameters["throttle-trigger-threshold"] === THROTTLE_TRIGGER_PERCENTAGE);
+  const known = capabilities.filter(
+    ({ capability }) => capability in CAPABILITIES || (throttles && capability === THROTTLE_CAPABILITY),
+  );
   const from = ours ? DEFAULT_PARAMETERS : parameters;
-  const names = (["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const).filter(
+  const ownNames = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
+  const names = [...ownNames, ...(throttles ? THROTTLE_PARAMETERS : [])].filter(
     (name) => parameters[name] !== undefined,
   );
   return {

@@ -104,6 +104,8 @@ const migrationParametersSchema = z.object({
   "multifd-compression": z.string().optional(),
   "multifd-zstd-level": z.number().optional(),
   "max-postcopy-bandwidth": z.number().optional(),
+  /** Percent, all four. */
+  "throttle-trigger-threshold": z.number().optional(),
   "max-cpu-throttle": z.number().optional(),
   "cpu-throttle-initial": z.number().optional(),
   "cpu-throttle-increment": z.number().optional(),

@@ -13,6 +13,7 @@ import {
   type RunFigures,
   runFigures,
 } from "../figures.ts";
+import { linkEventText } from "../link-text.ts";
 import { comparisonRows, comparisonVerdict, outcomeText } from "../summary.ts";
 import { formatCount } from "../text.ts";
 import {
@@ -184,6 +185,7 @@ function noticeList({ label, events }: RecordedRun): string {
 function noticeText(event: RecordEvent): string | undefined {
   if (event.type === "error") return `error ${event.code}: ${event.message}`;
   if (event.type === "notice") return event.message;
+  if (event.type === "link") return `link ${linkEventText(event)}`;
   if (event.type !== "opaque") return undefined;
   return `from byte ${formatCount(event.offsetBytes)} on the stream was carried untouched: ${event.reason}`;
 }

@@ -1,0 +1,57 @@
+// What an operator may promise on the command line. Nothing is connected to before it makes sense.
+
+import { describe, expect, test } from "vitest";
+import { UsageError } from "../base/errors.ts";
+import { STALL_POLICIES } from "../engine/stall-policies.ts";
+import { migrateCommand } from "./migrate.ts";
+
+const NEEDED = ["--qmp", "/nowhere/vm.qmp", "--to", "tcp:host2:4444"];
+
+function parse(...more: string[]): Promise<unknown> {
+  return migrateCommand()
+    .exitOverride()
+    .parseAsync([...NEEDED, ...more, "--quiet"], { from: "user" });
+}
+
+describe("a promise that makes no sense is refused", () => {
+  test.each([
+    ["--max-downtime", "0ms"],
+    ["--max-time", "0s"],
+    ["--max-time", "10"],
+    ["--max-bytes", "0"],
+    ["--max-bytes", "much"],
+    ["--on-stall", "hope"],
+    ["--on-stall", "toString"],
+  ])("%s %s", async (option, value) => {
+    const error = await parse(option, value).catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(UsageError);
+    expect((error as UsageError).message).toContain(value);
+  });
+});
+
+test("promises that make sense are taken: then it is the monitor that is missing", async () => {
+  for (const policy of Object.keys(STALL_POLICIES)) {
+    const promises = [
+      "--max-downtime",
+      "50ms",
+      "--max-time",
+      "10m",
+      "--max-bytes",
+      "5GB",
+      "--on-stall",
+      policy,
+    ];
+    await expect(parse(...promises)).rejects.toMatchObject({ code: "QMP_UNAVAILABLE" });
+  }
+});
+
+test("the help names every policy", () => {
+  let help = "";
+  migrateCommand()
+    .configureOutput({ writeOut: (text) => (help += text) })
+    .outputHelp();
+  for (const [name, says] of Object.entries(STALL_POLICIES)) {
+    expect(help).toContain(`${name} `);
+    expect(help).toContain(says);
+  }
+});

@@ -1,0 +1,256 @@
+// `deltavee recover`: a migration whose process has died is finished or undone, as far as that is safe without
+// knowing the other side; what is not is left to a person, who says --resume-here or --give-up-here. What is safe is
+// judged in state/whereabouts.ts; this carries it out.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import { Command } from "commander";
+import { DeltaveeError, QmpInterruptedError, UsageError } from "../base/errors.ts";
+import { findLeftSettings, putBackSettings } from "../hypervisor/qemu/outgoing.ts";
+import type { QmpAddress, QmpClient } from "../hypervisor/qemu/qmp.ts";
+import { parseQmpAddress } from "./common.ts";
+import { entryName, isUnderWay, type JournalEntry, knownMigrations } from "./state/journal.ts";
+import { monitorName, STATE_DIR_HELP, settingsOf } from "./state/keep.ts";
+import { askQemu, withQemu } from "./state/qemu-view.ts";
+import { defaultStateFolder, StateFolder } from "./state/state-folder.ts";
+import { type Finding, hasGivenAway, isMigrating, judge, type QemuView } from "./state/whereabouts.ts";
+import { describeMigration, findingLines } from "./status.ts";
+
+interface Options {
+  qmp?: QmpAddress;
+  resumeHere?: true;
+  giveUpHere?: true;
+  stateDir?: string;
+}
+
+type Answers = Extract<QemuView, { kind: "answers" }>;
+
+/** QEMU takes a moment to cancel, to resume its guest, or to complete what its guard has finished. */
+const SETTLE_TIMEOUT_MS = 10_000;
+const LOOK_EVERY_MS = 50;
+const SESSION_CHARACTERS_MIN = 4;
+
+const HELP = `
+Without more being said it does only what is safe whatever the other side does: a source whose guest never left it
+goes on, with QEMU's settings put back; a destination that holds a part of a guest is ended. Where the guest may be
+complete on both sides nothing is done before somebody has looked at the other side:
+  --resume-here   it does not run there, and never will: let it run here. If it does, it then runs TWICE, and its
+                  disks are destroyed
+  --give-up-here  it runs there: end the QEMU here. If it does not, it is LOST
+
+Exit codes: 0 settled, 1 failed, 2 wrong usage, 4 a person must decide (nothing was done), 5 refused: the migration
+is under way, or what was asked for contradicts what QEMU says (nothing was done).
+
+Examples:
+  deltavee status                                   what there is, and what to do about it
+  deltavee recover 6f1c                             by the beginning of its name
+  deltavee recover --qmp /run/vm.qmp --resume-here  by its VM, when the destination was seen to have no guest
+`;
+
+export function recoverCommand(): Command {
+  return new Command("recover")
+    .description("finish or undo a migration whose deltavee has died")
+    .argument("[session]", "the migration, as deltavee status names it, or the beginning of that")
+    .option("--qmp <socket>", "or the QMP monitor of its VM on this host", parseQmpAddress)
+    .option("--resume-here", "let the guest run here: it runs nowhere else, as somebody has made sure")
+    .option("--give-up-here", "end the QEMU here: the guest is safe elsewhere, as somebody has made sure")
+    .option("--state-dir <folder>", STATE_DIR_HELP)
+    .addHelpText("after", HELP)
+    .action(recover);
+}
+
+async function recover(session: string | undefined, options: Options): Promise<void> {
+  if (options.resumeHere && options.giveUpHere) {
+    throw new UsageError("--resume-here and --give-up-here exclude each other");
+  }
+  const folder = StateFolder.find(options.stateDir ?? defaultStateFolder());
+  const { entries } = knownMigrations(folder);
+  const chosen = choose(entries, session, options.qmp);
+  const entry = chosen.at(-1);
+  const alive = chosen.find(isUnderWay);
+  if (alive !== undefined) {
+    throw new DeltaveeError(
+      "RECOVERY_REFUSED",
+      `The migration is under way (process ${alive.process.pid}): end that first (Ctrl-C cancels it)`,
+    );
+  }
+  if (entry !== undefined) say(describeMigration(entry));
+  const address = options.qmp ?? parseQmpAddress(entry!.qmp);
+  await withQemu(address, async (qmp, view) => {
+    const recovery = new Recovery(entry, qmp);
+    if (options.resumeHere) await recovery.resumeHere(view);
+    else if (options.giveUpHere) await recovery.giveUpHere(view);
+    else await recovery.settle(view);
+  });
+  for (const done of chosen) folder?.remove(entryName(done));
+}
+
+/** By name or by VM. Of one VM there may be several that have died: the last one counts. */
+function choose(
+  entries: readonly JournalEntry[],
+  session: string | undefined,
+  qmp: QmpAddress | undefined,
+): JournalEntry[] {
+  if ((session === undefined) === (qmp === undefined)) {
+    throw new UsageError("Which migration? Give either its name (deltavee status shows it) or --qmp");
+  }
+  if (qmp !== undefined) return entries.filter((entry) => entry.qmp === monitorName(qmp));
+  const name = session!.toLowerCase();
+  if (name.length < SESSION_CHARACTERS_MIN) {
+    throw new UsageError(`Give at least ${SESSION_CHARACTERS_MIN} characters of the migration's name`);
+  }
+  const found = entries.filter((entry) => entry.session.startsWith(name));
+  if (found.length === 1) return found;
+  throw new UsageError(
+    found.length === 0
+      ? `No migration "${session}" is known on this host (deltavee status shows those that are; --qmp takes any VM)`
+      : `"${session}" names ${found.length} migrations on this host: give more of it, or --qmp`,
+  );
+}
+
+class Recovery {
+  readonly #entry: JournalEntry | undefined;
+  readonly #qmp: QmpClient | undefined;
+
+  constructor(entry: JournalEntry | undefined, qmp: QmpClient | undefined) {
+    this.#entry = entry;
+    this.#qmp = qmp;
+  }
+
+  /** What is safe. @throws DeltaveeError DECISION_NEEDED when nothing is */
+  async settle(view: QemuView): Promise<void> {
+    let finding = judge(this.#entry, view);
+    if (finding.action === "wait") {
+      const settled = await this.#until((seen) => !isMigrating(seen), "ends its migration");
+      finding = judge(this.#entry, settled);
+    }
+    switch (finding.action) {
+      case "tidy":
+        if (view.kind === "answers") await this.#putBack();
+        break;
+      case "cancel": {
+        await this.#qmp!.execute("migrate_cancel");
+        const seen = await this.#until((now) => !isMigrating(now), "cancels its migration");
+        await this.#goOn(seen);
+        break;
+      }
+      case "resume":
+        await this.#goOn(view as Answers);
+        break;
+      case "discard":
+        await this.#quit();
+        say("Ended the QEMU here");
+        break;
+      case "decide":
+      case "wait":
+        throw decisionNeeded(finding);
+      case "unreachable":
+        throw new DeltaveeError("QMP_UNAVAILABLE", finding.explanation);
+    }
+    await this.#report(finding);
+  }
+
+  /** A person has made sure that it runs nowhere else. */
+  async resumeHere(view: QemuView): Promise<void> {
+    if (view.kind !== "answers") throw new DeltaveeError("QMP_UNAVAILABLE", view.reason);
+    let seen = view;
+    if (seen.status === "inmigrate") throw refused("QEMU here holds a part of the guest at most");
+    if (isMigrating(seen)) {
+      const { action } = judge(this.#entry, seen);
+      if (action === "cancel") await this.#qmp!.execute("migrate_cancel");
+      else if (action !== "wait") throw refused("QEMU is in the middle of a migration");
+      seen = await this.#until((now) => !isMigrating(now), "ends its migration");
+    }
+    if (!seen.running) await this.#resume();
+    await this.#putBack();
+    say("The guest runs here. If it runs on the other side, too, stop one of them at once");
+  }
+
+  /** A person has made sure that it is safe elsewhere. */
+  async giveUpHere(view: QemuView): Promise<void> {
+    if (view.kind === "silent") throw new DeltaveeError("QMP_UNAVAILABLE", view.reason);
+    if (view.kind === "answers") {
+      if (view.running) throw refused("The guest runs here");
+      const neverLeft =
+        this.#entry?.side === "source" && this.#entry.phase !== "committed" && !hasGivenAway(view);
+      if (neverLeft) throw refused("The guest is here and nowhere else: the destination never had all of it");
+      await this.#quit();
+    }
+    say("The QEMU here has ended. The guest is the other side's");
+  }
+
+  /** The guest never left: it goes on as before. */
+  async #goOn(view: Answers): Promise<void> {
+    // It may have completed before it was cancelled.
+    if (hasGivenAway(view)) throw decisionNeeded(judge(this.#entry, view));
+    if (this.#entry?.guestWasRunning !== false) {
+      // A cancelled migration lets it run by itself, in its own time.
+      const { running } = await this.#until(
+        ({ status }) => status !== "finish-migrate",
+        "lets go of the guest",
+      );
+      if (!running) await this.#resume();
+    }
+    await this.#putBack();
+  }
+
+  async #resume(): Promise<void> {
+    await this.#qmp!.execute("cont");
+    await this.#until(({ running }) => running, "lets the guest run");
+  }
+
+  async #putBack(): Promise<void> {
+    const qmp = this.#qmp!;
+    if (this.#entry?.side === "destination") return;
+    const settings =
+      (this.#entry === undefined ? undefined : settingsOf(this.#entry)) ?? (await findLeftSettings(qmp));
+    if (settings === undefined) return;
+    await putBackSettings(qmp, settings);
+    say("Put QEMU's migration settings back");
+  }
+
+  async #quit(): Promise<void> {
+    try {
+      await this.#qmp!.execute("quit");
+    } catch (thrown) {
+      // It may end before it answers.
+      if (!(thrown instanceof QmpInterruptedError)) throw thrown;
+    }
+  }
+
+  async #until(reached: (view: Answers) => boolean, what: string): Promise<Answers> {
+    const deadlineMs = performance.now() + SETTLE_TIMEOUT_MS;
+    for (;;) {
+      const view = await askQemu(this.#qmp!);
+      if (reached(view)) return view;
+      if (performance.now() > deadlineMs) {
+        const state = `it is ${view.status}, its migration ${view.migration ?? "none"}`;
+        const text = `QEMU has not reached the point where it ${what} within ${SETTLE_TIMEOUT_MS / 1000} s: ${state}`;
+        throw new DeltaveeError("HYPERVISOR_FAILED", text);
+      }
+      await sleep(LOOK_EVERY_MS);
+    }
+  }
+
+  /** Where it is now; QEMU may have ended since. */
+  async #report(before: Finding): Promise<void> {
+    if (before.action === "discard" || this.#qmp === undefined) {
+      for (const line of findingLines(before).slice(0, 2)) say(line);
+      return;
+    }
+    const { vm, explanation } = judge(this.#entry, await askQemu(this.#qmp));
+    say(`the VM is: ${vm}`);
+    say(`  ${explanation}.`);
+  }
+}
+
+function decisionNeeded({ explanation, advice, vm }: Finding): DeltaveeError {
+  return new DeltaveeError("DECISION_NEEDED", `${explanation}. ${advice}`, { vm });
+}
+
+function refused(why: string): DeltaveeError {
+  return new DeltaveeError("RECOVERY_REFUSED", `${why}: nothing was done`);
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
+}

@@ -1,0 +1,214 @@
+// A process of ours that is killed outright, around the switchover and before: the guest runs on one side at most,
+// `deltavee status` says where it is as far as can be known, and `deltavee recover` finishes or undoes it, with a
+// person's word where there is no other way. Each QEMU that there is, as source and destination.
+
+import { readdirSync, readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { type Ended, ended, type Migration, type Mode } from "../support/migration.ts";
+import { PACKAGE_ROOT } from "../support/package-root.ts";
+import { runCli } from "../support/processes.ts";
+import { findQemus } from "../support/qemu-binaries.ts";
+import type { QemuVm } from "../support/qemu-vm.ts";
+import { heartbeatsOf } from "../support/serial.ts";
+import { expectStillOnSource, migration, startPair } from "./scene.ts";
+
+const LOAD = "ws=2048 rate=1000 fill=random";
+/** Long enough for whoever has been told to run the guest to do so. */
+const SETTLE_MS = 500;
+/** From the stop of the vCPUs to the guest's next beat some 60 ms pass on this link. */
+const LINK = { rate: "20mbit", delay: "20ms" };
+
+interface Status {
+  migrations: {
+    session: string;
+    side: "source" | "destination";
+    phase: string;
+    underWay: boolean;
+    vm: string;
+    advice: string;
+    wireBytes?: number;
+  }[];
+  ignored: string[];
+}
+
+describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
+  const options = { binary, memoryMiB: 64, append: LOAD };
+
+  /** Both sides at work; resolves when the source's vCPUs have stopped. */
+  async function switchingOver(
+    mode: Mode,
+  ): Promise<{ source: QemuVm; destination: QemuVm; running: Migration }> {
+    const { source, destination } = await startPair(options);
+    const stopped = source.qmp.waitForEvent("STOP", () => true, 60_000);
+    const running = await migration({ mode, source, destination, ...LINK });
+    await stopped;
+    return { source, destination, running };
+  }
+
+  describe("migrate is killed around the switchover", () => {
+    test.each<[Mode, number]>([
+      ["direct", 0],
+      ["direct", drawnMs()],
+      ["direct", drawnMs()],
+      ["direct", drawnMs()],
+      ["direct", drawnMs()],
+      ["tunnel", 0],
+      ["tunnel", drawnMs()],
+      ["tunnel", drawnMs()],
+    ])("%s, after %i ms: never both run, and never none without a way back", async (mode, afterMs) => {
+      const { source, destination, running } = await switchingOver(mode);
+      await sleep(afterMs);
+      running.migrate.kill("SIGKILL");
+      await ended(running.migrate);
+      if (running.receive !== undefined) await ended(running.receive);
+      await sleep(SETTLE_MS);
+      expect(guards()).toEqual([]);
+      await expectRecoverable(running, source, destination);
+    });
+  });
+
+  test("migrate is killed in pre-copy: status says that the guest runs here, recover puts QEMU's settings back", async () => {
+    const { source, destination } = await startPair({
+      ...options,
+      memoryMiB: 256,
+      append: "ws=16384 rate=500 fill=random",
+    });
+    const settings = await settingsOf(source);
+    const running = await migration({ mode: "direct", source, destination, rate: "50mbit" });
+    await running.waitForWireBytes(2e6);
+    const before = await status(running);
+    expect(before).toMatchObject({
+      migrations: [{ side: "source", phase: "iterating", underWay: true }],
+      ignored: [],
+    });
+    const refused = await recover(running, "--qmp", source.toolQmp.path);
+    expect(refused).toMatchObject({ code: 5 });
+    expect(refused.stderr).toMatch(/^deltavee: RECOVERY_REFUSED: The migration is under way/);
+
+    running.migrate.kill("SIGKILL");
+    await ended(running.migrate);
+    await sleep(SETTLE_MS);
+    const after = await status(running, 3);
+    expect(after).toMatchObject({ migrations: [{ underWay: false, vm: "running on source" }] });
+    expect(await settingsOf(source)).not.toEqual(settings);
+    expect(await recover(running, after.migrations[0]!.session.slice(0, 8))).toMatchObject({
+      code: 0,
+      stderr: "",
+    });
+    expect(await settingsOf(source)).toEqual(settings);
+    expect((await status(running)).migrations).toEqual([]);
+    await destination.exited;
+    await expectStillOnSource(source, destination);
+  });
+
+  test("receive is killed in pre-copy: nothing is left of the guest there, and recover says so", async () => {
+    const { source, destination } = await startPair({
+      ...options,
+      memoryMiB: 256,
+      append: "ws=16384 rate=500 fill=random",
+    });
+    const running = await migration({ mode: "tunnel", source, destination, rate: "50mbit" });
+    await running.waitForWireBytes(2e6);
+    running.receive!.kill("SIGKILL");
+    await ended(running.migrate);
+    await destination.exited;
+    const known = await status(running, 3);
+    expect(known).toMatchObject({ migrations: [{ side: "destination", vm: "running on source" }] });
+    expect(await recover(running, known.migrations[0]!.session)).toMatchObject({ code: 0, stderr: "" });
+    await expectStillOnSource(source, destination);
+    expect(readdirSync(running.stateFolder)).toEqual([]);
+  });
+
+  test("a migration that comes to its end leaves no state file, no guard and nothing to recover", async () => {
+    const { source, destination } = await startPair(options);
+    const running = await migration({ mode: "direct", source, destination });
+    expect((await running.finish()).migrate).toEqual({ code: 0, signal: null, stderr: "" });
+    expect(readdirSync(running.stateFolder)).toEqual([]);
+    expect(guards()).toEqual([]);
+    const nothing = await recover(running, "--qmp", source.toolQmp.path);
+    expect(nothing).toMatchObject({ code: 4 });
+    expect(nothing.stderr).toMatch(/^deltavee: DECISION_NEEDED: QEMU here has given its guest away/);
+  });
+});
+
+/** What must hold, and be said, wherever the guest is; then it is brought back to life where it is nowhere. */
+async function expectRecoverable(running: Migration, source: QemuVm, destination: QemuVm): Promise<void> {
+  const [sourceRuns, destinationRuns] = await Promise.all([runsNow(source), runsNow(destination)]);
+  const known = await status(running, 3);
+  const story = JSON.stringify({ sourceRuns, destinationRuns, known });
+  expect(sourceRuns && destinationRuns, story).toBe(false);
+  const here = known.migrations.find(({ side }) => side === "source");
+  expect(here, story).toMatchObject({ underWay: false });
+  expect(here!.vm === "running on source", story).toBe(sourceRuns);
+  if (sourceRuns) {
+    expect(await recover(running, "--qmp", source.toolQmp.path), story).toMatchObject({
+      code: 0,
+      stderr: "",
+    });
+    await expectStillOnSource(source);
+    return;
+  }
+  // Only a person who has looked at the other side can tell.
+  expect(here!.advice, story).toContain("--resume-here");
+  const undecided = await recover(running, "--qmp", source.toolQmp.path);
+  expect(undecided, story).toMatchObject({ code: 4 });
+  expect(await source.qmp.execute("query-status"), story).toMatchObject({ running: false });
+  if (destinationRuns) {
+    // Not a word of its memory: stock QEMU 7.2 loses pages of its own (compatibility.test.ts).
+    expect(await source.qmp.execute("query-status"), story).toMatchObject({ status: "postmigrate" });
+    const givenUp = await recover(running, "--qmp", source.toolQmp.path, "--give-up-here");
+    expect(givenUp, story).toMatchObject({ code: 0, stderr: "" });
+    await source.exited;
+  } else {
+    const resumed = await recover(running, "--qmp", source.toolQmp.path, "--resume-here");
+    expect(resumed, story).toMatchObject({ code: 0, stderr: "" });
+    await expectStillOnSource(source);
+  }
+}
+
+/** Anywhere between the stop of the guest and its resumption. A failure names the moment that was drawn. */
+function drawnMs(): number {
+  return Math.floor(Math.random() * 70);
+}
+
+/** Whether the guest does, not what is said of it. */
+async function runsNow(vm: QemuVm): Promise<boolean> {
+  const from = vm.serial.lines.length;
+  await sleep(SETTLE_MS);
+  return heartbeatsOf(vm.serial.lines.slice(from)).length > 0;
+}
+
+/** Processes of this checkout that guard a migration. */
+function guards(): string[] {
+  return readdirSync("/proc").filter((pid) => {
+    if (!/^\d+$/.test(pid)) return false;
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, "latin1").includes(
+        `${PACKAGE_ROOT}/dist/hypervisor/qemu/guard-`,
+      );
+    } catch {
+      // It has ended since the folder was read.
+      return false;
+    }
+  });
+}
+
+async function settingsOf(vm: QemuVm): Promise<object> {
+  const parameters = await vm.qmp.execute("query-migrate-parameters");
+  const capabilities = await vm.qmp.execute("query-migrate-capabilities");
+  return { parameters, capabilities };
+}
+
+async function status({ stateFolder }: Migration, code = 0): Promise<Status> {
+  const run = await runCli(["status", "--state-dir", stateFolder, "--json"]);
+  onTestFinished(async () => void (await run.stop()));
+  expect(await ended(run)).toEqual({ code, signal: null, stderr: "" });
+  return JSON.parse(run.stdout.tail()) as Status;
+}
+
+async function recover({ stateFolder }: Migration, ...what: string[]): Promise<Ended> {
+  const run = await runCli(["recover", "--state-dir", stateFolder, ...what]);
+  onTestFinished(async () => void (await run.stop()));
+  return ended(run);
+}

@@ -1,0 +1,142 @@
+// Are the engines' claims true? What each says of the VM against what the hypervisors know, once nothing happens any
+// more; whether a guest was given up that need not have been; whether the records can be read.
+
+import { toError, type VmWhere } from "../../src/base/errors.ts";
+import { RecordReader } from "../../src/record/reader.ts";
+import type { RecordEvent } from "../../src/record/schema.ts";
+import type { Simulation } from "./simulation.ts";
+
+/** A DATA frame, what stands beside it, and a region of the hypervisor's: more must never wait in a program. */
+const WAITING_BYTES_MAX = 4.5 * 1024 * 1024;
+/** Reading a record back takes longer than writing it: every so many seeds. */
+const RECORDS_EVERY = 8;
+
+export function judgeOutcome(simulation: Simulation): void {
+  const { world, plan, sourceOutcome, destinationOutcome } = simulation;
+  const violated = (rule: string) => world.violated(rule);
+  const { presence, crashedHypervisors } = world;
+
+  // ---- the guest exists, and runs unless somebody says that it does not ----
+  const copies = [presence.source, presence.destination].filter((p) => p === "running" || p === "paused");
+  if (copies.length === 0 && crashedHypervisors.size === 0) violated("the guest is lost");
+  const runs = presence.source === "running" || presence.destination === "running";
+  if (!plan.guestRuns && runs) violated("a paused guest was started");
+
+  // ---- the source's claim ----
+  if (sourceOutcome !== undefined) {
+    const { outcome, vm, error } = sourceOutcome;
+    if ((outcome === "completed") !== (error === undefined)) violated("an outcome without its error");
+    if (error?.code === "INTERNAL") violated(`internal error at the source: ${error.message}`);
+    if (outcome === "cancelled" && error?.code !== "CANCELLED") violated("cancelled with another code");
+    judgeClaim(simulation, "source", vm);
+    const sourceWasGone = crashedHypervisors.has("source");
+    const unreachable = sourceWasGone || simulation.outgoing?.isReachable === false;
+    // What may run at the destination: COMMIT was sent, or a stock destination may have got all of it.
+    const givenAway =
+      plan.mode === "tunnel" ? simulation.commitSent : simulation.outgoing?.deviceStateIsOut === true;
+    if (vm === "unknown" && !unreachable && !givenAway)
+      violated("the source does not know where a guest is that it never gave away");
+    const couldNotResume = plan.precopyFaults.failsAtCall !== undefined && plan.hypervisor === "precopy";
+    const stayed = outcome !== "completed" && !givenAway && !unreachable;
+    if (stayed && plan.guestRuns && presence.source !== "running" && !couldNotResume)
+      violated("a guest that could have gone on at the source does not");
+  }
+
+  // ---- the destination's claim ----
+  if (destinationOutcome !== undefined) {
+    const { outcome, vm, error } = destinationOutcome;
+    if ((outcome === "completed") !== (error === undefined)) violated("an outcome without its error");
+    if (error?.code === "INTERNAL") violated(`internal error at the destination: ${error.message}`);
+    judgeClaim(simulation, "destination", vm);
+    if (vm === "unknown" && plan.incomingFaults.resume === "works" && !crashedHypervisors.has("destination"))
+      violated("the destination does not know where the guest is");
+  }
+
+  // ---- nothing went wrong: it must have gone well ----
+  if (isPlain(simulation) && sourceOutcome?.outcome !== "completed")
+    violated(`nothing went wrong, and the migration ${sourceOutcome?.outcome}`);
+  if (presence.destination === "paused" && crashedHypervisors.size === 0) simulation.compareRam();
+
+  for (const end of [...simulation.links, simulation.incomingChannel]) {
+    if ((end?.waitingBytesMax ?? 0) > WAITING_BYTES_MAX) violated("an unbounded queue");
+  }
+  judgeRecords(simulation);
+}
+
+/** What is claimed must be so, as long as the hypervisor that it is about has lived on. */
+function judgeClaim(simulation: Simulation, by: "source" | "destination", claim: VmWhere): void {
+  const { world, plan } = simulation;
+  const { presence, crashedHypervisors } = world;
+  const about = claim.endsWith("source") ? "source" : "destination";
+  if (claim === "unknown" || crashedHypervisors.has(about)) return;
+  const actual = presence[about];
+  const wanted = claim.startsWith("running") ? "running" : "paused";
+  if (actual === wanted) return;
+  // The destination cannot know more of the source than that it keeps the guest.
+  if (by === "destination" && about === "source") {
+    const sourceIsInTrouble =
+      simulation.outgoing?.isReachable === false ||
+      plan.hypervisor === "precopy" ||
+      !plan.guestRuns ||
+      !simulation.sourceProcess.alive;
+    if (actual === "paused" && sourceIsInTrouble) return;
+  }
+  // A person who wants it to stay paused at the destination has not told the source.
+  if (by === "source" && about === "destination" && plan.staysPaused && actual === "paused") return;
+  world.violated(`the ${by} says "${claim}", and there it is ${actual}`);
+}
+
+function isPlain({ plan, fired }: Simulation): boolean {
+  const { outgoingFaults, incomingFaults, precopyFaults } = plan;
+  return (
+    plan.faults.length === 0 &&
+    fired.length === 0 &&
+    !plan.otherHypervisor &&
+    !plan.otherVersion &&
+    (plan.baselineBytesMax > 0 || plan.mode === "direct") &&
+    !outgoingFaults.refusesToBegin &&
+    !outgoingFaults.statusFails &&
+    !outgoingFaults.limitFails &&
+    precopyFaults.failsAtCall === undefined &&
+    !incomingFaults.refusesToBegin &&
+    incomingFaults.failsAfterBytes === undefined &&
+    !incomingFaults.isMute &&
+    incomingFaults.resume === "works"
+  );
+}
+
+function judgeRecords(simulation: Simulation): void {
+  const { plan, world, sourceEvents, destinationEvents, sourceOutcome } = simulation;
+  for (const events of [sourceEvents, destinationEvents]) {
+    for (const event of events) {
+      if (event.type === "notice" && event.message.startsWith("Events "))
+        world.violated(`a record with a hole: ${event.message}`);
+    }
+  }
+  if (sourceOutcome !== undefined) {
+    const last = sourceEvents.at(-1);
+    if (last?.type !== "summary" || last.vm !== sourceOutcome.vm || last.outcome !== sourceOutcome.outcome)
+      world.violated("the source's record does not end as the migration did");
+    judgePhases(simulation, sourceEvents);
+  }
+  if (plan.seed % RECORDS_EVERY !== 0) return;
+  for (const lines of [simulation.sourceLines, simulation.destinationLines]) {
+    if (lines.length === 0) continue;
+    try {
+      const reader = new RecordReader("simulated");
+      reader.push(lines.join(""));
+      reader.end();
+    } catch (thrown) {
+      world.violated(`a record that cannot be read: ${toError(thrown).message}`);
+    }
+  }
+}
+
+/** `committed` comes at most once, and nothing is cancelled after it. */
+function judgePhases({ world }: Simulation, events: readonly RecordEvent[]): void {
+  const phases = events.flatMap((event) => (event.type === "phase" ? [event.phase] : []));
+  const committed = phases.indexOf("committed");
+  if (committed !== -1 && phases.indexOf("cancelled", committed) !== -1)
+    world.violated("cancelled after committed");
+  if (new Set(phases).size !== phases.length) world.violated(`a phase came twice: ${phases.join(" ")}`);
+}

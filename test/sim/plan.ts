@@ -1,0 +1,271 @@
+// What a seed means: every choice of a simulated migration, drawn before it begins. Readable as it is printed.
+
+import type { DeltaCodecId } from "../../src/codec/delta/delta-codec.ts";
+import { DELTA_CODEC_NAMES } from "../../src/codec/delta/delta-codecs.ts";
+import { ENTROPY_LZ4, ENTROPY_NONE, ENTROPY_ZSTD } from "../../src/codec/entropy/entropy-coder.ts";
+import { POLICIES } from "../../src/memory/policy/all.ts";
+import { Random } from "./random.ts";
+import type { LineConditions } from "./sim-connection.ts";
+import { PAGE_BYTES, type Workload } from "./sim-guest.ts";
+import type { IncomingFaults, IncomingTraits } from "./sim-incoming.ts";
+import type { OutgoingFaults, OutgoingTraits } from "./sim-outgoing.ts";
+import type { PrecopyFaults, PrecopyTraits } from "./sim-precopy.ts";
+
+/** What can be done to a running migration. */
+export const FAULTS = [
+  "connection lost",
+  "link away",
+  "stalled to destination",
+  "stalled to source",
+  "stalled for ever",
+  "link slow",
+  "source engine crashes",
+  "destination engine crashes",
+  "source hypervisor crashes",
+  "destination hypervisor crashes",
+  "cancelled at source",
+  "cancelled at destination",
+  "cancelled at the monitor",
+  "source monitor lost",
+] as const;
+export type Fault = (typeof FAULTS)[number];
+
+/** Moments that a fault may wait for, by their names in the log. */
+const TUNNEL_STEPS = [
+  "source sends hello",
+  "destination sends welcome",
+  "source sends data",
+  "destination sends ack",
+  "destination sends return",
+  "destination sends loaded",
+  "source sends commit",
+  "destination sends running",
+  "source sends abort",
+  "destination sends abort",
+] as const;
+const COMMON_STEPS = [
+  "source phase iterating",
+  "source phase switchover",
+  "source phase committed",
+  "source phase completed",
+  "source phase failed",
+  "source gets SWITCHOVER_ACK",
+  "source stops the guest",
+  "source hands over device state",
+  "source has handed over everything",
+  "source gets SHUT 0",
+  "source completes",
+  "destination has loaded everything",
+  "destination runs the guest",
+] as const;
+const DESTINATION_STEPS = [
+  "destination phase iterating",
+  "destination phase switchover",
+  "destination phase committed",
+  "destination phase completed",
+] as const;
+
+export interface PlannedFault {
+  fault: Fault;
+  /** Begins at the `count`th step of this name, or (without one) at `delayMs`. */
+  step: string | undefined;
+  count: number;
+  /** At once: before what the step announces has happened. */
+  delayMs: number;
+  /** How long it lasts, and when each side notices a lost connection. */
+  ms: number;
+  sourceNoticesMs: number | undefined;
+  destinationNoticesMs: number | undefined;
+}
+
+export interface Plan {
+  seed: number;
+  mode: "direct" | "tunnel";
+  hypervisor: "qemu" | "precopy";
+  guestRuns: boolean;
+  workload: Workload;
+  downtimeMsMax: number;
+  /** Undefined: method standard. */
+  cacheBytes: number | undefined;
+  policy: number;
+  deltaCodec: DeltaCodecId;
+  entropyCodecs: number[];
+  baselineBytesMax: number;
+  coderMsMax: number;
+  /** Batches that the destination takes in before it has to stop reading. */
+  destinationSlots: number;
+  toDestination: LineConditions;
+  toSource: LineConditions;
+  outgoing: OutgoingTraits;
+  outgoingFaults: OutgoingFaults;
+  precopy: PrecopyTraits;
+  precopyFaults: PrecopyFaults;
+  incoming: IncomingTraits;
+  incomingFaults: IncomingFaults;
+  staysPaused: boolean;
+  otherHypervisor: boolean;
+  otherVersion: boolean;
+  /** Lines of the run record after which the disk is full. */
+  sourceDiskLines: number | undefined;
+  destinationDiskLines: number | undefined;
+  faults: PlannedFault[];
+}
+
+export function drawPlan(seed: number): Plan {
+  const random = new Random(seed);
+  const mode = random.chance(0.35) ? "direct" : "tunnel";
+  const hypervisor = mode === "tunnel" && random.chance(0.25) ? "precopy" : "qemu";
+  const pageCount = random.weighted([
+    [random.int(4, 16), 4],
+    [random.int(16, 64), 5],
+    [random.int(64, 200), 1],
+  ]);
+  const ramBytes = pageCount * PAGE_BYTES;
+  const rounds = random.magnitude(0.02, 3);
+  // So that a pass over all of RAM takes some ten to some hundred milliseconds.
+  const bytesPerSecond = random.magnitude(ramBytes / 0.6, ramBytes / 0.01);
+  const delayMs = random.pick([0, 0.1, 1, 5, 20, 80]);
+  const line = (): LineConditions => ({
+    bytesPerSecond,
+    delayMs,
+    jitterMs: random.pick([0, 0, 1, delayMs]),
+    pieceBytesMax: random.pick([97, 1460, 8192, 65_536, 65_536]),
+    systemBytesMax: random.pick([4096, 16_384, 65_536, 212_992, 1 << 20]),
+    highWaterBytes: random.pick([1, 16_384, 65_536]),
+  });
+  const socket = (): LineConditions => ({
+    bytesPerSecond: random.magnitude(2e7, 2e9),
+    delayMs: random.pick([0, 0, 0.05]),
+    jitterMs: random.pick([0, 0, 0.3]),
+    pieceBytesMax: random.pick([211, 4096, 65_536, 65_536, 65_536]),
+    systemBytesMax: random.pick([4096, 65_536, 212_992, 212_992]),
+    highWaterBytes: random.pick([1, 16_384, 65_536]),
+  });
+  const rarely = (probability: number) => random.chance(probability);
+  const faultCount = random.weighted([
+    [0, 12],
+    [1, 58],
+    [2, 22],
+    [3, 8],
+  ]);
+  return {
+    seed,
+    mode,
+    hypervisor,
+    guestRuns: random.chance(0.93),
+    workload: {
+      pageCount,
+      zeroShare: random.pick([0, 0.2, 0.7]),
+      writesPerMs: (rounds * bytesPerSecond) / PAGE_BYTES / 1000,
+      untilMs: random.magnitude(50, 3000),
+      hotShare: random.pick([0.05, 0.3, 1]),
+      sparseShare: random.pick([0, 0.5, 0.9, 1]),
+    },
+    downtimeMsMax: random.pick([20, 100, 300, 2000]),
+    cacheBytes: random.pick([undefined, 0, (ramBytes * 2) / 3, ramBytes * 2, ramBytes * 2]),
+    policy: random.int(0, POLICIES.length - 1),
+    deltaCodec: random.weighted([
+      [DELTA_CODEC_NAMES["word-mask"]!, 8],
+      [DELTA_CODEC_NAMES.xbzrle!, 6],
+      [DELTA_CODEC_NAMES.xbrle!, 6],
+      [DELTA_CODEC_NAMES["zstd-dictionary"]!, 1],
+    ]),
+    entropyCodecs: random.weighted([
+      [[ENTROPY_LZ4, ENTROPY_NONE], 16],
+      [[ENTROPY_NONE], 4],
+      [[ENTROPY_ZSTD, ENTROPY_LZ4, ENTROPY_NONE], 1],
+    ]),
+    baselineBytesMax: random.chance(0.03) ? 0 : 1 << 30,
+    coderMsMax: random.pick([0, 0, 1, 8]),
+    destinationSlots: random.pick([2, 3, 6]),
+    toDestination: line(),
+    toSource: line(),
+    outgoing: {
+      control: random.pick(["ack", "ack", "limit"]),
+      saysSwitchover: random.chance(0.5),
+      monitorMsMax: random.pick([1, 5, 40]),
+      eventMsMax: random.pick([1, 10, 600]),
+      deviceStateBytes: random.pick([17, 3000, 60_000, 60_000]),
+      sectionPages: random.pick([4, 16, 64]),
+      socket: socket(),
+    },
+    outgoingFaults: {
+      refusesToBegin: rarely(0.01),
+      cancel: random.weighted([
+        ["works", 90],
+        ["refused", 4],
+        ["unanswered", 6],
+      ]),
+      statusFails: rarely(0.02),
+      limitFails: rarely(0.03),
+    },
+    precopy: {
+      callMsMax: random.pick([0, 1, 12]),
+      batchPages: random.pick([4, 64]),
+      deviceStateBytes: random.pick([17, 3000, 60_000]),
+    },
+    precopyFaults: { failsAtCall: rarely(0.08) ? Math.round(random.magnitude(1, 60)) : undefined },
+    incoming: {
+      saysWhy: random.chance(0.5),
+      hasDescription: hypervisor === "qemu",
+      monitorMsMax: random.pick([1, 5, 40]),
+      eventMsMax: random.pick([1, 10, 100]),
+      loadMsMax: random.pick([0, 0, 0.5, 3, 20]),
+      socket: socket(),
+    },
+    incomingFaults: {
+      refusesToBegin: rarely(0.01),
+      failsAfterBytes: rarely(0.05) ? Math.round(random.magnitude(100, 3 * ramBytes)) : undefined,
+      isMute: rarely(0.015),
+      resume: random.weighted([
+        ["works", 94],
+        ["refused", 2],
+        ["unanswered", 2],
+        ["lost", 2],
+      ]),
+      discardFails: rarely(0.03),
+    },
+    staysPaused: rarely(0.03),
+    otherHypervisor: rarely(0.01),
+    otherVersion: rarely(0.01),
+    sourceDiskLines: rarely(0.05) ? Math.round(random.magnitude(1, 40)) : undefined,
+    destinationDiskLines: rarely(0.03) ? random.int(1, 6) : undefined,
+    faults: Array.from({ length: faultCount }, () => drawFault(random, mode, delayMs)),
+  };
+}
+
+function drawFault(random: Random, mode: Plan["mode"], lineDelayMs: number): PlannedFault {
+  const inTunnel = mode === "tunnel";
+  const atStep = random.chance(0.75);
+  const steps = inTunnel ? [...TUNNEL_STEPS, ...COMMON_STEPS, ...DESTINATION_STEPS] : COMMON_STEPS;
+  const notices = () => (random.chance(0.12) ? undefined : random.pick([0, lineDelayMs, 200, 4000]));
+  return {
+    fault: random.weighted<Fault>([
+      ["connection lost", 20],
+      ["link away", inTunnel ? 0 : 0],
+      ["stalled to destination", 6],
+      ["stalled to source", 6],
+      ["stalled for ever", 6],
+      ["link slow", 4],
+      ["source engine crashes", 12],
+      ["destination engine crashes", inTunnel ? 12 : 0],
+      ["source hypervisor crashes", 5],
+      ["destination hypervisor crashes", 7],
+      ["cancelled at source", 10],
+      ["cancelled at destination", inTunnel ? 7 : 0],
+      ["cancelled at the monitor", 5],
+      ["source monitor lost", 5],
+    ]),
+    step: atStep ? random.pick(steps) : undefined,
+    count: random.weighted([
+      [1, 6],
+      [random.int(1, 30), 4],
+    ]),
+    delayMs: atStep
+      ? random.pick([0, 0, 0, random.real(0, 3), lineDelayMs / 2, lineDelayMs, 2 * lineDelayMs])
+      : random.magnitude(1, 4000),
+    ms: random.magnitude(5, 60_000),
+    sourceNoticesMs: notices(),
+    destinationNoticesMs: notices(),
+  };
+}
