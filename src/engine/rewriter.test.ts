@@ -305,3 +305,44 @@ test("a whole page of a source goes out with its name, and with CONTINUE only be
   expect(bytes.indexOf(Buffer.concat([be64(4096 + 0x28), A]))).toBeGreaterThan(0);
   expect(bytes.indexOf(Buffer.concat([be64(8), counted("vga.vram"), B]))).toBeGreaterThan(0);
 });
+
+describe("post-copy", () => {
+  /** As QEMU does it: first pass, one of deltas, then what is dirty is forgotten and comes after the device state. */
+  function switchedOver(): StreamBuilder {
+    const builder = afterFirstPass().section(PART).page(0, 0, C).page(1, 0, B).endSection();
+    builder.discard(0, [0, 2]).discard(1, [2, 2]).package(Buffer.from("device state"));
+    return builder;
+  }
+
+  test.each(CACHE_SIZES)("what was forgotten comes whole and once, with a page cache of size %s", (size) => {
+    const builder = switchedOver().section(PART).page(1, 2, B).page(0, 0, C).zero(1, 3).endSection();
+    const bytes = builder.section(END).page(0, 1, A).endSection().verbatim(Buffer.of(0)).bytes;
+    const { loader, rewriting } = rewrite(bytes, size);
+    expect(loader.isPostcopy).toBe(true);
+    expect(loader.records.slice(-4).map(({ block, page, kind }) => `${block} ${page} ${kind}`)).toEqual([
+      "vga.vram 2 page",
+      "pc.ram 0 page",
+      "vga.vram 3 zero",
+      "pc.ram 1 page",
+    ]);
+    const original = load(bytes);
+    expect(loader.images.every((image, i) => image.equals(original.images[i]!))).toBe(true);
+    expect(rewriting.events).toEqual(["stopped", "deviceState"]);
+  });
+
+  test("before it pages go as deltas, and unchanged ones not at all", () => {
+    const bytes = switchedOver().section(END).endSection().verbatim(Buffer.of(0)).bytes;
+    expect(rewrite(bytes, "plenty").rewriting.rewriter.pages).toMatchObject({
+      deltaPages: 1,
+      unchangedPages: 1,
+    });
+  });
+
+  test("what the destination has forgotten is no baseline, even if pre-copy went on", () => {
+    const builder = afterFirstPass().discard(0, [1, 1]).section(PART).page(0, 1, A).endSection();
+    expect(rewrite(finished(builder), "plenty").loader.records.at(-1)).toMatchObject({
+      page: 1,
+      kind: "page",
+    });
+  });
+});

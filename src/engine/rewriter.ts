@@ -23,8 +23,8 @@ export interface RewriterListener {
   /** vCPUs have stopped; the last pass over RAM follows. */
   stopped(): void;
   /** Post-copy: the device state follows, and the destination runs the guest when it has loaded it. */
-  package(): void;
-  packageEnd(): void;
+  package?(): void;
+  packageEnd?(): void;
   /** RAM is complete; the device state follows, in post-copy the end. */
   deviceState(): void;
   opaque(reason: string, offsetBytes: number): void;
@@ -201,11 +201,11 @@ export class StreamRewriter implements StreamHandler {
 
   package(): void {
     this.#isPostcopy = true;
-    this.#listener.package();
+    this.#listener.package?.();
   }
 
   packageEnd(): void {
-    this.#listener.packageEnd();
+    this.#listener.packageEnd?.();
   }
 
   deviceState(): void {

@@ -22,7 +22,12 @@ import { TransferRates } from "./transfer-rates.ts";
 export interface SwitchoverControlOptions extends Promises {
   vm: Pick<
     OutgoingVm,
-    "switchoverControl" | "awaitsDestinationAck" | "limitSwitchover" | "throttle" | "standstillMsMin"
+    | "switchoverControl"
+    | "awaitsDestinationAck"
+    | "limitSwitchover"
+    | "throttle"
+    | "startPostcopy"
+    | "standstillMsMin"
   >;
   mode: "direct" | "tunnel";
   clock: Clock;
@@ -78,6 +83,7 @@ export class SwitchoverControl {
   #throttlePercentage = 0;
   #isOver = false;
   #released = false;
+  #postcopyAsked = false;
   #destinationAcked = false;
   #ackAwaitedSinceMs: number | undefined;
   #lastDecision = "";
@@ -91,7 +97,12 @@ export class SwitchoverControl {
     this.#rates = new TransferRates(options.clock);
     const nowMs = options.clock.nowMs();
     this.#judge = new SwitchoverJudge(options.downtimeMsMax, nowMs);
-    this.#convergence = new Convergence(options, options.vm.throttle !== undefined, nowMs);
+    this.#convergence = new Convergence(
+      options,
+      options.vm.throttle !== undefined,
+      nowMs,
+      options.vm.startPostcopy !== undefined,
+    );
     this.#lookedMs = nowMs;
   }
 
@@ -104,6 +115,11 @@ export class SwitchoverControl {
   end(): void {
     this.#isOver = true;
     this.#throttle(0);
+  }
+
+  /** The hypervisor was told to switch over to post-copy, which it may or may not have done by now. */
+  get postcopyAsked(): boolean {
+    return this.#postcopyAsked;
   }
 
   /** How soon the hypervisor is to be asked for its status again. */
@@ -125,7 +141,7 @@ export class SwitchoverControl {
     const { iteration, remainingBytes, dirtyPagesPerSecond = 0 } = status;
     this.#rates.sample(progress.handedOverBytes, progress.link.wireBytes, progress.handoverMs);
     const firstPassMs = this.#firstPassMs(remainingBytes ?? 0);
-    if (!mayDecide || this.#isOver) {
+    if (!mayDecide || this.#isOver || this.#postcopyAsked) {
       this.#lookAgainMs = LOOK_EVERY_MS_MAX;
       return;
     }
@@ -133,7 +149,7 @@ export class SwitchoverControl {
     // During the first pass most of what is left has never been sent: there is nothing to judge by.
     const isFirstPass = iteration === undefined || iteration < 1 || remainingBytes === undefined;
     const leftMs = this.#keepPromises(figures, isFirstPass, dirtyPagesPerSecond, progress.link.wireBytes);
-    if (this.#isOver) return;
+    if (this.#isOver || this.#postcopyAsked) return;
     const soonMs = isFirstPass
       ? // Half of the time each: its end is met closely, however wrong the estimate is at first.
         Math.min(LOOK_EVERY_MS_MAX, firstPassMs / 2)
@@ -169,6 +185,7 @@ export class SwitchoverControl {
       end,
       beyondGoalMs,
       throttlePercentage,
+      startPostcopy,
       giveUp: error,
     } = this.#convergence.judge(asked, nowMs);
     for (const { choice, reason } of said)
@@ -178,10 +195,27 @@ export class SwitchoverControl {
       : { forecastDowntimeMs: asked.estimatedMs, ...(end.kind === "in" ? { forecastEndMs: end.ms } : {}) };
     if (beyondGoalMs !== undefined) this.#judge.goBeyond(beyondGoalMs, nowMs);
     this.#throttle(throttlePercentage);
+    if (startPostcopy) this.#beginPostcopy();
     if (error === undefined) return this.#convergence.leftMs(asked, nowMs);
     this.#isOver = true;
     giveUp(error);
     return LOOK_EVERY_MS_MAX;
+  }
+
+  #beginPostcopy(): void {
+    const { vm, record, release } = this.#options;
+    this.#postcopyAsked = true;
+    vm.startPostcopy?.().then(
+      () => {
+        // Without it the hypervisor goes on iterating. Not before: it might stop the guest for the rest of pre-copy.
+        if (this.#released || this.#isOver || vm.switchoverControl !== "ack") return;
+        this.#released = true;
+        release();
+      },
+      (error: unknown) => {
+        record.add({ type: "notice", message: `Post-copy could not be begun: ${toError(error).message}` });
+      },
+    );
   }
 
   #throttle(percentage: number): void {

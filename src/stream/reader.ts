@@ -60,15 +60,18 @@ export interface StreamHandler {
   command(command: number): void;
   /** The source's vCPUs have stopped: what follows is the last pass over RAM, then device state. Once. */
   stopped(): void;
-  /** Post-copy is about to begin: the destination forgets these pages, which are dirty, and gets them anew. */
-  discarded(blockIndex: number, pageIndex: number, pageCount: number): void;
+  /**
+   * Post-copy is about to begin: the destination forgets these pages, which are dirty, and gets them anew. This and the
+   * next two may be absent where no stream with post-copy in it can come.
+   */
+  discarded?(blockIndex: number, pageIndex: number, pageCount: number): void;
   /**
    * Post-copy begins with the bytes that follow: the device state in a package, and in it the command to run the
    * guest. Once. Pages behind it are to reach the destination whole, and each only once.
    */
-  package(): void;
+  package?(): void;
   /** All of the package was given verbatim. */
-  packageEnd(): void;
+  packageEnd?(): void;
   /** RAM is complete; what follows is device state (in post-copy nothing but the end) and comes verbatim. Once. */
   deviceState(offsetBytes: number): void;
   /**
@@ -244,7 +247,7 @@ export class StreamReader {
       this.#packageBytesLeft -= next - position;
       if (this.#packageBytesLeft === 0) {
         this.#state = "sections";
-        this.#handler.packageEnd();
+        this.#handler.packageEnd?.();
       }
     }
     return next;
@@ -463,7 +466,7 @@ export class StreamReader {
       if (offset % this.#pageBytes !== 0 || length % this.#pageBytes !== 0 || offset + length > lengthBytes) {
         throw this.#error(0, `Discard of ${length} bytes at ${offset} of RAMBlock "${idstr}"`);
       }
-      this.#handler.discarded(block, offset / this.#pageBytes, length / this.#pageBytes);
+      this.#handler.discarded?.(block, offset / this.#pageBytes, length / this.#pageBytes);
     }
     this.#verbatim(bytes, position, next);
     this.#handler.command(Command.POSTCOPY_RAM_DISCARD);
@@ -480,7 +483,7 @@ export class StreamReader {
     this.#markStopped();
     this.#packaged = true;
     this.#packageBytesLeft = packageBytes;
-    this.#handler.package();
+    this.#handler.package?.();
     this.#state = "package";
     return this.#verbatim(bytes, position, next);
   }
