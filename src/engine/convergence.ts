@@ -69,7 +69,7 @@ export class Convergence {
   readonly #promises: Promises;
   readonly #policy: StallPolicy;
   readonly #canThrottle: boolean;
-  readonly #canPostcopy: boolean;
+  #canPostcopy: boolean;
   readonly #startMs: number;
   /** What progress is measured from, and when it was reached. */
   #bestMs = Number.POSITIVE_INFINITY;
@@ -94,6 +94,11 @@ export class Convergence {
     this.#canThrottle = canThrottle;
     this.#canPostcopy = canPostcopy;
     this.#startMs = startMs;
+  }
+
+  /** The stream is not understood: nobody would see the guest being handed over. */
+  forbidPostcopy(): void {
+    this.#canPostcopy = false;
   }
 
   /** As the figures stand, while the guest runs. */

@@ -399,6 +399,7 @@ export class SourceEngine {
   #opaque(reason: string, offsetBytes: number): void {
     this.#options.record.add({ type: "opaque", reason, offsetBytes });
     this.#direct?.forbidPings();
+    this.#switchover.forbidPostcopy();
     this.#opaqueReturnPath = offsetBytes === 0;
   }
 

@@ -4,7 +4,7 @@
 // comes from a clock.
 
 import type { Clock } from "../base/clock.ts";
-import { type DeltaveeError, toError } from "../base/errors.ts";
+import { DeltaveeError, toError } from "../base/errors.ts";
 import type { RecordEntry } from "../record/schema.ts";
 import { Convergence, type Promises } from "./convergence.ts";
 import type { ConvergenceFigures } from "./forecast.ts";
@@ -117,6 +117,10 @@ export class SwitchoverControl {
     this.#throttle(0);
   }
 
+  forbidPostcopy(): void {
+    this.#convergence.forbidPostcopy();
+  }
+
   /** The hypervisor was told to switch over to post-copy, which it may or may not have done by now. */
   get postcopyAsked(): boolean {
     return this.#postcopyAsked;
@@ -203,7 +207,7 @@ export class SwitchoverControl {
   }
 
   #beginPostcopy(): void {
-    const { vm, record, release } = this.#options;
+    const { vm, release, giveUp } = this.#options;
     this.#postcopyAsked = true;
     vm.startPostcopy?.().then(
       () => {
@@ -213,7 +217,10 @@ export class SwitchoverControl {
         release();
       },
       (error: unknown) => {
-        record.add({ type: "notice", message: `Post-copy could not be begun: ${toError(error).message}` });
+        if (this.#isOver) return;
+        this.#isOver = true;
+        const text = `Post-copy could not be begun: ${toError(error).message}`;
+        giveUp(new DeltaveeError("NOT_CONVERGING", text, { cause: error }));
       },
     );
   }
