@@ -7,23 +7,26 @@ import { cpus } from "node:os";
 import { Command, CommanderError, Option } from "commander";
 import { toError, UsageError } from "../src/base/errors.ts";
 import { formatBytesPerSecond, formatMs, parseBytesPerSecond, parseMs } from "../src/base/units.ts";
-import { findQemus } from "../test/support/qemu-binaries.ts";
+import { isStallPolicy, STALL_POLICIES, type StallPolicy } from "../src/engine/stall-policies.ts";
+import type { Mode } from "../test/support/migration.ts";
+import { findQemus, type QemuBinary } from "../test/support/qemu-binaries.ts";
 import { type KeptRun, keptByQemu, keptByV86, type UnkeptRun, unkeptByQemu } from "./downtime-runs.ts";
 import type { Scene } from "./measure.ts";
 import { makeLink } from "./network.ts";
 import { replaceSection } from "./section.ts";
 import { markdown, plainText, type Table } from "./table.ts";
 import { median } from "./timing.ts";
-import { GUESTS, WORKLOADS } from "./workloads.ts";
+import { GUESTS, type Guest, WORKLOADS } from "./workloads.ts";
 
 interface Options {
   hypervisor: "qemu" | "v86";
   qemu: string;
+  guest: Guest;
   link?: number;
   runs: number;
-  modes: string;
+  modes: readonly Mode[];
   goal?: number;
-  policies: string;
+  policies: readonly StallPolicy[];
   timeLimit: number;
   json?: string;
   markdown?: string;
@@ -31,7 +34,7 @@ interface Options {
 
 /** What is promised and what it is measured by (heartbeat gap). The v86 link is the demo's. */
 interface Promised {
-  readonly mode: string;
+  readonly mode: Mode;
   readonly goalMs: number;
   readonly medianMsMax?: number;
   readonly p95MsMax?: number;
@@ -46,9 +49,10 @@ const PROMISES: Readonly<Record<Options["hypervisor"], readonly Promised[]>> = {
 };
 const LINKS = { qemu: "100mbit", v86: "20mbit" } as const;
 /** Whole pages of random content, more of them than the link carries. */
-const UNKEPT = { workload: "dense", mode: "tunnel", goalMs: 50 } as const;
-const UNKEPT_RATE = "4000";
+const UNKEPT = { workload: "dense", pagesPerSecond: 4000, mode: "tunnel", goalMs: 50 } as const;
 const SAID_MAX = 6;
+const MODES: readonly Mode[] = ["tunnel", "direct"];
+const POLICIES = Object.keys(STALL_POLICIES).filter(isStallPolicy);
 
 const KEPT_HEAD = [
   "mode",
@@ -72,14 +76,20 @@ const program = new Command("bench:downtime")
     new Option("--hypervisor <name>", "what runs the guest").choices(["qemu", "v86"]).default("qemu"),
   )
   .option("--qemu <version>", "7.2 or 10.0, on both sides", "10.0")
+  .addOption(
+    new Option("--guest <name>", "what runs in the VM: linux,bare")
+      .argParser(parseGuest)
+      .default(GUESTS[0], GUESTS[0]?.name),
+  )
   .option("--link <rate>", "rate of the link (default: 100mbit, of v86 20mbit)", parseBytesPerSecond)
   .option("--runs <count>", "migrations per mode, taken in turns", parseCount, 20)
-  .option("--modes <names>", "which of them", "tunnel,direct")
+  .option("--modes <names>", "which of them: tunnel,direct", parseModes, MODES)
   .option("--goal <duration>", "another --max-downtime than the mode's", parseMs)
   .option(
     "--policies <names>",
-    "of --on-stall, for a goal that cannot be kept; none: leave that out",
-    "wait,abort,throttle,switchover",
+    `of --on-stall, for a goal that cannot be kept: ${POLICIES.join(",")}, or none`,
+    parsePolicies,
+    POLICIES,
   )
   .addOption(
     new Option("--time-limit <duration>", "what has not ended by then is cancelled")
@@ -102,46 +112,50 @@ try {
 
 async function main(options: Options): Promise<void> {
   const link = options.link ?? parseBytesPerSecond(LINKS[options.hypervisor]);
-  const modes = namesOf(options.modes);
   const promises = PROMISES[options.hypervisor]
-    .filter(({ mode }) => modes.includes(mode))
+    .filter(({ mode }) => options.modes.includes(mode))
     .map((promised) => (options.goal === undefined ? promised : { ...promised, goalMs: options.goal }));
-  if (promises.length === 0) throw new UsageError(`No such mode: "${options.modes}"`);
   const results: Results = {
     kept: new Map(promises.map((promised) => [promised, []])),
     unkept: [],
     failures: [],
   };
+  let hypervisor = "v86";
   if (options.hypervisor === "v86") {
     await inTurns(options, promises, results, ({ goalMs }) => keptByV86(link, goalMs));
-    publish(options, link, "v86", results);
-    return;
+  } else {
+    const binary = findQemus().get(options.qemu);
+    if (binary === undefined) throw new UsageError(`There is no QEMU ${options.qemu} here`);
+    const { major, minor, micro } = binary.version;
+    hypervisor = `QEMU ${major}.${minor}.${micro} under TCG`;
+    await measureQemu(options, promises, results, binary, link);
   }
+  publish(options, link, hypervisor, results);
+}
+
+async function measureQemu(
+  options: Options,
+  promises: readonly Promised[],
+  results: Results,
+  binary: QemuBinary,
+  bytesPerSecond: number,
+): Promise<void> {
   if (process.getuid?.() !== 0) {
     throw new UsageError("The link is made of network namespaces: run this command as root");
   }
-  const binary = findQemus().get(options.qemu);
-  if (binary === undefined) throw new UsageError(`There is no QEMU ${options.qemu} here`);
-  const guest = GUESTS[0]!;
-  const bootOf = (name: string, rate?: string) => {
-    const workload = WORKLOADS.find((each) => each.name === name)!;
-    const guestOptions =
-      rate === undefined ? workload.options : workload.options.replace(/rate=\d+/, `rate=${rate}`);
-    return guest.boot({ ...workload, options: guestOptions });
-  };
-  const benchLink = makeLink(link);
-  const scene = (boot: Scene["boot"]): Scene => ({
-    ...{ binary, boot, link: benchLink, limitMs: options.timeLimit, limitOf: undefined, started },
-  });
+  const link = makeLink(bytesPerSecond);
   const started: Scene["started"] = [];
-  cleanUpWhenInterrupted(started, benchLink.remove);
+  const scene = (boot: Scene["boot"]): Scene => ({
+    ...{ binary, boot, link, limitMs: options.timeLimit, limitOf: undefined, started },
+  });
+  cleanUpWhenInterrupted(started, link.remove);
   try {
-    const sparse = scene(bootOf("sparse"));
+    const sparse = scene(bootOf(options.guest, "sparse"));
     await inTurns(options, promises, results, ({ mode, goalMs }, run) =>
-      keptByQemu(sparse, mode as "tunnel" | "direct", goalMs, run),
+      keptByQemu(sparse, mode, goalMs, run),
     );
-    const dense = scene(bootOf(UNKEPT.workload, UNKEPT_RATE));
-    for (const policy of namesOf(options.policies).filter((name) => name !== "none")) {
+    const dense = scene(bootOf(options.guest, UNKEPT.workload, UNKEPT.pagesPerSecond));
+    for (const policy of options.policies) {
       await attempt(results, `--on-stall ${policy}`, async () => {
         const run = await unkeptByQemu(dense, UNKEPT.mode, UNKEPT.goalMs, policy);
         results.unkept.push(run);
@@ -149,10 +163,16 @@ async function main(options: Options): Promise<void> {
       });
     }
   } finally {
-    benchLink.remove();
+    link.remove();
   }
-  const { major, minor, micro } = binary.version;
-  publish(options, link, `QEMU ${major}.${minor}.${micro} under TCG`, results);
+}
+
+/** A guest of bench:peers, with one of its workloads. */
+function bootOf(guest: Guest, name: string, pagesPerSecond?: number): Scene["boot"] {
+  const workload = WORKLOADS.find((each) => each.name === name)!;
+  const rate = pagesPerSecond === undefined ? [] : [`rate=${pagesPerSecond}`];
+  // Of a key that comes twice the last one counts.
+  return guest.boot({ ...workload, options: [workload.options, ...rate].join(" ") });
 }
 
 interface Results {
@@ -270,13 +290,14 @@ function publish(options: Options, link: number, hypervisor: string, results: Re
     ...(said.length > SAID_MAX ? [`  and ${said.length - SAID_MAX} more, the last: ${said.at(-1)}`] : []),
   ]);
   const unkeptNote =
-    `Goal of ${UNKEPT.goalMs} ms, ${UNKEPT.mode}, ${UNKEPT_RATE} pages/s rewritten whole with random content; ` +
+    `Goal of ${UNKEPT.goalMs} ms, ${UNKEPT.mode}, ${UNKEPT.pagesPerSecond} pages/s rewritten whole with random content; ` +
     `interrupted after ${formatMs(options.timeLimit)}`;
   console.log(["", ...notes, "", plainText(keptTable(kept))].join("\n"));
   if (unkept.length > 0)
     console.log(["", unkeptNote, plainText(unkeptTable(unkept)), "", ...said].join("\n"));
   if (options.markdown === undefined) return;
-  const title = `downtime, ${options.hypervisor === "v86" ? "v86" : `QEMU ${options.qemu}`}`;
+  const { qemu, guest } = options;
+  const title = `downtime, ${options.hypervisor === "v86" ? "v86" : `QEMU ${qemu}, guest ${guest.name}`}`;
   const content = [
     `### ${title}`,
     "",
@@ -335,8 +356,26 @@ function spread(values: readonly number[]): string {
   return `${median(values).toFixed(0)} (${range})`;
 }
 
-function namesOf(text: string): string[] {
-  return text.split(",").map((name) => name.trim());
+function parseModes(text: string): Mode[] {
+  return text.split(",").map((name) => {
+    const mode = MODES.find((each) => each === name);
+    if (mode === undefined) throw new UsageError(`There is no mode "${name}"`);
+    return mode;
+  });
+}
+
+function parseGuest(name: string): Guest {
+  const guest = GUESTS.find((each) => each.name === name);
+  if (guest === undefined) throw new UsageError(`There is no guest "${name}"`);
+  return guest;
+}
+
+function parsePolicies(text: string): StallPolicy[] {
+  if (text === "none") return [];
+  return text.split(",").map((name) => {
+    if (!isStallPolicy(name)) throw new UsageError(`There is no policy "${name}"`);
+    return name;
+  });
 }
 
 function parseCount(text: string): number {

@@ -10,6 +10,9 @@ import type { RecordListener } from "../record/writer.ts";
 import { ProgressDisplay } from "../report/progress.ts";
 import { summaryText } from "../report/summary.ts";
 
+/** How long a broken connection of a tunnel is tried to be resumed, or waited for. */
+export const RECONNECT_MS_DEFAULT = 60_000;
+
 export interface DisplayOptions {
   record?: string;
   json?: true;

@@ -30,7 +30,13 @@ import { HISTORY } from "../memory/policy/history.ts";
 import type { PolicyKind } from "../memory/policy/policy.ts";
 import { createTrace, type OpenTrace } from "../trace/file.ts";
 import type { WorkerBatchCoder } from "../worker/worker-batch-coder.ts";
-import { type DisplayOptions, onInterrupt, openShownRun, parseQmpAddress } from "./common.ts";
+import {
+  type DisplayOptions,
+  onInterrupt,
+  openShownRun,
+  parseQmpAddress,
+  RECONNECT_MS_DEFAULT,
+} from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
 import {
   type KeptJournal,
@@ -48,6 +54,8 @@ interface Options extends DisplayOptions {
   maxBytes?: number;
   onStall: StallPolicy;
   maxBandwidth?: number;
+  reconnectTimeout?: number;
+  switchoverTimeout?: number;
   cacheSize?: number;
   cachePolicy: PolicyKind;
   codec: DeltaCodecId;
@@ -58,6 +66,9 @@ interface Options extends DisplayOptions {
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
+/** Another attempt is better than patience: the link may be there again by now. */
+const RECONNECT_ATTEMPT_MS = 3000;
+const SWITCHOVER_TIMEOUT_MS_DEFAULT = 5000;
 /** QEMU's own default. */
 const DOWNTIME_MS_DEFAULT = 300;
 /** The page cache never takes more than this share of the machine unless it is told to. */
@@ -66,6 +77,10 @@ const CACHE_SHARE_MAX = 0.25;
 const HELP = `
 --to tcp:HOST:PORT or unix:PATH is direct mode: a stock QEMU started with -incoming waits there, nothing of
 Deltavee's runs at the destination. --to deltavee://HOST:PORT is tunnel mode: "deltavee receive" waits there.
+
+A tunnel that breaks is resumed: a link that is away for a while costs this while and nothing else, up to
+--reconnect-timeout, and to that of "deltavee receive". Once the guest is stopped for the switchover, it waits for the
+link for no longer than --switchover-timeout, and then goes on here, unless it has been given away already.
 
 The guest runs here until everything has arrived. Ctrl-C, or a peer that dies, cancels the migration and the
 guest goes on here. Exit codes: 0 moved, 1 failed, 2 wrong usage, 3 given up, 130 cancelled; the message says where
@@ -145,6 +160,16 @@ function withMigrateOptions(command: Command): Command {
       parseBytesPerSecond,
     )
     .option(
+      "--reconnect-timeout <duration>",
+      "how long a tunnel that broke is tried to be resumed, 0: not at all (default: 60s)",
+      parseMs,
+    )
+    .option(
+      "--switchover-timeout <duration>",
+      "how long the stopped guest may wait for a tunnel that broke (default: 5s)",
+      parseMs,
+    )
+    .option(
       "--cache-size <size>",
       "memory for the page cache (default: the guest's RAM, at most a quarter of the host's)",
       parseBytes,
@@ -172,6 +197,10 @@ async function migrate(options: Options): Promise<void> {
     throw new UsageError(
       "--on-stall postcopy is for direct mode (--to tcp:... or unix:...): the tunnel cannot do it",
     );
+  }
+  const { reconnectTimeout, switchoverTimeout } = options;
+  if (!tunnel && (reconnectTimeout !== undefined || switchoverTimeout !== undefined)) {
+    throw new UsageError("Only a tunnel (--to deltavee://...) can be resumed: a stock QEMU cannot");
   }
   let journal: KeptJournal | undefined;
   const run = await openShownRun(options, (event) => journal?.listener(event));
@@ -235,10 +264,17 @@ async function migrate(options: Options): Promise<void> {
     const unsaid = early;
     early = undefined;
     unsaid.forEach(notice);
-    let channel: Channel = new SocketChannel(await connect(options.to, CONNECT_TIMEOUT_MS));
-    if (options.maxBandwidth !== undefined) {
-      channel = new PacedChannel(channel, systemClock, options.maxBandwidth);
-    }
+    const openChannel = async (timeoutMs: number): Promise<Channel> => {
+      const channel = new SocketChannel(await connect(options.to, timeoutMs));
+      return options.maxBandwidth === undefined
+        ? channel
+        : new PacedChannel(channel, systemClock, options.maxBandwidth);
+    };
+    const channel = await openChannel(CONNECT_TIMEOUT_MS);
+    const reconnect = {
+      connect: () => openChannel(RECONNECT_ATTEMPT_MS),
+      timeoutMs: reconnectTimeout ?? RECONNECT_MS_DEFAULT,
+    };
     const home = makeHome();
     coder = tunnel ? makeBatchCoder(home) : undefined;
     // In the background, while the two sides introduce themselves.
@@ -260,6 +296,8 @@ async function migrate(options: Options): Promise<void> {
               },
               coder,
               deltaCodec: options.codec,
+              ...(reconnect.timeoutMs === 0 ? {} : { reconnect }),
+              switchoverTimeoutMs: switchoverTimeout ?? SWITCHOVER_TIMEOUT_MS_DEFAULT,
             },
           }),
       cacheFactory: options.standard

@@ -1,10 +1,11 @@
 // `deltavee receive`: takes a VM in from "deltavee migrate --to deltavee://..." and hands it to a QEMU on this
 // machine that was started with -incoming defer. One VM, then it ends.
 
+import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { CancelledError, type VmWhere } from "../base/errors.ts";
-import { parseBytes } from "../base/units.ts";
+import { parseBytes, parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import { DestinationEngine, type DestinationOutcome } from "../engine/destination.ts";
@@ -13,9 +14,13 @@ import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { type Address, formatAddress, type Listener, listen, parseAddress } from "../link/address.ts";
 import { SocketChannel } from "../link/socket-channel.ts";
 import type { Welcome } from "../wire/bodies.ts";
-import { encodeFrame } from "../wire/frame.ts";
-import { refuseFrame } from "../wire/handshake.ts";
-import { type DisplayOptions, onInterrupt, openShownRun, parseQmpAddress } from "./common.ts";
+import {
+  type DisplayOptions,
+  onInterrupt,
+  openShownRun,
+  parseQmpAddress,
+  RECONNECT_MS_DEFAULT,
+} from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
 import { type KeptJournal, keepJournal, openStateFolder, STATE_DIR_HELP } from "./state/keep.ts";
 
@@ -24,6 +29,7 @@ interface Options extends DisplayOptions {
   listen: Address;
   paused?: true;
   baselineSize: number;
+  reconnectTimeout: number;
   stateDir?: string;
 }
 
@@ -31,6 +37,9 @@ interface Options extends DisplayOptions {
 const UNDECIDED: ReadonlySet<VmWhere> = new Set(["paused on destination", "unknown"]);
 
 const HELP = `
+When the connection breaks, the same source may come back with another one for as long as --reconnect-timeout says.
+Everybody else is refused as long as a migration is under way.
+
 The guest starts here only after the source has given it up for good, and is left paused when it was paused
 there. If the migration fails before that, QEMU here is ended: what it holds is a copy of a guest that runs on.
 
@@ -50,6 +59,14 @@ export function receiveCommand(): Command {
       "memory for pages of the source, which its --codec xbrle and zstd-dictionary need here",
       parseBytes,
       0,
+    )
+    .addOption(
+      new Option(
+        "--reconnect-timeout <duration>",
+        "how long to wait for a source whose connection broke, 0: not at all",
+      )
+        .argParser(parseMs)
+        .default(RECONNECT_MS_DEFAULT, "60s"),
     )
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--record <file>", "write the run record of this side (NDJSON)")
@@ -85,6 +102,10 @@ async function receive(options: Options): Promise<void> {
       entropyCodecs: [...ENTROPY_CODEC_IDS],
       hypervisor: { kind: "qemu", version: vm.version },
     };
+    if (options.reconnectTimeout >= 1) {
+      const timeoutMs = Math.round(options.reconnectTimeout);
+      own.resumption = { token: randomBytes(16).toString("hex"), timeoutMs };
+    }
     let outcome: DestinationOutcome;
     try {
       do {
@@ -109,6 +130,7 @@ async function receive(options: Options): Promise<void> {
             journal = keepJournal(states, { subject, qmp: options.qmp, notice });
           },
         });
+        sources.giveOthersTo(engine);
         const release = onInterrupt(() => engine.cancel());
         outcome = await engine.run();
         release();
@@ -137,11 +159,10 @@ function sayListening(address: Address, options: Options): void {
   else if (!options.quiet) process.stderr.write(`receive: waiting for a source on ${text}\n`);
 }
 
-/** Connections of would-be sources, one at a time: there is one VM to take in. */
+/** Connections of would-be sources: there is one VM to take in. */
 class Sources {
-  readonly #notice: (text: string) => void;
   readonly #listener: Listener;
-  #waiting: ((socket: Socket) => void) | undefined;
+  #take: (channel: SocketChannel, from: string) => void = nobody;
 
   static async listen(address: Address, notice: (text: string) => void): Promise<Sources> {
     let sources: Sources | undefined;
@@ -153,46 +174,46 @@ class Sources {
       },
       { pauseOnConnect: true },
     );
-    sources = new Sources(listener, notice);
+    sources = new Sources(listener);
     return sources;
   }
 
-  private constructor(listener: Listener, notice: (text: string) => void) {
+  private constructor(listener: Listener) {
     this.#listener = listener;
-    this.#notice = notice;
   }
 
   get address(): Address {
     return this.#listener.address;
   }
 
-  /** @throws CancelledError when the operator gives up waiting */
+  /** The first one from now on. @throws CancelledError when the operator gives up waiting */
   async next(): Promise<{ channel: SocketChannel; from: string }> {
     return new Promise((resolve, reject) => {
       const release = onInterrupt(() => {
-        this.#waiting = undefined;
         reject(new CancelledError("Cancelled before a source came"));
       });
-      this.#waiting = (socket) => {
-        this.#waiting = undefined;
+      this.#take = (channel, from) => {
+        this.#take = nobody;
         release();
-        resolve({ channel: new SocketChannel(socket), from: socket.remoteAddress ?? "A local process" });
+        resolve({ channel, from });
       };
     });
   }
 
+  /** Those that come while a migration is under way: its source may be among them. */
+  giveOthersTo(engine: DestinationEngine): void {
+    this.#take = (channel, from) => engine.offer(channel, from);
+  }
+
   connected(socket: Socket): void {
-    if (this.#waiting !== undefined) {
-      this.#waiting(socket);
-      return;
-    }
-    this.#notice(`Refused ${socket.remoteAddress ?? "a local process"}: a migration is under way`);
-    socket.on("error", (error) => this.#notice(`It went away before it could be told: ${error.message}`));
-    socket.resume();
-    socket.end(encodeFrame(refuseFrame("BUSY", "another migration is under way")));
+    this.#take(new SocketChannel(socket), socket.remoteAddress ?? "a local process");
   }
 
   close(): void {
     this.#listener.close();
   }
+}
+
+function nobody(channel: SocketChannel): void {
+  channel.destroy();
 }

@@ -85,9 +85,14 @@ test("Without options every policy is run with three sizes", async () => {
 });
 
 test("Codecs are run over the contents, where the trace has them", async () => {
-  const { stdout } = await run("replay", withContents, "--policy", "history", "--codec", "xbzrle");
-  // 100 equal, 1 changed, its new value; the rest is left out.
-  expect(stdout).toMatch(/^xbzrle +1 +3 B +3\.0 +1$/m);
+  const { stdout } = await run("replay", withContents, "--policy", "history", "--codec", "all");
+  // Deltas, their bytes, bytes a delta, overflows. One changed byte: a mask of lines, one of words, the new word.
+  expect(stdout).toMatch(/^word-mask +1 +17 B +17\.0 +1$/m);
+  // Two bytes that say how long the delta is; 100 equal, 1 changed, its new value.
+  expect(stdout).toMatch(/^xbzrle +1 +5 B +5\.0 +1$/m);
+  // A page of equal bytes that all change alike is a run, or a repetition, and no overflow.
+  expect(stdout).toMatch(/^xbrle +2 .* 0$/m);
+  expect(stdout).toMatch(/^zstd-dictionary +2 .* 0$/m);
   await expect(run("replay", path, "--codec", "all")).rejects.toThrow(/vm\.trace has no contents/);
 });
 

@@ -3,7 +3,6 @@
 import { Command } from "commander";
 import { UsageError } from "../base/errors.ts";
 import { formatBytes, parseBytes } from "../base/units.ts";
-import { XBZRLE_OVERFLOW, XBZRLE_PAGE_BYTES_MAX, xbzrleEncode } from "../codec/xbzrle.ts";
 import { slotsWithin } from "../memory/page-directory.ts";
 import { POLICIES } from "../memory/policy/all.ts";
 import type { PolicyKind } from "../memory/policy/policy.ts";
@@ -12,6 +11,7 @@ import { loadTrace, readTrace } from "../trace/file.ts";
 import type { PageTrace } from "../trace/page-trace.ts";
 import { type ReplayResult, replay } from "../trace/replay.ts";
 import { traceRecordCommand } from "./migrate.ts";
+import { REPLAY_CODECS } from "./replay-codecs.ts";
 
 interface ReplayOptions {
   policy?: readonly (PolicyKind | "optimal")[];
@@ -30,7 +30,7 @@ mode, before any entropy coding. "optimal" knows the future: what no policy can 
 `;
 
 const REPLAY_HELP = `
-Policies: ${POLICIES.map(({ name }) => name).join(", ")}, optimal. Codecs: xbzrle.
+Policies: ${POLICIES.map(({ name }) => name).join(", ")}, optimal. Codecs: ${REPLAY_CODECS.map(({ name }) => name).join(", ")}.
 
 Examples:
   Which policy for a cache of an eighth, a quarter, a half of the guest's memory?
@@ -40,17 +40,6 @@ Examples:
   Deltas of a trace that was recorded with its contents:
     deltavee trace replay vm.trace --codec all
 `;
-
-const XBZRLE: ReplayCodec = {
-  name: "xbzrle",
-  deltaBytes(old, oldOffset, page, offset, pageBytes) {
-    if (pageBytes > XBZRLE_PAGE_BYTES_MAX) return undefined;
-    const bytes = xbzrleEncode(old, oldOffset, page, offset, pageBytes, scratch, 0, pageBytes - 1);
-    return bytes === XBZRLE_OVERFLOW ? undefined : bytes;
-  },
-};
-const scratch = new Uint8Array(XBZRLE_PAGE_BYTES_MAX);
-const CODECS: readonly ReplayCodec[] = [XBZRLE];
 
 export function traceCommand(): Command {
   const replayCommand = new Command("replay")
@@ -167,7 +156,7 @@ function parsePolicies(text: string): readonly (PolicyKind | "optimal")[] {
 
 /** @throws UsageError */
 function parseCodecs(text: string): readonly ReplayCodec[] {
-  return chosen(text, CODECS, ({ name }) => name, "codec");
+  return chosen(text, REPLAY_CODECS, ({ name }) => name, "codec");
 }
 
 function parseSizes(text: string): readonly number[] {

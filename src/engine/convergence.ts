@@ -251,7 +251,9 @@ export class Convergence {
     this.#throttleStep = next;
     this.#bestMs = this.#lowest.value;
     this.#bestSinceMs = nowMs;
-    this.#say(`throttle ${THROTTLE_STEPS[next]} %`, `no progress at ${THROTTLE_STEPS[next - 1] ?? 0} %`);
+    const before = THROTTLE_STEPS[next - 1];
+    const why = before === undefined ? "it makes no progress by itself" : `no progress at ${before} %`;
+    this.#say(`throttle ${THROTTLE_STEPS[next]} %`, why);
   }
 
   #postcopy(): void {

@@ -77,6 +77,7 @@ export class DirectLink implements SourceLink {
       waitingBytes: this.#sink.pendingBytes,
       windowBytes: this.#window.windowBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
+      isLinkKnown: this.#window.isLinkKnown,
       roundTripMs: this.#window.currentRoundTripMs,
     };
   }

@@ -34,7 +34,9 @@ const MEGABYTE = 1e6;
 
 interface WorldOptions {
   encoders?: number;
-  linkBytesPerSecond?: number;
+  /** Null: not known. */
+  linkBytesPerSecond?: number | null;
+  isBehind?: boolean;
   /** Of each batch; a function of its number. */
   rawBytes?: (batch: number) => number;
   table?: Readonly<Record<string, Costs>>;
@@ -45,7 +47,8 @@ interface WorldOptions {
 class World {
   readonly decisions: { choice: string; reason: string }[] = [];
   readonly choice: EntropyChoice;
-  linkBytesPerSecond: number;
+  linkBytesPerSecond: number | null;
+  isBehind: boolean;
   table: Readonly<Record<string, Costs>>;
   used: string[] = [];
   readonly #rawBytes: (batch: number) => number;
@@ -54,7 +57,8 @@ class World {
   #batch = 0;
 
   constructor(options: WorldOptions = {}) {
-    this.linkBytesPerSecond = options.linkBytesPerSecond ?? 1e6;
+    this.linkBytesPerSecond = options.linkBytesPerSecond === undefined ? 1e6 : options.linkBytesPerSecond;
+    this.isBehind = options.isBehind ?? false;
     this.table = options.table ?? TABLE;
     this.#rawBytes = options.rawBytes ?? (() => 128 * 1024);
     this.#noise = options.noise ?? 0;
@@ -67,7 +71,13 @@ class World {
     this.used = [];
     for (let i = 0; i < count; i++) {
       const rawBytes = this.#rawBytes(this.#batch++);
-      const { name } = this.choice.choose(batchClass, rawBytes, randomness, this.linkBytesPerSecond);
+      const { name } = this.choice.choose(
+        batchClass,
+        rawBytes,
+        randomness,
+        this.linkBytesPerSecond ?? undefined,
+        this.isBehind,
+      );
       const { msPerMegabyte, sizeShare } = this.table[name]!;
       const codedBytes = Math.min(rawBytes, Math.round(rawBytes * sizeShare * this.#vary()));
       const encodeMs = (rawBytes / MEGABYTE) * msPerMegabyte * this.#vary();
@@ -111,10 +121,23 @@ describe("on a link of", () => {
     expect(new World({ linkBytesPerSecond: 5e9 }).batches(300).last).toBe("none");
   });
 
-  test("unknown rate nothing is changed", () => {
-    const world = new World({ linkBytesPerSecond: 0 }).batches(300);
+  test.each([null, 0])("unknown rate (%s) nothing is changed while no batch waits for an encoder", (rate) => {
+    const world = new World({ linkBytesPerSecond: rate }).batches(300);
     expect(new Set(world.used)).toEqual(new Set(["zstd 1"]));
     expect(world.decisions).toEqual([]);
+  });
+
+  test("unknown rate that carries all that the encoders make they step aside, one step at a time", () => {
+    const world = new World({ linkBytesPerSecond: null, isBehind: true }).batches(40);
+    const steps = ["zstd -1", "zstd -5", "lz4", "none"];
+    expect(world.last).toBe("none");
+    expect(world.decisions).toEqual(
+      steps.map((choice) => ({ choice, reason: expect.stringContaining("the encoders are the limit") })),
+    );
+    // It turns out to be slow: nothing has been found to be wrong with the dearer ones.
+    world.linkBytesPerSecond = 1e6;
+    world.isBehind = false;
+    expect(strength(world.batches(20).last)).toBeGreaterThanOrEqual(strength("zstd 1"));
   });
 });
 

@@ -137,6 +137,12 @@ class ClassKnowledge {
     this.batches++;
   }
 
+  setMethod(index: number): void {
+    this.index = index;
+    this.sinceChange = 0;
+  }
+
+  /** Because that one is better, by what was measured. */
   moveTo(index: number): void {
     if (index < this.index) {
       // All between the two were passed on the way up: they are no better now.
@@ -145,8 +151,7 @@ class ClassKnowledge {
         this.notBefore[left] = this.batches + this.#waited[left]!;
       }
     }
-    this.index = index;
-    this.sinceChange = 0;
+    this.setMethod(index);
   }
 }
 
@@ -186,13 +191,14 @@ export class EntropyChoice {
 
   /**
    * For a batch of `rawBytes`. `randomness`: kernel.sampledEntropy of its pages, or undefined. The link carries
-   * `linkBytesPerSecond`, 0 while that is not known.
+   * `linkBytesPerSecond`, undefined while it has carried all that came. `isBehind`: batches wait for an encoder.
    */
   choose(
     batchClass: BatchClass,
     rawBytes: number,
     randomness: number | undefined,
-    linkBytesPerSecond: number,
+    linkBytesPerSecond: number | undefined,
+    isBehind: boolean,
   ): EntropyMethod {
     if (randomness !== undefined && randomness >= RANDOM_MIN && this.#isAllowed[0]) {
       if (!this.#leavesAlone) this.#decided("none", "pages look random here and there: those are left alone");
@@ -200,7 +206,9 @@ export class EntropyChoice {
       return NO_ENTROPY;
     }
     const knowledge = this.#classes[batchClass];
-    if (linkBytesPerSecond > 0) this.#reconsider(batchClass, knowledge, rawBytes, linkBytesPerSecond);
+    if (linkBytesPerSecond !== undefined && linkBytesPerSecond > 0)
+      this.#reconsider(batchClass, knowledge, rawBytes, linkBytesPerSecond);
+    else if (isBehind) this.#lighten(batchClass, knowledge);
     return METHODS[knowledge.index]!;
   }
 
@@ -228,6 +236,19 @@ export class EntropyChoice {
     return Math.min(byLink, (ENCODER_SHARE_MAX * this.#encoders * 1000) / costMsPerByte);
   }
 
+  /** Whatever the link carries, it carries more than this: the next cheaper method shows how much more. */
+  #lighten(batchClass: BatchClass, knowledge: ClassKnowledge): void {
+    if (knowledge.sinceChange < SETTLE_BATCHES || knowledge.index === 0) return;
+    const cheaper = this.#isAllowed.lastIndexOf(true, knowledge.index - 1);
+    if (cheaper === -1) return;
+    const before = METHODS[knowledge.index]!.name;
+    knowledge.setMethod(cheaper);
+    this.#decided(
+      METHODS[cheaper]!.name,
+      `${batchClass}: the encoders are the limit with ${before}, not the link`,
+    );
+  }
+
   #reconsider(
     batchClass: BatchClass,
     knowledge: ClassKnowledge,
@@ -237,8 +258,9 @@ export class EntropyChoice {
     const presentRate = this.#rate(knowledge, knowledge.index, linkBytesPerSecond);
     let best = knowledge.index;
     let bestRate = presentRate;
-    // One step up at most: what is known of the dearer ones is the less certain the further they are away.
-    const last = knowledge.sinceChange < SETTLE_BATCHES ? knowledge.index : knowledge.index + 1;
+    // One step up at most, where nobody knows what to expect: the further away the less.
+    const above = Math.max(REFERENCE, knowledge.index + 1);
+    const last = knowledge.sinceChange < SETTLE_BATCHES ? knowledge.index : above;
     for (let index = 0; index <= last && index < METHODS.length; index++) {
       if (!this.#isAllowed[index] || knowledge.batches < knowledge.notBefore[index]!) continue;
       if (index > REFERENCE && knowledge.costMsPerByte(index) * rawBytes > BATCH_MS_MAX) continue;

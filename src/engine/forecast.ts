@@ -9,7 +9,7 @@ export interface ConvergenceFigures {
   /** Downtime if the guest were stopped now, and what no iteration makes smaller. */
   estimatedMs: number;
   floorMs: number;
-  /** What is left to be sent, and how much of it the goal affords. */
+  /** What is left to be sent, and how much of it the goal affords; 0: even none is too much. */
   remainingBytes: number;
   affordableBytes: number;
   dirtyBytesPerSecond: number;
@@ -36,13 +36,12 @@ const UNKNOWN: EndForecast = { kind: "unknown" };
 export function forecastEnd(figures: ConvergenceFigures): EndForecast {
   const { remainingBytes, affordableBytes, settledBytesPerSecond, dirtyBytesPerSecond } = figures;
   if (figures.isFirstPass || settledBytesPerSecond === 0) return UNKNOWN;
+  // What cannot be afforded even with nothing left is not a question of pages.
+  if (affordableBytes === 0) return { kind: "never" };
   const excessBytes = remainingBytes - affordableBytes;
   if (excessBytes <= 0) return { kind: "in", ms: 0 };
   const netBytesPerSecond = settledBytesPerSecond - dirtyBytesPerSecond;
-  // What cannot be afforded even with nothing left is not a question of pages.
-  if (netBytesPerSecond <= settledBytesPerSecond * NET_SHARE_MIN || affordableBytes === 0) {
-    return { kind: "never" };
-  }
+  if (netBytesPerSecond <= settledBytesPerSecond * NET_SHARE_MIN) return { kind: "never" };
   return { kind: "in", ms: (excessBytes / netBytesPerSecond) * 1000 };
 }
 

@@ -6,7 +6,7 @@
 //                                                           unless the destination itself says it has it not)
 //
 // `committed` divides "the source may resume" from "the source must never resume". Every transition is an
-// event of the run record; nothing else in the program decides this question.
+// event of the run record; nothing else in the program decides this question. docs/reliability.md, "State machine".
 
 import { assert } from "../base/assert.ts";
 import type { Phase } from "../record/schema.ts";

@@ -19,6 +19,8 @@ export interface LinkFigures {
   waitingBytes: number;
   windowBytes: number;
   linkBytesPerSecond: number;
+  /** False: it has carried whatever was sent, so that it carries at least `linkBytesPerSecond`. */
+  isLinkKnown: boolean;
   /** Without queueing, but with what an answer is overdue by: nobody should stop a guest for a link that stands still. */
   roundTripMs: number | undefined;
 }

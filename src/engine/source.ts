@@ -130,8 +130,9 @@ export class SourceEngine {
   /** The destination's verdict, withheld from the hypervisor until the destination engine says LOADED. */
   #heldVerdict: Buffer | undefined;
   #destinationLoaded = false;
-  /** From here on the hypervisor may complete at any time, after which nobody can take the guest back. */
   #verdictGiven = false;
+  /** The hypervisor has completed with its verdict: only COMMIT is missing. */
+  #hasCompleted = false;
   /** Its verdict says that it could not load the guest: certain, and the hypervisor here resumes on it. */
   #destinationRefused = false;
   /** Post-copy: since when, whether the guest runs there, and what it had to ask for. */
@@ -445,12 +446,17 @@ export class SourceEngine {
    * will not resume the guest, which is the moment to commit. Only then may the destination let it run.
    */
   async #commitTunnel(): Promise<void> {
-    if (!this.#destinationLoaded || this.#verdictGiven || this.#ending) return;
-    // COMMIT could not follow, and the guest could not be taken back any more.
+    if (!this.#destinationLoaded || this.#ending) return;
+    if (this.#verdictGiven) {
+      this.#commitOnLink();
+      return;
+    }
+    // COMMIT could not follow, and the guest is taken back more easily before.
     if (this.#tunnel?.isLost) return;
     // A return path that cannot be read has given the hypervisor its verdict already.
     if (this.#heldVerdict !== undefined) this.#vmChannel?.write(this.#heldVerdict);
     else if (!this.#opaqueReturnPath) return;
+    this.#heldVerdict = undefined;
     this.#verdictGiven = true;
     const end = await this.#endWithin(END_TIMEOUT_MS);
     if (this.#ending) return;
@@ -463,15 +469,21 @@ export class SourceEngine {
       );
       return;
     }
+    this.#hasCompleted = true;
+    this.#commitOnLink();
+  }
+
+  /** Only with a connection to say COMMIT on: as long as it has not gone out, the guest can still be taken back. */
+  #commitOnLink(): void {
+    if (!this.#hasCompleted || this.#handover.committed || !this.#tunnel?.mayCommit) return;
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
     this.#handover.enter("committed", "the source hypervisor has completed, the destination has everything");
     this.#tunnel?.commit(this.#options.vm.wasRunning);
     this.#awaitRunning();
   }
 
-  /** RUNNING, from now on. Not while there is no link: then it is the link that is waited for. */
+  /** RUNNING, from now on. While there is no link, it is the link that is waited for. */
   #awaitRunning(): void {
-    if (!this.#handover.committed || this.#tunnel?.isLost) return;
     this.#cancelRunningTimer = this.#options.clock.after(RUNNING_TIMEOUT_MS, () => {
       if (!this.#ending)
         this.#linkFailed(new LinkError("LINK_TIMEOUT", "Destination did not confirm COMMIT"));
@@ -485,8 +497,8 @@ export class SourceEngine {
 
   #linkResumed(outage: { outageMs: number; resentBytes: number }): void {
     this.#options.record.add({ type: "link", state: "resumed", ...outage });
-    this.#awaitRunning();
-    if (!this.#handover.committed) void this.#commitTunnel();
+    if (this.#handover.committed) this.#awaitRunning();
+    else void this.#commitTunnel();
   }
 
   async #endWithin(timeoutMs: number): Promise<OutgoingEnd | undefined> {
@@ -699,7 +711,7 @@ export class SourceEngine {
   #watchLink(): void {
     const timeoutMs = this.#options.tunnel?.switchoverTimeoutMs;
     if (timeoutMs === undefined || this.#tunnel === undefined) return;
-    if (this.#stoppedMs === undefined || this.#verdictGiven || this.#handover.committed) return;
+    if (this.#stoppedMs === undefined || this.#handover.committed) return;
     // Nor was it silent for the guest before it stood still.
     const silentMs = Math.min(this.#tunnel.silentMs, this.#options.clock.nowMs() - this.#stoppedMs);
     if (silentMs < timeoutMs) return;

@@ -22,6 +22,7 @@ import { TransferRates } from "./transfer-rates.ts";
 export interface SwitchoverControlOptions extends Promises {
   vm: Pick<
     OutgoingVm,
+    | "wasRunning"
     | "switchoverControl"
     | "awaitsDestinationAck"
     | "limitSwitchover"
@@ -114,7 +115,10 @@ export class SwitchoverControl {
   /** The migration is over, whichever way: the guest gets its time back, wherever it runs. */
   end(): void {
     this.#isOver = true;
+    if (this.#throttlePercentage === 0) return;
     this.#throttle(0);
+    const reason = "the migration is over";
+    this.#options.record.add({ type: "decision", subject: "convergence", choice: "throttle 0 %", reason });
   }
 
   forbidPostcopy(): void {
@@ -152,7 +156,7 @@ export class SwitchoverControl {
     const figures = this.#figures(remainingBytes ?? 0, progress);
     // During the first pass most of what is left has never been sent: there is nothing to judge by.
     const isFirstPass = iteration === undefined || iteration < 1 || remainingBytes === undefined;
-    const leftMs = this.#keepPromises(figures, isFirstPass, dirtyPagesPerSecond, progress.link.wireBytes);
+    const leftMs = this.#keepPromises(figures, isFirstPass, dirtyPagesPerSecond, progress.link);
     if (this.#isOver || this.#postcopyAsked) return;
     const soonMs = isFirstPass
       ? // Half of the time each: its end is met closely, however wrong the estimate is at first.
@@ -166,22 +170,27 @@ export class SwitchoverControl {
     figures: SwitchoverFigures,
     isFirstPass: boolean,
     dirtyPagesPerSecond: number,
-    wireBytes: number,
+    link: LinkFigures,
   ): number {
-    const { clock, record, downtimeMsMax, giveUp } = this.#options;
+    const { vm, clock, record, downtimeMsMax, giveUp } = this.#options;
     const { wireBytesPerGuestByte, handoverBytesPerSecond, linkBytesPerSecond } = figures;
     const nowMs = clock.nowMs();
     const byLink =
-      wireBytesPerGuestByte === 0 ? Number.POSITIVE_INFINITY : linkBytesPerSecond / wireBytesPerGuestByte;
+      wireBytesPerGuestByte === 0 || linkBytesPerSecond === 0
+        ? Number.POSITIVE_INFINITY
+        : linkBytesPerSecond / wireBytesPerGuestByte;
     const asked: ConvergenceFigures = {
       ...figures,
       isFirstPass,
       estimatedMs: estimateDowntimeMs(figures),
-      floorMs: floorMsOf(figures),
-      affordableBytes: remainingBytesFor(downtimeMsMax, figures),
+      // A guest that is paused anyway suffers from nothing.
+      floorMs: vm.wasRunning ? floorMsOf(figures) : 0,
+      // By then nothing waits in front of the link.
+      affordableBytes: remainingBytesFor(downtimeMsMax, { ...figures, queuedBytes: 0 }),
       dirtyBytesPerSecond: dirtyPagesPerSecond * PAGE_BYTES,
       settledBytesPerSecond: Math.min(byLink, handoverBytesPerSecond),
-      wireBytes,
+      linkBytesPerSecond: link.linkBytesPerSecond,
+      wireBytes: link.wireBytes,
       tailBytes: figures.deviceStateBytes,
     };
     const {
@@ -198,6 +207,7 @@ export class SwitchoverControl {
       ? {}
       : { forecastDowntimeMs: asked.estimatedMs, ...(end.kind === "in" ? { forecastEndMs: end.ms } : {}) };
     if (beyondGoalMs !== undefined) this.#judge.goBeyond(beyondGoalMs, nowMs);
+    if (!vm.wasRunning && !isFirstPass) this.#judge.goBeyond(asked.estimatedMs, nowMs);
     this.#throttle(throttlePercentage);
     if (startPostcopy) this.#beginPostcopy();
     if (error === undefined) return this.#convergence.leftMs(asked, nowMs);
@@ -248,13 +258,18 @@ export class SwitchoverControl {
     const { vm, clock, record, downtimeMsMax, release } = this.#options;
     if (this.#awaitsDestinationAck()) return LOOK_EVERY_MS;
     const { released, aimMs, estimatedMs, reason } = this.#judge.judge(figures, clock.nowMs());
-    // Before the acknowledgement too, where there is one: the hypervisor may take a while to go by it. Where the
-    // limit is all there is, it is what holds the guest.
-    const mayBeReached = released || vm.switchoverControl === "ack";
-    this.#limit(mayBeReached ? remainingBytesFor(aimMs, figures) : 0);
+    if (vm.switchoverControl === "limit") {
+      // All of the goal from the beginning: there is nothing that would hold it while less is tried, and each look for
+      // dirty pages that is spared is a danger less, since under TCG such old QEMUs lose writes in them (measured).
+      const allowedMs = Math.max(aimMs, downtimeMsMax);
+      this.#limit(remainingBytesFor(allowedMs, figures));
+      this.#expectDowntime(Math.min(estimatedMs, allowedMs));
+      return LOOK_EVERY_MS;
+    }
+    // Before the acknowledgement too: the hypervisor may take a while to go by it.
+    this.#limit(remainingBytesFor(aimMs, figures));
     // It only stops the guest when no more is left than that.
-    if (released)
-      this.#expectation = { ...this.#expectation, forecastDowntimeMs: Math.min(estimatedMs, aimMs) };
+    if (released) this.#expectDowntime(Math.min(estimatedMs, aimMs));
     // The estimate moves all the time; a record full of it would say less.
     const kind = reason.slice(0, reason.indexOf(":"));
     if (kind !== this.#lastDecision) {
@@ -270,9 +285,13 @@ export class SwitchoverControl {
     }
     if (released && !this.#released) {
       this.#released = true;
-      if (vm.switchoverControl === "ack") release();
+      release();
     }
     return estimatedMs > FAR_FROM_GOAL * downtimeMsMax ? LOOK_EVERY_MS : LOOK_EVERY_MS_MIN;
+  }
+
+  #expectDowntime(forecastDowntimeMs: number): void {
+    this.#expectation = { ...this.#expectation, forecastDowntimeMs };
   }
 
   #awaitsDestinationAck(): boolean {
@@ -304,7 +323,7 @@ export class SwitchoverControl {
       wireBytesPerGuestByte: this.#rates.wireBytesPerGuestByte,
       handoverBytesPerSecond: this.#rates.handoverBytesPerSecond,
       queuedBytes: link.inFlightBytes + link.waitingBytes,
-      linkBytesPerSecond: link.linkBytesPerSecond,
+      linkBytesPerSecond: link.isLinkKnown ? link.linkBytesPerSecond : 0,
       roundTripMs: link.roundTripMs ?? 0,
       roundTrips: ROUND_TRIPS[mode],
       fixedMs: this.#options.vm.standstillMsMin ?? STANDSTILL_MS_MIN,

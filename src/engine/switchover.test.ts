@@ -35,6 +35,8 @@ test("what is not known yet takes no time", () => {
   const unknown = { ...FIGURES, linkBytesPerSecond: 0, handoverBytesPerSecond: 0, roundTripMs: 0 };
   expect(estimateDowntimeMs(unknown)).toBe(10);
   expect(remainingBytesFor(1000, unknown)).toBe(0);
+  // A link that has carried whatever was sent: as much as can be handed over.
+  expect(remainingBytesFor(1010, { ...unknown, handoverBytesPerSecond: 4e6 })).toBe(4e6);
 });
 
 const positive = fc.double({ min: 1e-3, max: 1e9, noNaN: true });

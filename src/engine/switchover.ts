@@ -18,6 +18,7 @@ export interface SwitchoverFigures {
   handoverBytesPerSecond: number;
   /** Sent and unacknowledged, or encoded and waiting. */
   queuedBytes: number;
+  /** 0: not known, since it has carried whatever was sent. What is not known is taken to take no time. */
   linkBytesPerSecond: number;
   roundTripMs: number;
   /** Round trips from the last byte sent to the guest's resumption. */
@@ -94,8 +95,8 @@ export function remainingBytesFor(goalMs: number, figures: SwitchoverFigures): n
   const pagesMs = Math.max(0, goalMs - withoutPagesMs);
   const { wireBytesPerGuestByte, linkBytesPerSecond, handoverBytesPerSecond } = figures;
   const byHandover = (pagesMs / 1000) * handoverBytesPerSecond;
-  // Pages that cost nothing on the link are limited by the handover alone.
-  if (wireBytesPerGuestByte === 0) return Math.floor(byHandover);
+  // Pages that cost nothing on the link, as far as is known, are limited by the handover alone.
+  if (wireBytesPerGuestByte === 0 || linkBytesPerSecond === 0) return Math.floor(byHandover);
   const byLink = ((pagesMs / 1000) * linkBytesPerSecond) / wireBytesPerGuestByte;
   return Math.floor(Math.min(byLink, byHandover));
 }

@@ -162,6 +162,7 @@ export class TunnelLink implements SourceLink {
       waitingBytes: (this.#sink.waitingBytes + this.#codingBytes) * this.#codedShare,
       windowBytes: this.#window.windowBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
+      isLinkKnown: this.#window.isLinkKnown,
       // Nobody is to stop a guest for a link that is not there.
       roundTripMs: this.isLost ? this.silentMs : this.#window.currentRoundTripMs,
     };
@@ -224,6 +225,11 @@ export class TunnelLink implements SourceLink {
 
   bypass(wanted: boolean): void {
     this.#bypasses = wanted;
+  }
+
+  /** COMMIT would go out at once. */
+  get mayCommit(): boolean {
+    return !this.isLost && this.#state.stage === "loaded";
   }
 
   /** After this the source must never let the guest run again. */
@@ -322,7 +328,8 @@ export class TunnelLink implements SourceLink {
       batchClass,
       rawBytes,
       isMostlyPages ? this.#randomnessOf(slot, wholeBytes) : undefined,
-      this.#window.linkBytesPerSecond,
+      this.#window.isLinkKnown ? this.#window.linkBytesPerSecond : undefined,
+      this.#codingBatches > this.#coder.concurrency,
     );
   }
 
@@ -421,7 +428,7 @@ export class TunnelLink implements SourceLink {
     this.#lostMs = undefined;
     this.#reconnector?.stop();
     // What the destination has is as good as delivered: its ACK would say nothing about the link.
-    this.#window.resumed(this.#unansweredUpTo(dataSequence), outageMs);
+    this.#window.resumed(this.#unansweredUpTo(dataSequence));
     this.#sentFrames.release(dataSequence);
     let resentBytes = 0;
     this.#blocked = false;

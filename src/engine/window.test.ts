@@ -91,6 +91,16 @@ test("a round trip that becomes longer is learned within three drains", () => {
   expect(link.run(5000).utilisation).toBeGreaterThan(0.9);
 });
 
+test("a link that has carried all that was sent is not known; one that was filled is", () => {
+  const { link, window } = simulate({ bytesPerSecond: 1000 * MBIT, roundTripMs: 1, jitterMs: 0 });
+  link.run(3000, 0.05 * MBIT);
+  expect(window.linkBytesPerSecond).toBeGreaterThan(0);
+  expect(window.isLinkKnown).toBe(false);
+  link.run(3000);
+  expect(window.isLinkKnown).toBe(true);
+  expect(window.linkBytesPerSecond / (1000 * MBIT)).toBeGreaterThan(0.9);
+});
+
 test("an answer that is late at the very start does not keep a fast link from being used", () => {
   for (const roundTripMs of [0.2, 1, 20]) {
     const conditions = { bytesPerSecond: 1000 * MBIT, roundTripMs, jitterMs: 0 };
@@ -182,6 +192,31 @@ test("several markers answered at once count as one, more than were set are our 
   window.acknowledged(MARKERS_MAX - 1);
   expect([window.unansweredMarkers, window.inFlightBytes]).toEqual([1, 100]);
   expect(() => window.acknowledged(2)).toThrow(/Assertion/);
+});
+
+test("an outage says nothing about the link: rate, round trip and window are as they were", () => {
+  const conditions = { bytesPerSecond: 20 * MBIT, roundTripMs: 20, jitterMs: 0 };
+  const { link, window, clock } = simulate(conditions);
+  link.run(10_000);
+  const { linkBytesPerSecond, roundTripMs, windowBytes } = window;
+  // One round of what is then on its way is lost, and sent again after the outage; some of it had arrived.
+  const unanswered = window.unansweredMarkers;
+  expect(unanswered).toBeGreaterThan(2);
+  clock.atMs += 30_000;
+  window.resumed(2);
+  expect(window.unansweredMarkers).toBe(unanswered - 2);
+  expect(window).toMatchObject({ linkBytesPerSecond, roundTripMs, windowBytes });
+  expect(window.currentRoundTripMs).toBe(roundTripMs);
+  // It is answered at the rate of the link, the round trip later.
+  clock.atMs += 20;
+  while (window.unansweredMarkers > 0) {
+    window.acknowledged();
+    clock.atMs += (window.turnBytes / conditions.bytesPerSecond) * 1000;
+    expect(window.linkBytesPerSecond).toBeGreaterThan(0.9 * conditions.bytesPerSecond);
+    expect(window.linkBytesPerSecond).toBeLessThan(1.2 * conditions.bytesPerSecond);
+  }
+  expect(window.roundTripMs).toBeLessThanOrEqual(20 + 1);
+  expect(window.inFlightBytes).toBe(0);
 });
 
 test("the window has a limit", () => {

@@ -63,8 +63,9 @@ export class DeliveryWindow {
   /** Two halves of the rate memory: the maximum over the last one to two halves is known at any time. */
   #rateMax = 0;
   #rateMaxBefore = 0;
-  /** In this half the link itself was the limit at least once. */
+  /** In this half the link itself was the limit at least once; and ever. */
   #linkMeasured = false;
+  #linkEverMeasured = false;
   #rateHalfEndsMs: number;
   /** Minimum since the last drain began, and between that one and the one before. */
   #roundTripMin = Number.POSITIVE_INFINITY;
@@ -107,9 +108,14 @@ export class DeliveryWindow {
     return Math.min(TURN_BYTES_MAX, this.#bytesIn(TURN_MS));
   }
 
-  /** 0 until something was measured. */
+  /** 0 until something was measured. What it carries at least, unless `isLinkKnown`. */
   get linkBytesPerSecond(): number {
     return Math.max(this.#rateMax, this.#rateMaxBefore);
+  }
+
+  /** False: so far it has carried whatever was sent, and what it could carry is not known. */
+  get isLinkKnown(): boolean {
+    return this.#linkEverMeasured && !this.#startingUp;
   }
 
   /** Undefined until something was measured. */
@@ -153,8 +159,9 @@ export class DeliveryWindow {
     marker.deliveredBytes = this.#deliveredBytes;
     marker.deliveredMs = this.#deliveredMs;
     marker.deliveredSentMs = this.#deliveredSentMs;
-    // Whoever has enough to send fills the window.
-    marker.limitedBySender = this.inFlightBytes < this.#steadyBytes && !linkIsFull;
+    // Whoever has enough to send fills the window; while it still doubles, nearly.
+    const filledBytes = this.#startingUp ? this.#windowBytes / 2 : this.#steadyBytes;
+    marker.limitedBySender = this.inFlightBytes < filledBytes && !linkIsFull;
   }
 
   /** The destination has answered the oldest `markers` markers. */
@@ -177,11 +184,10 @@ export class DeliveryWindow {
   }
 
   /**
-   * The connection broke `outageMs` ago and is there again. The oldest `markers` markers have been answered, nobody
-   * knows when; all others are sent once more, now. The outage says nothing about the link: what is known of it
-   * is as old as it was when the connection broke.
+   * The connection broke and is there again. The oldest `markers` markers have been answered, nobody knows when; all
+   * others are sent once more, now. So the outage is not taken for a property of the link.
    */
-  resumed(markers: number, outageMs: number): void {
+  resumed(markers: number): void {
     assert(markers >= 0 && markers <= this.#count, "only what was sent is answered");
     if (markers > 0) {
       this.#first = (this.#first + markers) % MARKERS_MAX;
@@ -195,9 +201,6 @@ export class DeliveryWindow {
       marker.sentMs = marker.deliveredMs = marker.deliveredSentMs = nowMs;
       marker.deliveredBytes = this.#deliveredBytes;
     }
-    this.#rateHalfEndsMs += outageMs;
-    this.#nextDrainMs += outageMs;
-    this.#drainEndsMs += outageMs;
   }
 
   #learnRate(marker: Marker, nowMs: number): void {
@@ -216,7 +219,7 @@ export class DeliveryWindow {
       SAMPLE_MS_MIN,
     );
     const bytesPerSecond = ((this.#deliveredBytes - marker.deliveredBytes) / elapsedMs) * 1000;
-    if (!marker.limitedBySender) this.#linkMeasured = true;
+    if (!marker.limitedBySender) this.#linkMeasured = this.#linkEverMeasured = true;
     // A sender with little to say measures itself, not the link: such a sample may only raise the estimate, and
     // not when it is so short that all of it may have fitted into some buffer on the way.
     else if (this.linkBytesPerSecond > 0 && elapsedMs < LIMITED_SAMPLE_MS_MIN) return;

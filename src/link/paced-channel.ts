@@ -19,6 +19,8 @@ export class PacedChannel implements Channel {
   #listener: ChannelListener | undefined;
   #waiting = false;
   #innerBlocked = false;
+  /** `write` has returned false since `drained` was last told. */
+  #owesDrained = false;
   #ending = false;
   #destroyed = false;
 
@@ -45,9 +47,14 @@ export class PacedChannel implements Channel {
   }
 
   write(bytes: Uint8Array, written?: () => void): boolean {
+    if (this.#destroyed) return false;
     this.#queue.push({ bytes, written });
-    this.#drain();
-    return this.#queue.length === 0 && !this.#innerBlocked;
+    this.#move();
+    const flows = this.#flows;
+    if (!flows) this.#owesDrained = true;
+    // Not from within the call: whoever writes may be in the middle of a frame.
+    else if (this.#owesDrained) this.#clock.after(0, () => this.#tellDrained());
+    return flows;
   }
 
   pause(): void {
@@ -69,8 +76,23 @@ export class PacedChannel implements Channel {
     this.#inner.destroy();
   }
 
+  get #flows(): boolean {
+    return this.#queue.length === 0 && !this.#innerBlocked;
+  }
+
   #drain(): void {
-    const hadQueue = this.#queue.length > 0;
+    this.#move();
+    this.#tellDrained();
+  }
+
+  #tellDrained(): void {
+    if (!this.#owesDrained || !this.#flows || this.#destroyed || this.#ending) return;
+    this.#owesDrained = false;
+    this.#listener?.drained();
+  }
+
+  /** Writes what the rate allows by now. */
+  #move(): void {
     while (this.#queue.length > 0 && !this.#waiting && !this.#innerBlocked && !this.#destroyed) {
       const head = this.#queue[0]!;
       const piece = head.bytes.subarray(0, this.#pieceBytes);
@@ -80,7 +102,6 @@ export class PacedChannel implements Channel {
         this.#clock.after(waitMs, () => {
           this.#waiting = false;
           this.#drain();
-          if (this.#queue.length === 0 && !this.#innerBlocked && !this.#destroyed) this.#listener?.drained();
         });
         return;
       }
@@ -89,8 +110,6 @@ export class PacedChannel implements Channel {
       else head.bytes = head.bytes.subarray(piece.length);
       this.#innerBlocked = !this.#inner.write(piece, isLast ? head.written : undefined);
     }
-    if (this.#queue.length > 0 || this.#destroyed) return;
-    if (this.#ending) this.#inner.end();
-    else if (hadQueue && !this.#innerBlocked) this.#listener?.drained();
+    if (this.#ending && this.#queue.length === 0 && !this.#destroyed) this.#inner.end();
   }
 }

@@ -74,6 +74,8 @@ test("The downtime that is to be expected is told as soon as it is known, and on
   const state = fold(iterating, sample(1000, 1000), sample(2000, 2000, known));
   expect(progressLine(state, 120)).toMatch(/ETA - +downtime ~84 ms$/);
   expect(progressLine(state, 50)).toMatch(/^iteration 1 .*ETA -$/);
+  const foretold = reduceProgress(state, sample(2001, 2000, { ...known, forecastEndMs: 5000 }));
+  expect(progressLine(foretold, 120)).toMatch(/ETA 5\.0 s +downtime ~84 ms$/);
   const stopped = reduceProgress(state, { type: "phase", atMs: 2001, phase: "switchover" });
   expect(progressLine(stopped, 120)).not.toContain("downtime");
 });

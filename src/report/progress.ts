@@ -5,7 +5,8 @@
 // Estimated time = remaining / (settled - dirtied), all in bytes of guest pages at full size and per second:
 // settled is measured from the page counts of the last RATE_WINDOW_MS, whatever the pages cost on the link;
 // dirtied is the rate that the hypervisor reports, and while it has none in iteration 0 the estimate is a lower
-// bound, shown as ">". While the guest dirties faster than pages are settled there is no estimate: "-".
+// bound, shown as ">". While the guest dirties faster than pages are settled there is no estimate: "-". Where the
+// engine has forecast when the downtime is within its goal, that is the end.
 
 import { formatBytes, formatBytesPerSecond, formatMs } from "../base/units.ts";
 import type { Phase, RecordEvent } from "../record/schema.ts";
@@ -35,6 +36,7 @@ export interface ProgressState {
   readonly handedOverBytes: number;
   readonly remainingBytes: number | undefined;
   readonly dirtyPagesPerSecond: number | undefined;
+  readonly forecastEndMs: number | undefined;
   /** If the guest were stopped now. */
   readonly forecastDowntimeMs: number | undefined;
   /** The samples of the last RATE_WINDOW_MS, oldest first. */
@@ -50,6 +52,7 @@ export const initialProgress: ProgressState = {
   handedOverBytes: 0,
   remainingBytes: undefined,
   dirtyPagesPerSecond: undefined,
+  forecastEndMs: undefined,
   forecastDowntimeMs: undefined,
   marks: [],
 };
@@ -77,6 +80,7 @@ export function reduceProgress(state: ProgressState, event: RecordEvent): Progre
         iteration: event.iteration ?? state.iteration,
         remainingBytes: event.remainingBytes ?? state.remainingBytes,
         dirtyPagesPerSecond: event.dirtyPagesPerSecond ?? state.dirtyPagesPerSecond,
+        forecastEndMs: event.forecastEndMs,
         forecastDowntimeMs: event.forecastDowntimeMs,
         marks: withMark(state.marks, {
           atMs: event.atMs,
@@ -112,8 +116,11 @@ function perSecond(state: ProgressState, what: "wireBytes" | "settledBytes"): nu
   return ((last[what] - first[what]) / (last.atMs - first.atMs)) * 1000;
 }
 
-/** Time until nothing is left, by the formula at the head of this file; undefined when there is none. */
+/** Time until the end, as the head of this file says; undefined when there is no saying. */
 export function remainingTime(state: ProgressState): { ms: number; isLowerBound: boolean } | undefined {
+  if (state.phase === "iterating" && state.forecastEndMs !== undefined) {
+    return { ms: state.forecastEndMs, isLowerBound: false };
+  }
   const settledBytesPerSecond = perSecond(state, "settledBytes");
   if (
     state.phase !== "iterating" ||

@@ -61,7 +61,6 @@ describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
       await sleep(afterMs);
       running.migrate.kill("SIGKILL");
       await ended(running.migrate);
-      if (running.receive !== undefined) await ended(running.receive);
       await sleep(SETTLE_MS);
       expect(guards()).toEqual([]);
       await expectRecoverable(running, source, destination);
@@ -89,7 +88,7 @@ describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
     running.migrate.kill("SIGKILL");
     await ended(running.migrate);
     await sleep(SETTLE_MS);
-    const after = await status(running, 3);
+    const after = await status(running, 4);
     expect(after).toMatchObject({ migrations: [{ underWay: false, vm: "running on source" }] });
     expect(await settingsOf(source)).not.toEqual(settings);
     expect(await recover(running, after.migrations[0]!.session.slice(0, 8))).toMatchObject({
@@ -113,11 +112,38 @@ describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
     running.receive!.kill("SIGKILL");
     await ended(running.migrate);
     await destination.exited;
-    const known = await status(running, 3);
+    const known = await status(running, 4);
     expect(known).toMatchObject({ migrations: [{ side: "destination", vm: "running on source" }] });
     expect(await recover(running, known.migrations[0]!.session)).toMatchObject({ code: 0, stderr: "" });
     await expectStillOnSource(source, destination);
     expect(readdirSync(running.stateFolder)).toEqual([]);
+  });
+
+  test("receive is killed around the switchover: its copy waits for a person, who knows where the guest is", async () => {
+    const { source, destination, running } = await switchingOver("tunnel");
+    await sleep(drawnMs());
+    running.receive!.kill("SIGKILL");
+    await ended(running.migrate);
+    await sleep(SETTLE_MS);
+    const [sourceRuns, destinationRuns] = await Promise.all([runsNow(source), runsNow(destination)]);
+    const known = await status(running, 4);
+    const there = known.migrations.find(({ side }) => side === "destination");
+    const story = JSON.stringify({ sourceRuns, destinationRuns, known });
+    expect(sourceRuns && destinationRuns, story).toBe(false);
+    expect(there, story).toMatchObject({ underWay: false });
+    if (sourceRuns) {
+      await endDestination(running, destination);
+      await expectStillOnSource(source, destination);
+      return;
+    }
+    if (!destinationRuns) {
+      expect(there!.vm, story).toBe("paused on destination");
+      expect(await recover(running, "--qmp", destination.toolQmp.path)).toMatchObject({ code: 4 });
+      const resumed = await recover(running, "--qmp", destination.toolQmp.path, "--resume-here");
+      expect(resumed, story).toMatchObject({ code: 0, stderr: "" });
+    }
+    await destination.waitForHeartbeats(10);
+    expect(await source.qmp.execute("query-status"), story).toMatchObject({ status: "postmigrate" });
   });
 
   test("a migration that comes to its end leaves no state file, no guard and nothing to recover", async () => {
@@ -135,7 +161,7 @@ describe.each([...findQemus()])("QEMU %s", (_name, binary) => {
 /** What must hold, and be said, wherever the guest is; then it is brought back to life where it is nowhere. */
 async function expectRecoverable(running: Migration, source: QemuVm, destination: QemuVm): Promise<void> {
   const [sourceRuns, destinationRuns] = await Promise.all([runsNow(source), runsNow(destination)]);
-  const known = await status(running, 3);
+  const known = await status(running, 4);
   const story = JSON.stringify({ sourceRuns, destinationRuns, known });
   expect(sourceRuns && destinationRuns, story).toBe(false);
   const here = known.migrations.find(({ side }) => side === "source");
@@ -165,6 +191,16 @@ async function expectRecoverable(running: Migration, source: QemuVm, destination
     expect(resumed, story).toMatchObject({ code: 0, stderr: "" });
     await expectStillOnSource(source);
   }
+}
+
+/** The copy there, if it is still held, must go: the guest runs at the source. */
+async function endDestination(running: Migration, destination: QemuVm): Promise<void> {
+  const plain = await recover(running, "--qmp", destination.toolQmp.path);
+  if (plain.code === 4) {
+    const givenUp = await recover(running, "--qmp", destination.toolQmp.path, "--give-up-here");
+    expect(givenUp).toMatchObject({ code: 0, stderr: "" });
+  } else expect(plain).toMatchObject({ code: 0, stderr: "" });
+  await destination.exited;
 }
 
 /** Anywhere between the stop of the guest and its resumption. A failure names the moment that was drawn. */

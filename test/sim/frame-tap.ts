@@ -16,11 +16,16 @@ const NAMES = [
   "running",
   "abort",
   "keepalive",
+  "resume",
+  "resumed",
+  "returned",
+  "done",
 ] as const;
 
 export interface SeenFrame {
   name: string;
   payloadBytes: number;
+  sequence: number;
   /** First eight bytes of the payload, as a number. */
   value: number;
 }
@@ -54,7 +59,8 @@ export function frameTap(see: (frame: SeenFrame) => void): (bytes: Uint8Array) =
       headBytes = 0;
       skipBytes = length - seen;
       const value = seen === 8 ? Number(head.readBigUInt64BE(HEADER_BYTES)) : 0;
-      see({ name: NAMES[head[2]!] ?? `type ${head[2]}`, payloadBytes: length, value });
+      const sequence = Number(head.readBigUInt64BE(8));
+      see({ name: NAMES[head[2]!] ?? `type ${head[2]}`, payloadBytes: length, sequence, value });
     }
   };
 }

@@ -4,6 +4,7 @@
 import { toError, type VmWhere } from "../../src/base/errors.ts";
 import { RecordReader } from "../../src/record/reader.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
+import type { SimOutgoing } from "./sim-outgoing.ts";
 import type { Simulation } from "./simulation.ts";
 
 /** A DATA frame, what stands beside it, and a region of the hypervisor's: more must never wait in a program. */
@@ -33,7 +34,7 @@ export function judgeOutcome(simulation: Simulation): void {
     const unreachable = sourceWasGone || simulation.outgoing?.isReachable === false;
     // What may run at the destination: COMMIT was sent, or a stock destination may have got all of it.
     const givenAway =
-      plan.mode === "tunnel" ? simulation.commitSent : simulation.outgoing?.deviceStateIsOut === true;
+      plan.mode === "tunnel" ? simulation.commitSent : mayHaveAll(simulation.outgoing!, world.stoppedRam);
     if (vm === "unknown" && !unreachable && !givenAway)
       violated("the source does not know where a guest is that it never gave away");
     const couldNotResume = plan.precopyFaults.failsAtCall !== undefined && plan.hypervisor === "precopy";
@@ -70,7 +71,7 @@ function judgeClaim(simulation: Simulation, by: "source" | "destination", claim:
   const about = claim.endsWith("source") ? "source" : "destination";
   if (claim === "unknown" || crashedHypervisors.has(about)) return;
   const actual = presence[about];
-  const wanted = claim.startsWith("running") ? "running" : "paused";
+  const wanted = claim !== "paused on source" && claim !== "paused on destination" ? "running" : "paused";
   if (actual === wanted) return;
   // The destination cannot know more of the source than that it keeps the guest.
   if (by === "destination" && about === "source") {
@@ -86,6 +87,11 @@ function judgeClaim(simulation: Simulation, by: "source" | "destination", claim:
   world.violated(`the ${by} says "${claim}", and there it is ${actual}`);
 }
 
+/** In a stream that nobody understands, all that is known is whether the guest was stopped. */
+function mayHaveAll({ deviceStateIsOut, isOpaque }: SimOutgoing, stoppedRam: Buffer | undefined): boolean {
+  return deviceStateIsOut || (isOpaque && stoppedRam !== undefined);
+}
+
 function isPlain({ plan, fired }: Simulation): boolean {
   const { outgoingFaults, incomingFaults, precopyFaults } = plan;
   return (
@@ -93,6 +99,11 @@ function isPlain({ plan, fired }: Simulation): boolean {
     fired.length === 0 &&
     !plan.otherHypervisor &&
     !plan.otherVersion &&
+    plan.onStall === "switchover" &&
+    plan.timeMsMax === undefined &&
+    plan.wireBytesMax === undefined &&
+    plan.sourceCoderFailsAt === undefined &&
+    plan.destinationCoderFailsAt === undefined &&
     (plan.baselineBytesMax > 0 || plan.mode === "direct") &&
     !outgoingFaults.refusesToBegin &&
     !outgoingFaults.statusFails &&

@@ -3,6 +3,7 @@
 import type { DeltaCodecId } from "../../src/codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../../src/codec/delta/delta-codecs.ts";
 import { ENTROPY_LZ4, ENTROPY_NONE, ENTROPY_ZSTD } from "../../src/codec/entropy/entropy-coder.ts";
+import type { StallPolicy } from "../../src/engine/stall-policies.ts";
 import { POLICIES } from "../../src/memory/policy/all.ts";
 import { Random } from "./random.ts";
 import type { LineConditions } from "./sim-connection.ts";
@@ -40,6 +41,9 @@ const TUNNEL_STEPS = [
   "destination sends loaded",
   "source sends commit",
   "destination sends running",
+  "source sends resume",
+  "destination sends resumed",
+  "source sends done",
   "source sends abort",
   "destination sends abort",
 ] as const;
@@ -74,6 +78,9 @@ export interface PlannedFault {
   delayMs: number;
   /** How long it lasts, and when each side notices a lost connection. */
   ms: number;
+  /** Of lost connections: so many of those that follow are lost too, each after so long. */
+  repeats: number;
+  repeatsAfterMs: number;
   sourceNoticesMs: number | undefined;
   destinationNoticesMs: number | undefined;
 }
@@ -85,6 +92,9 @@ export interface Plan {
   guestRuns: boolean;
   workload: Workload;
   downtimeMsMax: number;
+  onStall: StallPolicy;
+  timeMsMax: number | undefined;
+  wireBytesMax: number | undefined;
   /** Undefined: method standard. */
   cacheBytes: number | undefined;
   policy: number;
@@ -92,6 +102,11 @@ export interface Plan {
   entropyCodecs: number[];
   baselineBytesMax: number;
   coderMsMax: number;
+  /** The coder fails at its so manieth job: a thread of it has died. */
+  sourceCoderFailsAt: number | undefined;
+  destinationCoderFailsAt: number | undefined;
+  /** Sends no faster than this by itself. */
+  pacedBytesPerSecond: number | undefined;
   /** Batches that the destination takes in before it has to stop reading. */
   destinationSlots: number;
   toDestination: LineConditions;
@@ -103,6 +118,8 @@ export interface Plan {
   incoming: IncomingTraits;
   incomingFaults: IncomingFaults;
   staysPaused: boolean;
+  /** A tunnel that breaks is resumed: how long each side tries. */
+  resumption: { sourceMs: number; destinationMs: number; switchoverMs: number | undefined } | undefined;
   otherHypervisor: boolean;
   otherVersion: boolean;
   /** Lines of the run record after which the disk is full. */
@@ -115,6 +132,7 @@ export function drawPlan(seed: number): Plan {
   const random = new Random(seed);
   const mode = random.chance(0.35) ? "direct" : "tunnel";
   const hypervisor = mode === "tunnel" && random.chance(0.25) ? "precopy" : "qemu";
+  const rarely = (probability: number) => random.chance(probability);
   const pageCount = random.weighted([
     [random.int(4, 16), 4],
     [random.int(16, 64), 5],
@@ -123,7 +141,7 @@ export function drawPlan(seed: number): Plan {
   const ramBytes = pageCount * PAGE_BYTES;
   const rounds = random.magnitude(0.02, 3);
   // So that a pass over all of RAM takes some ten to some hundred milliseconds.
-  const bytesPerSecond = random.magnitude(ramBytes / 0.6, ramBytes / 0.01);
+  const bytesPerSecond = random.magnitude(Math.max(4e5, ramBytes / 0.6), Math.max(1e7, ramBytes / 0.01));
   const delayMs = random.pick([0, 0.1, 1, 5, 20, 80]);
   const line = (): LineConditions => ({
     bytesPerSecond,
@@ -141,7 +159,6 @@ export function drawPlan(seed: number): Plan {
     systemBytesMax: random.pick([4096, 65_536, 212_992, 212_992]),
     highWaterBytes: random.pick([1, 16_384, 65_536]),
   });
-  const rarely = (probability: number) => random.chance(probability);
   const faultCount = random.weighted([
     [0, 12],
     [1, 58],
@@ -161,7 +178,15 @@ export function drawPlan(seed: number): Plan {
       hotShare: random.pick([0.05, 0.3, 1]),
       sparseShare: random.pick([0, 0.5, 0.9, 1]),
     },
-    downtimeMsMax: random.pick([20, 100, 300, 2000]),
+    downtimeMsMax: random.pick([20, 100, 300, 2000, 2000]),
+    onStall: random.weighted<StallPolicy>([
+      ["switchover", 80],
+      ["throttle", 8],
+      ["abort", 8],
+      ["wait", 4],
+    ]),
+    timeMsMax: rarely(0.03) ? random.magnitude(20, 3000) : undefined,
+    wireBytesMax: rarely(0.03) ? random.magnitude(1000, 4 * ramBytes) : undefined,
     cacheBytes: random.pick([undefined, 0, (ramBytes * 2) / 3, ramBytes * 2, ramBytes * 2]),
     policy: random.int(0, POLICIES.length - 1),
     deltaCodec: random.weighted([
@@ -177,6 +202,9 @@ export function drawPlan(seed: number): Plan {
     ]),
     baselineBytesMax: random.chance(0.03) ? 0 : 1 << 30,
     coderMsMax: random.pick([0, 0, 1, 8]),
+    sourceCoderFailsAt: rarely(0.015) ? Math.round(random.magnitude(1, 40)) : undefined,
+    destinationCoderFailsAt: rarely(0.015) ? Math.round(random.magnitude(1, 40)) : undefined,
+    pacedBytesPerSecond: rarely(0.12) ? bytesPerSecond * random.magnitude(0.3, 2) : undefined,
     destinationSlots: random.pick([2, 3, 6]),
     toDestination: line(),
     toSource: line(),
@@ -186,7 +214,9 @@ export function drawPlan(seed: number): Plan {
       monitorMsMax: random.pick([1, 5, 40]),
       eventMsMax: random.pick([1, 10, 600]),
       deviceStateBytes: random.pick([17, 3000, 60_000, 60_000]),
+      opaqueAfterPasses: rarely(0.08) ? random.pick([1, 1, 2, 5]) : undefined,
       sectionPages: random.pick([4, 16, 64]),
+      isGuarded: mode === "direct" && random.chance(0.85),
       socket: socket(),
     },
     outgoingFaults: {
@@ -226,6 +256,13 @@ export function drawPlan(seed: number): Plan {
       discardFails: rarely(0.03),
     },
     staysPaused: rarely(0.03),
+    resumption: random.chance(0.8)
+      ? {
+          sourceMs: random.pick([400, 5000, 60_000]),
+          destinationMs: random.pick([400, 5000, 60_000]),
+          switchoverMs: random.pick([undefined, 1500, 5000]),
+        }
+      : undefined,
     otherHypervisor: rarely(0.01),
     otherVersion: rarely(0.01),
     sourceDiskLines: rarely(0.05) ? Math.round(random.magnitude(1, 40)) : undefined,
@@ -242,7 +279,7 @@ function drawFault(random: Random, mode: Plan["mode"], lineDelayMs: number): Pla
   return {
     fault: random.weighted<Fault>([
       ["connection lost", 20],
-      ["link away", inTunnel ? 0 : 0],
+      ["link away", inTunnel ? 14 : 0],
       ["stalled to destination", 6],
       ["stalled to source", 6],
       ["stalled for ever", 6],
@@ -265,6 +302,8 @@ function drawFault(random: Random, mode: Plan["mode"], lineDelayMs: number): Pla
       ? random.pick([0, 0, 0, random.real(0, 3), lineDelayMs / 2, lineDelayMs, 2 * lineDelayMs])
       : random.magnitude(1, 4000),
     ms: random.magnitude(5, 60_000),
+    repeats: random.chance(0.3) ? random.int(1, 4) : 0,
+    repeatsAfterMs: random.magnitude(0.5, 300),
     sourceNoticesMs: notices(),
     destinationNoticesMs: notices(),
   };

@@ -144,8 +144,19 @@ export class SimEnd implements Channel {
     this.#scheduleDelivery();
   }
 
+  /** Another program holds this end from here on: whatever this one had not given to the system is lost. */
+  handTo(listener: ChannelListener): void {
+    this.#listener = listener;
+    this.#space = undefined;
+    this.#writes = [];
+    this.#waitingBytes = 0;
+    this.#wantsDrain = false;
+    this.resume();
+  }
+
   /** Nothing comes from here for so long. */
   stall(ms: number): void {
+    if (ms <= 0) return;
     this.#stalledUntilMs = Math.max(this.#stalledUntilMs, this.#clock.nowMs() + ms);
   }
 

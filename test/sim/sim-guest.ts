@@ -27,6 +27,8 @@ export class SimGuest {
   readonly pageCount: number;
   /** Called for each page that is written. */
   onWrite: (pageIndex: number) => void = () => {};
+  /** Share of the time in which it does not get to run. */
+  throttlePercentage = 0;
   readonly #clock: SimClock;
   readonly #random: Random;
   readonly #workload: Workload;
@@ -62,7 +64,8 @@ export class SimGuest {
   work(): void {
     const nowMs = this.#clock.nowMs();
     const { writesPerMs, untilMs } = this.#workload;
-    const workMs = Math.min(nowMs, untilMs) - this.#workedUntilMs;
+    const elapsedMs = Math.min(nowMs, untilMs) - this.#workedUntilMs;
+    const workMs = elapsedMs * (1 - this.throttlePercentage / 100);
     this.#workedUntilMs = Math.max(this.#workedUntilMs, nowMs);
     if (!this.#runs || workMs <= 0) return;
     const writes = Math.min(WRITES_MAX, Math.floor(workMs * writesPerMs + this.#random.share()));

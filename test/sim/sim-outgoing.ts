@@ -21,7 +21,11 @@ export interface OutgoingTraits {
   /** How much later than it happened its end is told, at most. */
   eventMsMax: number;
   deviceStateBytes: number;
+  /** After so many passes it says something that nobody knows: from there on the engine understands nothing. */
+  opaqueAfterPasses: number | undefined;
   sectionPages: number;
+  /** A guard process holds its connection too (direct mode). */
+  isGuarded: boolean;
   socket: LineConditions;
 }
 
@@ -45,10 +49,12 @@ export class SimOutgoing implements OutgoingVm {
   readonly description = "simulated QEMU";
   readonly switchoverControl: "ack" | "limit";
   readonly awaitsDestinationAck = false;
+  readonly committed?: () => void;
   readonly wasRunning: boolean;
   readonly ended: Promise<OutgoingEnd>;
   /** The first byte of device state has gone into the socket. */
   deviceStateIsOut = false;
+  isOpaque = false;
   /** Its monitor answers. */
   isReachable = true;
   state: State = "idle";
@@ -73,6 +79,8 @@ export class SimOutgoing implements OutgoingVm {
   #outputBytes = 0;
   #wake: () => void = () => {};
   #blocked = false;
+  /** The guard has been told that it must not resume the guest by itself. */
+  #isCommitted = false;
 
   constructor(
     world: World,
@@ -93,8 +101,18 @@ export class SimOutgoing implements OutgoingVm {
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
+    if (traits.isGuarded) {
+      this.committed = () => {
+        this.#isCommitted = true;
+      };
+    }
     guest.onWrite = (page) => this.#dirty.add(page);
     world.set("source", guest.runs ? "running" : "paused");
+  }
+
+  /** Whatever befalls the engine, it will not resume the guest by itself. */
+  get isGuarded(): boolean {
+    return this.#isCommitted;
   }
 
   begin(): Promise<Channel> {
@@ -114,7 +132,27 @@ export class SimOutgoing implements OutgoingVm {
         failed: (error) => this.#socketEnded(error.message),
       });
       void this.#migrate();
+      const destroy = theirs.destroy.bind(theirs);
+      theirs.destroy = () => {
+        if (this.#isCommitted && (this.state === "active" || this.state === "completing"))
+          this.#guard(theirs);
+        else destroy();
+      };
       return theirs;
+    });
+  }
+
+  /** The guard has the connection to itself: it gives the verdict, and reads whatever is left to be said. */
+  #guard(connection: SimEnd): void {
+    this.#world.step("guard gives the verdict");
+    const nothing = () => {};
+    connection.handTo({ data: nothing, drained: nothing, ended: nothing, failed: nothing });
+    connection.write(Buffer.concat([be16(1), be16(4), be32(0)]));
+  }
+
+  throttle(percentage: number): Promise<void> {
+    return this.#command("migrate-set-parameters", () => {
+      this.#guest.throttlePercentage = percentage;
     });
   }
 
@@ -207,7 +245,7 @@ export class SimOutgoing implements OutgoingVm {
   // ---- the migration thread ----
 
   async #migrate(): Promise<void> {
-    const { sectionPages, saysSwitchover, deviceStateBytes, control } = this.#traits;
+    const { sectionPages, saysSwitchover, deviceStateBytes, opaqueAfterPasses, control } = this.#traits;
     const guest = this.#guest;
     this.#put(Buffer.concat([be32(0x5145564d), be32(3), Buffer.of(7), be32(3), Buffer.from("sim")]));
     this.#put(Buffer.concat([Buffer.of(8), be16(1), be16(0), Buffer.of(8), be16(2), be16(4), be32(1)]));
@@ -224,6 +262,10 @@ export class SimOutgoing implements OutgoingVm {
       if (elapsedMs > 0) this.#dirtyPagesPerSecond = (pages.length / elapsedMs) * 1000;
       syncedMs = this.#clock.nowMs();
       this.#remainingPages = pages.length;
+      if (this.#syncs === opaqueAfterPasses) {
+        this.isOpaque = true;
+        this.#put(Buffer.concat([Buffer.of(8), be16(99), be16(0)]));
+      }
       const mayStop = this.#syncs > 0 && (control === "limit" || this.#acked);
       this.#syncs++;
       if (mayStop && pages.length * PAGE_BYTES <= this.#limitBytes) {
@@ -237,7 +279,8 @@ export class SimOutgoing implements OutgoingVm {
         await this.#flush();
         if (this.state !== "active") return;
       }
-      await this.#clock.sleep(PASS_MS_MIN + this.#random.real(0, 10));
+      // One that has nothing to send looks again at once; every look would be an event.
+      await this.#clock.sleep(PASS_MS_MIN + this.#random.real(0, pages.length === 0 ? 60 : 10));
       if (this.state !== "active") return;
     }
     guest.runs = false;

@@ -61,11 +61,17 @@ export class OutgoingVmOf implements OutgoingVm {
   readonly #process: SimProcess;
   readonly #vm: OutgoingVm;
   readonly ended: Promise<OutgoingEnd>;
+  readonly committed?: () => void;
 
   constructor(process: SimProcess, vm: OutgoingVm) {
     this.#process = process;
     this.#vm = vm;
     this.ended = process.call(() => vm.ended);
+    if (vm.committed !== undefined) {
+      this.committed = () => {
+        if (process.alive) vm.committed?.();
+      };
+    }
   }
 
   get description(): string {
@@ -85,6 +91,7 @@ export class OutgoingVmOf implements OutgoingVm {
   }
 
   begin = () => this.#process.call(() => this.#vm.begin());
+  throttle = (percentage: number) => this.#process.call(async () => this.#vm.throttle?.(percentage));
   status = () => this.#process.call(() => this.#vm.status());
   cancel = () => this.#process.call(() => this.#vm.cancel());
   resume = () => this.#process.call(() => this.#vm.resume());

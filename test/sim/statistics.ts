@@ -1,6 +1,7 @@
 // What many seeds came to: outcomes, and which faults really happened in which phase. A case that is never reached
 // is a check that cannot fail.
 
+import type { Plan } from "./plan.ts";
 import type { SimulationResult } from "./simulation.ts";
 
 export type Counts = Record<string, number>;
@@ -120,6 +121,23 @@ export function sumOf(parts: readonly Counts[]): Counts {
   return sum;
 }
 
+const TRAITS: readonly { name: string; isSo: (plan: Plan) => boolean }[] = [
+  { name: "a paused guest", isSo: (plan) => !plan.guestRuns },
+  { name: "a full disk", isSo: (plan) => plan.sourceDiskLines !== undefined },
+  { name: "another version", isSo: (plan) => plan.otherVersion },
+  { name: "another hypervisor", isSo: (plan) => plan.otherHypervisor },
+  { name: "a stream not understood", isSo: (plan) => plan.outgoing.opaqueAfterPasses !== undefined },
+  { name: "a paced link", isSo: (plan) => plan.pacedBytesPerSecond !== undefined },
+  { name: "a coder that fails", isSo: (plan) => plan.sourceCoderFailsAt !== undefined },
+  {
+    name: "a destination that cannot load",
+    isSo: (plan) => plan.incomingFaults.failsAfterBytes !== undefined,
+  },
+  { name: "a mute destination", isSo: (plan) => plan.incomingFaults.isMute },
+  { name: "a cancel that fails", isSo: (plan) => plan.outgoingFaults.cancel !== "works" },
+  { name: "a resume that fails", isSo: (plan) => plan.incomingFaults.resume !== "works" },
+];
+
 export class Statistics {
   readonly failures: Failure[] = [];
   readonly #counts = new Map<string, number>();
@@ -143,6 +161,7 @@ export class Statistics {
       this.#count(`fault ${fault}`);
       this.#count(`fault ${fault} in ${phase}`);
     }
+    for (const { name, isSo } of TRAITS) if (isSo(plan)) this.#count(`with ${name}`);
     if (steps.has("RAM compared")) this.#count("RAM compared");
     if (gaveUp) this.#count("a person gave up");
     this.#count("known case left out", excluded);

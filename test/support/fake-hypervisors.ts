@@ -48,6 +48,8 @@ export class FakeOutgoing implements OutgoingVm {
   /** vCPUs stand still for the last pass, or for good. */
   stopped = false;
   channel!: MemoryChannel;
+  /** Told that it must not resume the guest any more, and that before the destination could run it. */
+  committedInTime = false;
   readonly #world: World;
   readonly #clock: Clock;
   readonly #faults: OutgoingFaults;
@@ -96,6 +98,10 @@ export class FakeOutgoing implements OutgoingVm {
     });
     this.#clock.after(1, () => this.#play());
     return theirs;
+  }
+
+  committed(): void {
+    this.committedInTime = !this.#world.history.includes("destination runs");
   }
 
   async limitSwitchover(): Promise<void> {

@@ -30,10 +30,11 @@ export type KeptJournal = Pick<Journal, "listener" | "leave" | "remove">;
 export function openStateFolder(
   asked: string | undefined,
   notice: (message: string) => void,
+  unasked = defaultStateFolder(),
 ): StateFolder | undefined {
   if (asked !== undefined) return StateFolder.create(asked);
   try {
-    return StateFolder.create(defaultStateFolder());
+    return StateFolder.create(unasked);
   } catch (thrown) {
     notice(`deltavee status does not know of this migration: ${toError(thrown).message} (see --state-dir)`);
     return undefined;

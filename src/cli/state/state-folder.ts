@@ -64,7 +64,7 @@ export class StateFolder {
   /** Names of the files in it, without their ending; half-written ones are none. */
   names(): string[] {
     return readdirSync(this.path)
-      .filter((name) => name.endsWith(FILE_ENDING) && !name.startsWith("."))
+      .filter((name) => name.endsWith(FILE_ENDING))
       .map((name) => name.slice(0, -FILE_ENDING.length))
       .sort();
   }

@@ -77,6 +77,13 @@ function judgeSource(known: NonNullable<Known>, view: Exclude<QemuView, { kind: 
     const advice = committed ? "Look at the destination" : "Start the VM again, from its disks";
     return { vm: "unknown", explanation, advice, action: "tidy" };
   }
+  if (hasGivenAway(view)) {
+    const explanation =
+      known.mode === "tunnel"
+        ? "QEMU here has given it away: it is complete at the destination, which has let it run or keeps it paused"
+        : "QEMU here has given it away: the destination runs it, or never got the end of it";
+    return { vm: "unknown", explanation, advice: LOOK_THERE, action: "decide" };
+  }
   if (isMigrating(view)) {
     if (committed) {
       const explanation = "It was handed over, and QEMU here is about to finish";
@@ -93,13 +100,6 @@ function judgeSource(known: NonNullable<Known>, view: Exclude<QemuView, { kind: 
       : "It runs here, and the destination never had all of it";
     const advice = committed ? `Make sure that it does not run at the destination. ${TO_TIDY}` : TO_TIDY;
     return { vm: "running on source", explanation, advice, action: "tidy" };
-  }
-  if (hasGivenAway(view)) {
-    const explanation =
-      known.mode === "tunnel"
-        ? "QEMU here has given it away: it is complete at the destination, which has let it run or keeps it paused"
-        : "QEMU here has given it away: the destination runs it, or never got the end of it";
-    return { vm: "unknown", explanation, advice: LOOK_THERE, action: "decide" };
   }
   if (committed) {
     const explanation = `It was handed over, and is ${view.status} here`;

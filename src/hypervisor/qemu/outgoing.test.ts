@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { DeltaveeError } from "../../base/errors.ts";
 import { LineSplitter } from "./lines.ts";
-import { QemuOutgoing } from "./outgoing.ts";
+import { type MigrationSettings, QemuOutgoing } from "./outgoing.ts";
 
 type Settings = Record<string, number | boolean>;
 
@@ -126,12 +126,12 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-async function open(mayThrottle = false): Promise<QemuOutgoing> {
+async function open(mayThrottle = false, left?: MigrationSettings): Promise<QemuOutgoing> {
   const path = join(folder, "qmp.sock");
   await monitor.listen(path);
   const vm = await QemuOutgoing.open(
     { kind: "unix", path },
-    { notice: (text) => notices.push(text), mayThrottle },
+    { notice: (text) => notices.push(text), mayThrottle, left },
   );
   vms.push(vm);
   return vm;
@@ -236,6 +236,25 @@ describe("settings that were there before", () => {
     expect(vm.awaitsDestinationAck).toBe(true);
     await vm.close();
     expect(monitor.capabilities["switchover-ack"]).toBe(true);
+  });
+
+  test("what a killed Deltavee had to put back is put back by the next, which may do more", async () => {
+    const killed = await begin();
+    const left = killed.settings;
+    const { capabilities, parameters } = monitor;
+    vms.pop();
+    monitor.server?.close();
+    monitor = new Monitor();
+    Object.assign(monitor, { capabilities, parameters });
+    await rm(join(folder, "qmp.sock"), { force: true });
+    const next = await open(true, left);
+    (await next.begin()).listen({ data() {}, drained() {}, ended() {}, failed() {} });
+    expect(monitor.capabilities["auto-converge"]).toBe(true);
+    expect(monitor.parameters["max-cpu-throttle"]).not.toBe(99);
+    await next.close();
+    expect(monitor.capabilities).toEqual(DEFAULTS.capabilities);
+    expect(monitor.parameters).toEqual(DEFAULTS.parameters);
+    await killed.close();
   });
 
   test("what a killed Deltavee has left behind is not taken for the operator's", async () => {

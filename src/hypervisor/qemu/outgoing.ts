@@ -492,28 +492,33 @@ function settingsToRestore(
   { notice, mayThrottle = false, left }: QemuOutgoingOptions,
 ): MigrationSettings {
   const ours = parameters["max-bandwidth"] === UNLIMITED_BYTES_PER_SECOND;
-  if (ours && left !== undefined) {
-    notice(
-      "QEMU has migration settings of a Deltavee that was killed: those it had before are put back at the end",
-    );
-    return left;
+  if (ours) {
+    const back =
+      left === undefined ? "it gets its defaults back" : "those from before it are put back at the end";
+    notice(`QEMU has migration settings of a Deltavee that was killed: ${back}`);
   }
-  if (ours) notice("QEMU has migration settings of a Deltavee that was killed: it gets its defaults back");
   const throttles =
     mayThrottle || (ours && parameters["throttle-trigger-threshold"] === THROTTLE_TRIGGER_PERCENTAGE);
   const known = capabilities.filter(
     ({ capability }) => capability in CAPABILITIES || (throttles && capability === THROTTLE_CAPABILITY),
   );
-  const from = ours ? DEFAULT_PARAMETERS : parameters;
+  const before = new Map(left?.capabilities.map(({ capability, state }) => [capability, state]));
+  // What is not known of the one that was killed it has not changed, where anything is known of it.
+  const from = !ours
+    ? parameters
+    : left === undefined
+      ? DEFAULT_PARAMETERS
+      : { ...parameters, ...left.parameters };
   const ownNames = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
   const names = [...ownNames, ...(throttles ? THROTTLE_PARAMETERS : [])].filter(
     (name) => parameters[name] !== undefined,
   );
   return {
-    capabilities: known.map(({ capability, state }) => ({
-      capability: capability as MigrationCapability,
-      state: state && !ours,
-    })),
+    capabilities: known.map(({ capability: name, state }) => {
+      const capability = name as MigrationCapability;
+      if (!ours) return { capability, state };
+      return { capability, state: before.get(capability) ?? (left !== undefined && state) };
+    }),
     parameters: Object.fromEntries(names.map((name) => [name, from[name]])),
   };
 }

@@ -1,0 +1,366 @@
+// `deltavee status` and `deltavee recover` on a monitor that has a state, and remembers what it was told to do.
+
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Command } from "commander";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { DeltaveeError } from "../base/errors.ts";
+import { LineSplitter } from "../hypervisor/qemu/lines.ts";
+import { recoverCommand } from "./recover.ts";
+import type { JournalEntry } from "./state/journal.ts";
+import { ownIdentity } from "./state/process-identity.ts";
+import { StateFolder } from "./state/state-folder.ts";
+import { statusCommand } from "./status.ts";
+
+const SESSION = "00112233445566778899aabbccddeeff";
+const SETTINGS = {
+  capabilities: [{ capability: "return-path", state: false }],
+  parameters: { "max-bandwidth": 5e6, "downtime-limit": 250 },
+};
+/** As a migration leaves them behind. */
+const OURS = { "max-bandwidth": 999_999_999_937, "downtime-limit": 1 };
+
+/** A QEMU as far as its monitor shows it. */
+class Qemu {
+  status: string;
+  migration: string | undefined;
+  /** Queries after a cancel before it has got there. */
+  cancelTakes = 2;
+  parameters: Record<string, number> = { ...OURS };
+  /** Everything it was told to do, not what it was asked. */
+  readonly done: string[] = [];
+  readonly server: Server;
+  readonly #sockets = new Set<Socket>();
+
+  constructor(status: string, migration?: string) {
+    this.status = status;
+    this.migration = migration;
+    this.server = createServer((socket) => {
+      this.#sockets.add(socket);
+      socket.on("error", () => {});
+      const qemu = { micro: 2, minor: 0, major: 10 };
+      socket.write(`${JSON.stringify({ QMP: { version: { qemu, package: "" }, capabilities: [] } })}\r\n`);
+      const lines = new LineSplitter(1 << 20);
+      socket.on("data", (chunk) => {
+        for (const line of lines.push(chunk)) {
+          const { execute, arguments: given, id } = JSON.parse(line);
+          socket.write(`${JSON.stringify({ return: this.#do(execute, given), id })}\r\n`);
+          if (execute === "quit") this.close();
+        }
+      });
+    }).listen(monitor);
+  }
+
+  close(): void {
+    this.server.close();
+    for (const socket of this.#sockets) socket.end();
+  }
+
+  #do(command: string, given: object): unknown {
+    switch (command) {
+      case "query-status":
+        return { status: this.status, running: this.status === "running" };
+      case "query-migrate":
+        if (this.migration === "cancelling" && --this.cancelTakes <= 0) {
+          this.migration = "cancelled";
+          this.status = "running";
+        }
+        return this.migration === undefined ? {} : { status: this.migration };
+      case "query-migrate-capabilities":
+        return [];
+      case "query-migrate-parameters":
+        return this.parameters;
+      case "qmp_capabilities":
+        return {};
+      default:
+        this.done.push(command);
+        if (command === "cont") this.status = "running";
+        if (command === "migrate_cancel") this.migration = "cancelling";
+        if (command === "migrate-set-parameters") Object.assign(this.parameters, given);
+        return {};
+    }
+  }
+}
+
+let folder: string;
+let states: string;
+let monitor: string;
+let qemu: Qemu | undefined;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "deltavee-recover-"));
+  states = join(folder, "state");
+  monitor = join(folder, "vm.qmp");
+  qemu = undefined;
+});
+afterEach(() => {
+  qemu?.close();
+  process.exitCode = undefined;
+  rmSync(folder, { recursive: true });
+});
+
+type Life = "dead" | "alive";
+
+function migration(changes: Partial<JournalEntry>, life: Life = "dead"): void {
+  const { pid } = spawnSync("true");
+  const side = changes.side ?? "source";
+  const entry: JournalEntry = {
+    version: 1,
+    session: SESSION,
+    side,
+    mode: "direct",
+    process: life === "alive" ? ownIdentity() : { pid: pid! },
+    qmp: `unix:${monitor}`,
+    peer: "host2:4444",
+    startedAt: "2026-11-25T10:00:00.000Z",
+    phase: "iterating",
+    phaseAt: "2026-11-25T10:00:01.000Z",
+    ...(side === "source" ? { guestWasRunning: true, settings: SETTINGS } : {}),
+    ...changes,
+  };
+  StateFolder.create(states).write(`${entry.session}-${entry.side}`, JSON.stringify(entry));
+}
+
+async function run(command: Command, ...given: string[]): Promise<{ stdout: string; error?: DeltaveeError }> {
+  const stdout: string[] = [];
+  const spy = vi.spyOn(process.stdout, "write").mockImplementation((text) => stdout.push(String(text)) > 0);
+  try {
+    await command.exitOverride().parseAsync([...given, "--state-dir", states], { from: "user" });
+    return { stdout: stdout.join("") };
+  } catch (thrown) {
+    if (thrown instanceof DeltaveeError) return { stdout: stdout.join(""), error: thrown };
+    throw thrown;
+  } finally {
+    spy.mockRestore();
+  }
+}
+const recover = (...given: string[]) => run(recoverCommand(), ...given);
+const status = (...given: string[]) => run(statusCommand(), ...given);
+const isForgotten = () => readdirSync(states).length === 0;
+const PUT_BACK = ["migrate-set-capabilities", "migrate-set-parameters"];
+
+describe("recover", () => {
+  test("a source that died in pre-copy: QEMU gets its settings back, the guest is not touched", async () => {
+    migration({});
+    qemu = new Qemu("running", "failed");
+    const { stdout, error } = await recover(SESSION.slice(0, 6));
+    expect(error).toBeUndefined();
+    expect(qemu.done).toEqual(PUT_BACK);
+    expect(qemu.parameters).toEqual(SETTINGS.parameters);
+    expect(stdout).toContain("the VM is: running on source");
+    expect(isForgotten()).toBe(true);
+  });
+
+  test("a migration that nobody carries any more is cancelled, and the guest goes on in QEMU's own time", async () => {
+    migration({ phase: "switchover" });
+    qemu = new Qemu("finish-migrate", "device");
+    expect((await recover("--qmp", monitor)).error).toBeUndefined();
+    expect(qemu.done).toEqual(["migrate_cancel", ...PUT_BACK]);
+    expect(qemu.status).toBe("running");
+  });
+
+  test("a migration that completes while it is being cancelled is a person's to decide", async () => {
+    migration({ phase: "switchover", mode: "tunnel" });
+    qemu = new Qemu("finish-migrate", "device");
+    const vm = qemu;
+    vm.cancelTakes = Number.POSITIVE_INFINITY;
+    setTimeout(() => Object.assign(vm, { status: "postmigrate", migration: "completed" }), 100);
+    expect((await recover("--qmp", monitor)).error?.code).toBe("DECISION_NEEDED");
+    expect(vm.done).toEqual(["migrate_cancel"]);
+    expect(isForgotten()).toBe(false);
+  });
+
+  test.each([
+    [true, ["cont", ...PUT_BACK]],
+    [false, PUT_BACK],
+  ])("a guest that never left is as it was before (running: %s)", async (guestWasRunning, done) => {
+    migration({ guestWasRunning });
+    qemu = new Qemu("paused", "failed");
+    expect((await recover("--qmp", monitor)).error).toBeUndefined();
+    expect(qemu.done).toEqual(done);
+  });
+
+  test("a guest that was given away is never resumed without a person's word, and then it is", async () => {
+    migration({ phase: "committed" });
+    qemu = new Qemu("postmigrate", "completed");
+    const { error } = await recover(SESSION);
+    expect(error).toMatchObject({ code: "DECISION_NEEDED", vm: "unknown" });
+    expect(error!.message).toContain("--resume-here");
+    expect(qemu.done).toEqual([]);
+    expect(isForgotten()).toBe(false);
+    const { stdout, error: failed } = await recover(SESSION, "--resume-here");
+    expect(failed).toBeUndefined();
+    expect(stdout).toContain("If it runs on the other side, too, stop one of them at once");
+    expect(qemu.done).toEqual(["cont", ...PUT_BACK]);
+    expect(isForgotten()).toBe(true);
+  });
+
+  test("QEMU that is about to finish is waited for", async () => {
+    migration({ phase: "committed" });
+    qemu = new Qemu("finish-migrate", "device");
+    const vm = qemu;
+    setTimeout(() => Object.assign(vm, { status: "postmigrate", migration: "completed" }), 150);
+    const { error } = await recover("--qmp", monitor);
+    expect(error?.code).toBe("DECISION_NEEDED");
+    expect(error?.message).toContain("has given it away");
+    expect(vm.done).toEqual([]);
+  });
+
+  test.each(["source", "destination"] as const)(
+    "--give-up-here ends the QEMU of a %s, once",
+    async (side) => {
+      migration({ side, phase: "committed" });
+      qemu = new Qemu(side === "source" ? "postmigrate" : "paused", "completed");
+      expect((await recover("--qmp", monitor, "--give-up-here")).error).toBeUndefined();
+      expect(qemu.done).toEqual(["quit"]);
+      expect(isForgotten()).toBe(true);
+    },
+  );
+
+  test.each<[string, Partial<JournalEntry>, [string, string], string]>([
+    ["a guest that runs is not given up", { phase: "committed" }, ["running", "failed"], "--give-up-here"],
+    ["nor one that never left", { phase: "switchover" }, ["paused", "failed"], "--give-up-here"],
+    ["a part of a guest is not resumed", { side: "destination" }, ["inmigrate", "none"], "--resume-here"],
+  ])("%s", async (_what, entry, [inStatus, inMigration], wish) => {
+    migration(entry);
+    qemu = new Qemu(inStatus, inMigration);
+    expect((await recover("--qmp", monitor, wish)).error?.code).toBe("RECOVERY_REFUSED");
+    expect(qemu.done).toEqual([]);
+    expect(isForgotten()).toBe(false);
+  });
+
+  test("a destination that died before it had everything: its QEMU is ended", async () => {
+    migration({ side: "destination", mode: "tunnel" });
+    qemu = new Qemu("inmigrate", "active");
+    const { stdout, error } = await recover(SESSION);
+    expect(error).toBeUndefined();
+    expect(qemu.done).toEqual(["quit"]);
+    expect(stdout).toContain("the VM is: running on source");
+  });
+
+  test.each(["switchover", "committed"] as const)(
+    "a destination that died in %s: its copy stays, paused, until a person has looked at the source",
+    async (phase) => {
+      migration({ side: "destination", mode: "tunnel", phase });
+      qemu = new Qemu("paused", "completed");
+      expect((await recover(SESSION)).error).toMatchObject({
+        code: "DECISION_NEEDED",
+        vm: "paused on destination",
+      });
+      expect(qemu.done).toEqual([]);
+      expect((await recover(SESSION, "--resume-here")).error).toBeUndefined();
+      expect(qemu.done).toEqual(["cont"]);
+    },
+  );
+
+  test("nothing is done while the process lives", async () => {
+    migration({ phase: "committed" }, "alive");
+    qemu = new Qemu("postmigrate", "completed");
+    for (const wish of [[], ["--resume-here"], ["--give-up-here"]]) {
+      const { error } = await recover("--qmp", monitor, ...wish);
+      expect(error).toMatchObject({ code: "RECOVERY_REFUSED" });
+      expect(error!.message).toContain(`process ${process.pid}`);
+    }
+    expect(qemu.done).toEqual([]);
+    expect(isForgotten()).toBe(false);
+  });
+
+  test("one that has ended undecided can be recovered although its process may live", async () => {
+    migration({ phase: "committed", endedBecause: "the link broke" }, "alive");
+    qemu = new Qemu("postmigrate", "completed");
+    expect((await recover("--qmp", monitor, "--resume-here")).error).toBeUndefined();
+    expect(qemu.done[0]).toBe("cont");
+  });
+
+  test("a QEMU of which nothing is known gets the defaults back where it has settings of ours", async () => {
+    qemu = new Qemu("running", "failed");
+    expect((await recover("--qmp", monitor)).error).toBeUndefined();
+    expect(qemu.parameters).toMatchObject({ "max-bandwidth": 128 * 1024 * 1024, "downtime-limit": 300 });
+    qemu.done.length = 0;
+    expect((await recover("--qmp", monitor)).error).toBeUndefined();
+    expect(qemu.done).toEqual([]);
+  });
+
+  test("a QEMU that is gone: nothing is left to do", async () => {
+    migration({ side: "destination", mode: "tunnel" });
+    const { stdout, error } = await recover(SESSION);
+    expect(error).toBeUndefined();
+    expect(stdout).toContain("the VM is: running on source");
+    expect(isForgotten()).toBe(true);
+  });
+
+  test("a monitor that gives no answer leaves everything as it is", async () => {
+    migration({ phase: "committed" });
+    const server = createServer((socket) => socket.destroy()).listen(monitor);
+    try {
+      for (const wish of [[], ["--resume-here"], ["--give-up-here"]]) {
+        expect((await recover(SESSION, ...wish)).error?.code).toBe("QMP_UNAVAILABLE");
+      }
+    } finally {
+      server.close();
+    }
+    expect(isForgotten()).toBe(false);
+  });
+
+  test.each([
+    [[]],
+    [[SESSION, "--qmp", "/x.qmp"]],
+    [["001"]],
+    [["ffff"]],
+    [[SESSION, "--resume-here", "--give-up-here"]],
+  ])("wrong usage: %j", async (given) => {
+    migration({});
+    migration({ side: "destination" });
+    expect((await recover(...given)).error?.code).toBe("USAGE");
+    // Both sides of it are on this host.
+    expect((await recover(SESSION)).error?.code).toBe("USAGE");
+  });
+});
+
+describe("status", () => {
+  test("where nothing is known it says so", async () => {
+    expect(await status()).toEqual({ stdout: "No migration is known on this host.\n" });
+    expect(process.exitCode).toBeUndefined();
+  });
+
+  test("a migration under way: phase and progress; its monitor is left alone", async () => {
+    const progress = {
+      at: "2026-11-25T10:00:02.000Z",
+      iteration: 2,
+      wireBytes: 5_000_000,
+      linkBytesPerSecond: 1e6,
+    };
+    migration({ progress }, "alive");
+    const { stdout } = await status();
+    expect(stdout).toContain(`${SESSION}  source, direct: unix:${monitor} to host2:4444`);
+    expect(stdout).toMatch(/under way \(process \d+\): iterating since .*, iteration 2, .* sent/);
+    expect(process.exitCode).toBeUndefined();
+  });
+
+  test("a dead one: where the guest is, how it is known, what to do; nothing is changed", async () => {
+    migration({ phase: "committed" });
+    qemu = new Qemu("postmigrate", "completed");
+    const { stdout } = await status();
+    expect(stdout).toContain("has died, in phase committed");
+    expect(stdout).toContain("the VM is: unknown");
+    expect(stdout).toContain("deltavee recover --resume-here");
+    expect(process.exitCode).toBe(4);
+    expect(qemu.done).toEqual([]);
+    const { migrations } = JSON.parse((await status("--json")).stdout);
+    expect(migrations).toMatchObject([
+      { session: SESSION, underWay: false, vm: "unknown", phase: "committed" },
+    ]);
+    expect(migrations[0]).not.toHaveProperty("settings");
+  });
+
+  test("files that cannot be used are named", async () => {
+    StateFolder.create(states);
+    writeFileSync(join(states, "junk.json"), "{}");
+    expect(JSON.parse((await status("--json")).stdout)).toEqual({
+      migrations: [],
+      ignored: ["junk: it is no state file of this version"],
+    });
+  });
+});

@@ -1,0 +1,153 @@
+// A tunnel whose link is gone for some seconds, between two real QEMUs: while the guest works it notices nothing,
+// while it stands still it stands still for as long, or goes on at the source if that becomes too long.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { parseBytesPerSecond } from "../../src/base/units.ts";
+import { type Address, parseAddress } from "../../src/link/address.ts";
+import { Relay } from "../../src/link/relay.ts";
+import type { RecordEvent } from "../../src/record/schema.ts";
+import { destinationFor, ended, listeningAddress, receiveArguments } from "../support/migration.ts";
+import { type CliRun, freePort, runCli } from "../support/processes.ts";
+import { findQemus } from "../support/qemu-binaries.ts";
+import type { QemuVm } from "../support/qemu-vm.ts";
+import { eventsOf, expectMoved, expectStillOnSource, LIGHT_LOAD, startPair } from "./scene.ts";
+
+const qemu10 = findQemus().get("10.0");
+const moved = { code: 0, signal: null, stderr: "" };
+const SAMPLE_TIMEOUT_MS = 60_000;
+
+describe.skipIf(qemu10 === undefined)("a tunnel whose link is gone for a while", () => {
+  test("twice while the guest works: it arrives whole, and nobody has noticed", async () => {
+    const { source, destination } = await startPair({ binary: qemu10!, append: LIGHT_LOAD });
+    const link = await BreakableLink.between(source, destination, "50mbit");
+    await link.waitForWireBytes(4e6);
+    await link.breakFor(3000);
+    await link.waitForWireBytes(10e6);
+    await link.breakFor(5000);
+    const { migrate, receive, events } = await link.finish();
+    expect(migrate).toEqual(moved);
+    expect(receive).toEqual(moved);
+    const gap = await expectMoved(source, destination);
+    // The outages are not in it.
+    expect(gap.gapMs).toBeLessThan(2500);
+    expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+    const resumed = eventsOf(events, "link").filter(({ state }) => state === "resumed");
+    expect(resumed).toHaveLength(2);
+    expect(resumed[0]!.outageMs).toBeGreaterThan(2500);
+    expect(resumed[1]!.outageMs).toBeGreaterThan(4500);
+  });
+
+  // 64 MiB: from the stop of the vCPUs to the guest's next beat some 60 ms pass on this link.
+  const options = { binary: qemu10!, memoryMiB: 64, append: "ws=2048 rate=1000 fill=random" };
+
+  test.each([0, 40])(
+    "for two seconds, %i ms after the vCPUs have stopped: the guest moves all the same",
+    async (afterMs) => {
+      const { source, destination } = await startPair(options);
+      const stopped = source.qmp.waitForEvent("STOP", () => true, SAMPLE_TIMEOUT_MS);
+      const link = await BreakableLink.between(source, destination, "20mbit", 20);
+      await stopped;
+      await sleep(afterMs);
+      await link.breakFor(2000);
+      const { migrate, receive, events } = await link.finish();
+      expect(migrate).toEqual(moved);
+      expect(receive).toEqual(moved);
+      await expectMoved(source, destination);
+      expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+      expect(eventsOf(events, "link").map(({ state }) => state)).toEqual(["lost", "resumed"]);
+    },
+  );
+
+  test("for good, when the vCPUs have just stopped: the guest goes on at the source within --switchover-timeout", async () => {
+    const { source, destination } = await startPair(options);
+    const stopped = source.qmp.waitForEvent("STOP", () => true, SAMPLE_TIMEOUT_MS);
+    const resumed = source.qmp.waitForEvent("RESUME", () => true, SAMPLE_TIMEOUT_MS);
+    const link = await BreakableLink.between(source, destination, "20mbit", 20);
+    await stopped;
+    const stoppedMs = performance.now();
+    await link.close();
+    await resumed;
+    expect(performance.now() - stoppedMs).toBeLessThan(10_000);
+    const { migrate, receive } = await link.finish();
+    expect(migrate).toMatchObject({ code: 1 });
+    expect(migrate.stderr).toMatch(/^deltavee: LINK_LOST: /);
+    expect(migrate.stderr).toContain("the VM is: running on source");
+    expect(receive).toMatchObject({ code: 1 });
+    expect(receive.stderr).toMatch(/^deltavee: LINK_LOST: /);
+    await expectStillOnSource(source, destination);
+  });
+
+  test("a stock QEMU cannot resume: to ask for it is wrong usage", async () => {
+    for (const option of ["--reconnect-timeout", "--switchover-timeout"]) {
+      const run = await runCli(["migrate", "--qmp", "/nowhere", "--to", "tcp:127.0.0.1:1", option, "5s"]);
+      expect(await ended(run)).toMatchObject({ code: 2, stderr: expect.stringContaining("USAGE") });
+    }
+  });
+});
+
+/** migrate and receive, and between them a link that can be taken away and given back. */
+class BreakableLink {
+  readonly #migrate: CliRun;
+  readonly #receive: CliRun;
+  readonly #open: () => Promise<Relay>;
+  #relay: Relay;
+
+  static async between(
+    source: QemuVm,
+    destination: QemuVm,
+    rate: string,
+    delayMs = 1,
+  ): Promise<BreakableLink> {
+    const receive = await runCli([
+      ...["receive", ...receiveArguments(destination), "--json", "--reconnect-timeout", "15s"],
+    ]);
+    onTestFinished(async () => void (await receive.stop()));
+    const to = parseAddress(await listeningAddress(receive));
+    const listen: Address = { kind: "tcp", host: "127.0.0.1", port: await freePort() };
+    const open = () => Relay.start({ listen, to, bytesPerSecond: parseBytesPerSecond(rate), delayMs });
+    const relay = await open();
+    const migrate = await runCli([
+      ...["migrate", "--qmp", source.toolQmp.path, "--json"],
+      ...["--to", destinationFor("tunnel", `127.0.0.1:${listen.port}`)],
+    ]);
+    onTestFinished(async () => void (await migrate.stop()));
+    const link = new BreakableLink(migrate, receive, relay, open);
+    onTestFinished(() => link.close());
+    return link;
+  }
+
+  private constructor(migrate: CliRun, receive: CliRun, relay: Relay, open: () => Promise<Relay>) {
+    this.#migrate = migrate;
+    this.#receive = receive;
+    this.#relay = relay;
+    this.#open = open;
+  }
+
+  async waitForWireBytes(bytes: number): Promise<void> {
+    const isThere = ({ text }: { text: string }) => {
+      const event = JSON.parse(text) as RecordEvent;
+      return event.type === "sample" && event.wireBytes >= bytes;
+    };
+    const timeoutMs = SAMPLE_TIMEOUT_MS;
+    await this.#migrate.stdout.waitFor(isThere, `sample with ${bytes} bytes on the wire`, { timeoutMs });
+  }
+
+  /** Connections break, and new ones are refused. */
+  async close(): Promise<void> {
+    await this.#relay.close();
+  }
+
+  async breakFor(ms: number): Promise<void> {
+    await this.close();
+    await sleep(ms);
+    this.#relay = await this.#open();
+  }
+
+  async finish() {
+    const migrate = await ended(this.#migrate);
+    const receive = await ended(this.#receive);
+    const events = this.#migrate.stdout.lines.map(({ text }) => JSON.parse(text) as RecordEvent);
+    return { migrate, receive, events };
+  }
+}
