@@ -43,6 +43,8 @@ export interface ConvergenceVerdict {
   beyondGoalMs: number | undefined;
   /** Percent of their time that the guest's vCPUs are to be kept from running. Never less than before. */
   throttlePercentage: number;
+  /** The rest is to be fetched by the destination, where the guest then runs. Never taken back. */
+  startPostcopy: boolean;
   /** The migration is to be given up: nothing is to be asked after this. */
   giveUp: DeltaveeError | undefined;
 }
@@ -69,6 +71,7 @@ export class Convergence {
   readonly #promises: Promises;
   readonly #policy: StallPolicy;
   readonly #canThrottle: boolean;
+  #canPostcopy: boolean;
   readonly #startMs: number;
   /** What progress is measured from, and when it was reached. */
   #bestMs = Number.POSITIVE_INFINITY;
@@ -82,17 +85,24 @@ export class Convergence {
   readonly #tooMuch = new Lasting(FORECAST_STABLE_MS);
   #beyondGoalMs: number | undefined;
   #throttleStep = -1;
+  #startPostcopy = false;
   #saidWhatIsNot = false;
   #giveUp: DeltaveeError | undefined;
   #judgedMs: number;
   #said: Said[] = [];
 
-  constructor(promises: Promises, canThrottle: boolean, startMs: number) {
+  constructor(promises: Promises, canThrottle: boolean, startMs: number, canPostcopy = false) {
     this.#promises = promises;
     this.#policy = promises.onStall ?? STALL_POLICY_DEFAULT;
     this.#canThrottle = canThrottle;
+    this.#canPostcopy = canPostcopy;
     this.#startMs = startMs;
     this.#judgedMs = startMs;
+  }
+
+  /** The stream is not understood: nobody would see the guest being handed over. */
+  forbidPostcopy(): void {
+    this.#canPostcopy = false;
   }
 
   /** As the figures stand, while the guest runs. */
@@ -110,6 +120,7 @@ export class Convergence {
       end,
       beyondGoalMs: this.#beyondGoalMs,
       throttlePercentage: THROTTLE_STEPS[this.#throttleStep] ?? 0,
+      startPostcopy: this.#startPostcopy,
       giveUp: this.#giveUp,
     };
   }
@@ -215,6 +226,9 @@ export class Convergence {
       case "throttle":
         this.#throttle(nowMs);
         return;
+      case "postcopy":
+        this.#postcopy();
+        return;
       case "abort": {
         if (this.#unreachable.isSo) {
           const goal = `A downtime of at most ${formatMs(downtimeMsMax)}`;
@@ -257,6 +271,18 @@ export class Convergence {
     this.#say(`throttle ${THROTTLE_STEPS[next]} %`, why);
   }
 
+  #postcopy(): void {
+    // It makes neither the device state smaller nor the way shorter.
+    if (!this.#stalled || this.#startPostcopy) return;
+    if (this.#canPostcopy) {
+      this.#startPostcopy = true;
+      this.#say("postcopy", "the guest goes on at the destination, which fetches what is missing from here");
+    } else if (!this.#saidWhatIsNot) {
+      this.#saidWhatIsNot = true;
+      this.#say("wait", "this migration cannot be switched over to post-copy");
+    }
+  }
+
   /** The policy has the guest stopped rather than a promise broken that is not about its downtime. */
   #meetDeadlines(figures: ConvergenceFigures, nowMs: number): void {
     const { timeMsMax, wireBytesMax } = this.#promises;
@@ -274,7 +300,7 @@ export class Convergence {
   #brokenPromise(figures: ConvergenceFigures, nowMs: number): DeltaveeError | undefined {
     const { timeMsMax, wireBytesMax } = this.#promises;
     // The guest is about to be stopped, because the policy has said so.
-    if (this.#beyondGoalMs !== undefined) return undefined;
+    if (this.#beyondGoalMs !== undefined || this.#startPostcopy) return undefined;
     const elapsedMs = nowMs - this.#startMs;
     if (timeMsMax !== undefined && elapsedMs >= timeMsMax) {
       return new DeltaveeError(

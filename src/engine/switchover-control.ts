@@ -4,7 +4,7 @@
 // comes from a clock.
 
 import type { Clock } from "../base/clock.ts";
-import { type DeltaveeError, toError } from "../base/errors.ts";
+import { DeltaveeError, toError } from "../base/errors.ts";
 import type { RecordEntry } from "../record/schema.ts";
 import { Convergence, type Promises } from "./convergence.ts";
 import type { ConvergenceFigures } from "./forecast.ts";
@@ -27,6 +27,7 @@ export interface SwitchoverControlOptions extends Promises {
     | "awaitsDestinationAck"
     | "limitSwitchover"
     | "throttle"
+    | "startPostcopy"
     | "standstillMsMin"
   >;
   mode: "direct" | "tunnel";
@@ -85,6 +86,7 @@ export class SwitchoverControl {
   #throttlePercentage = 0;
   #isOver = false;
   #released = false;
+  #postcopyAsked = false;
   #destinationAcked = false;
   #ackAwaitedSinceMs: number | undefined;
   #lastDecision = "";
@@ -100,7 +102,12 @@ export class SwitchoverControl {
     this.#rates = new TransferRates(options.clock);
     const nowMs = options.clock.nowMs();
     this.#judge = new SwitchoverJudge(options.downtimeMsMax, nowMs);
-    this.#convergence = new Convergence(options, options.vm.throttle !== undefined, nowMs);
+    this.#convergence = new Convergence(
+      options,
+      options.vm.throttle !== undefined,
+      nowMs,
+      options.vm.startPostcopy !== undefined,
+    );
     this.#lookedMs = nowMs;
     this.#roundTripSeenMs = nowMs;
   }
@@ -117,6 +124,15 @@ export class SwitchoverControl {
     this.#throttle(0);
     const reason = "the migration is over";
     this.#options.record.add({ type: "decision", subject: "convergence", choice: "throttle 0 %", reason });
+  }
+
+  forbidPostcopy(): void {
+    this.#convergence.forbidPostcopy();
+  }
+
+  /** The hypervisor was told to switch over to post-copy, which it may or may not have done by now. */
+  get postcopyAsked(): boolean {
+    return this.#postcopyAsked;
   }
 
   /** How soon the hypervisor is to be asked for its status again. */
@@ -138,7 +154,7 @@ export class SwitchoverControl {
     const { iteration, remainingBytes, dirtyPagesPerSecond = 0 } = status;
     this.#rates.sample(progress.handedOverBytes, progress.link.wireBytes, progress.handoverMs);
     const firstPassMs = this.#firstPassMs(remainingBytes ?? 0);
-    if (!mayDecide || this.#isOver) {
+    if (!mayDecide || this.#isOver || this.#postcopyAsked) {
       this.#lookAgainMs = LOOK_EVERY_MS_MAX;
       return;
     }
@@ -146,7 +162,7 @@ export class SwitchoverControl {
     // During the first pass most of what is left has never been sent: there is nothing to judge by.
     const isFirstPass = iteration === undefined || iteration < 1 || remainingBytes === undefined;
     const leftMs = this.#keepPromises(figures, isFirstPass, dirtyPagesPerSecond, progress.link);
-    if (this.#isOver) return;
+    if (this.#isOver || this.#postcopyAsked) return;
     const soonMs = isFirstPass
       ? // Half of the time each: its end is met closely, however wrong the estimate is at first.
         Math.min(LOOK_EVERY_MS_MAX, firstPassMs / 2)
@@ -188,6 +204,7 @@ export class SwitchoverControl {
       end,
       beyondGoalMs,
       throttlePercentage,
+      startPostcopy,
       giveUp: error,
     } = this.#convergence.judge(asked, nowMs);
     for (const { choice, reason } of said)
@@ -198,6 +215,7 @@ export class SwitchoverControl {
     if (beyondGoalMs !== undefined) this.#judge.goBeyond(beyondGoalMs, nowMs);
     if (!vm.wasRunning && !isFirstPass) this.#judge.goBeyond(asked.estimatedMs, nowMs);
     this.#throttle(throttlePercentage);
+    if (startPostcopy) this.#beginPostcopy();
     if (error === undefined) return this.#convergence.leftMs(asked, nowMs);
     this.#isOver = true;
     giveUp(error);
@@ -211,6 +229,25 @@ export class SwitchoverControl {
     this.#roundTripMs = roundTripMs;
     this.#roundTripSeenMs = nowMs;
     return elapsedMs > 0 && grownMs >= elapsedMs * OVERDUE_SHARE;
+  }
+
+  #beginPostcopy(): void {
+    const { vm, release, giveUp } = this.#options;
+    this.#postcopyAsked = true;
+    vm.startPostcopy?.().then(
+      () => {
+        // Without it the hypervisor goes on iterating. Not before: it might stop the guest for the rest of pre-copy.
+        if (this.#released || this.#isOver || vm.switchoverControl !== "ack") return;
+        this.#released = true;
+        release();
+      },
+      (error: unknown) => {
+        if (this.#isOver) return;
+        this.#isOver = true;
+        const text = `Post-copy could not be begun: ${toError(error).message}`;
+        giveUp(new DeltaveeError("NOT_CONVERGING", text, { cause: error }));
+      },
+    );
   }
 
   #throttle(percentage: number): void {
