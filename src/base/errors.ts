@@ -39,6 +39,7 @@ export type ErrorCode =
   | "TRACE_INVALID"
   | "OUT_OF_MEMORY"
   | "CANCELLED"
+  | "POSTCOPY_INTERRUPTED"
   | "INTERNAL";
 
 export interface ErrorDetails {

@@ -89,6 +89,8 @@ the VM is.
 --max-downtime, --max-time and --max-bytes are promises: Deltavee says before it breaks one why it cannot keep it, and
 at the limit gives up in good order (exit code 3). When it makes no progress it acts by --on-stall:
 ${stallPolicyHelp()}
+With postcopy the guest is lost if the link breaks for good, or either host dies, before all of its RAM has arrived. The
+destination's QEMU must have been told before: migrate-set-capabilities, postcopy-ram on.
 
 Examples:
   To a QEMU started with -incoming tcp:0.0.0.0:4444:
@@ -191,6 +193,11 @@ function withMigrateOptions(command: Command): Command {
 
 async function migrate(options: Options): Promise<void> {
   const tunnel = options.to.kind === "deltavee";
+  if (tunnel && options.onStall === "postcopy") {
+    throw new UsageError(
+      "--on-stall postcopy is for direct mode (--to tcp:... or unix:...): the tunnel cannot do it",
+    );
+  }
   const { reconnectTimeout, switchoverTimeout } = options;
   if (!tunnel && (reconnectTimeout !== undefined || switchoverTimeout !== undefined)) {
     throw new UsageError("Only a tunnel (--to deltavee://...) can be resumed: a stock QEMU cannot");
@@ -216,6 +223,7 @@ async function migrate(options: Options): Promise<void> {
     const opened = await QemuOutgoing.open(options.qmp, {
       notice,
       mayThrottle: options.onStall === "throttle",
+      mayPostcopy: options.onStall === "postcopy",
       guarded: !tunnel,
       left: left.settings,
     });

@@ -11,6 +11,7 @@ const GOAL_MS = 100;
 /** 10 MB left, of which the goal affords 1 MB; sent at 20 MB/s, dirtied at 2 MB/s. */
 const FIGURES: ConvergenceFigures = {
   isFirstPass: false,
+  linkStandsStill: false,
   estimatedMs: 550,
   floorMs: 20,
   remainingBytes: 10e6,
@@ -117,6 +118,20 @@ describe("a stall", () => {
   });
 });
 
+test.each(["abort", "switchover", "throttle", "wait"] as const)(
+  "a link that is gone for a while is no stall, policy %s",
+  (onStall) => {
+    const scene = new Scene({ onStall }).see({}, 8000);
+    // It takes a moment to be seen.
+    scene.see({ floorMs: 30_000, estimatedMs: 30_000 }, 500);
+    scene.see({ linkStandsStill: true, floorMs: 30_000, estimatedMs: 30_000 }, 30_000);
+    // What is seen first when it is there again may still be of before.
+    scene.see({ floorMs: 30_000, estimatedMs: 30_000 }, 100);
+    expect(scene.see({}, 2000).said).toEqual([]);
+    expect(scene.see({}, 3000).choices[0]).toBe(onStall);
+  },
+);
+
 describe("a downtime that is impossible even with nothing left", () => {
   const far = { floorMs: 104, isFirstPass: true };
 
@@ -196,6 +211,7 @@ describe("promises of time and bytes", () => {
 const positive = fc.double({ min: 1, max: 1e9, noNaN: true });
 const arbitraryFigures: fc.Arbitrary<ConvergenceFigures> = fc.record({
   isFirstPass: fc.boolean(),
+  linkStandsStill: fc.boolean(),
   estimatedMs: positive,
   floorMs: fc.double({ min: 1, max: 300, noNaN: true }),
   remainingBytes: positive,

@@ -43,6 +43,8 @@ export interface ConvergenceVerdict {
   beyondGoalMs: number | undefined;
   /** Percent of their time that the guest's vCPUs are to be kept from running. Never less than before. */
   throttlePercentage: number;
+  /** The rest is to be fetched by the destination, where the guest then runs. Never taken back. */
+  startPostcopy: boolean;
   /** The migration is to be given up: nothing is to be asked after this. */
   giveUp: DeltaveeError | undefined;
 }
@@ -63,10 +65,13 @@ const THROTTLE_EVERY_MS = 5000;
 /** A policy that stops the guest rather than break another promise does it so long before the end. */
 const DEADLINE_MARGIN_MS = 500;
 
+const UNKNOWN_END: EndForecast = { kind: "unknown" };
+
 export class Convergence {
   readonly #promises: Promises;
   readonly #policy: StallPolicy;
   readonly #canThrottle: boolean;
+  #canPostcopy: boolean;
   readonly #startMs: number;
   /** What progress is measured from, and when it was reached. */
   #bestMs = Number.POSITIVE_INFINITY;
@@ -80,29 +85,34 @@ export class Convergence {
   readonly #tooMuch = new Lasting(FORECAST_STABLE_MS);
   #beyondGoalMs: number | undefined;
   #throttleStep = -1;
+  #startPostcopy = false;
   #saidWhatIsNot = false;
   #giveUp: DeltaveeError | undefined;
+  #judgedMs: number;
   #said: Said[] = [];
 
-  constructor(promises: Promises, canThrottle: boolean, startMs: number) {
+  constructor(promises: Promises, canThrottle: boolean, startMs: number, canPostcopy = false) {
     this.#promises = promises;
     this.#policy = promises.onStall ?? STALL_POLICY_DEFAULT;
     this.#canThrottle = canThrottle;
+    this.#canPostcopy = canPostcopy;
     this.#startMs = startMs;
+    this.#judgedMs = startMs;
+  }
+
+  /** The stream is not understood: nobody would see the guest being handed over. */
+  forbidPostcopy(): void {
+    this.#canPostcopy = false;
   }
 
   /** As the figures stand, while the guest runs. */
   judge(figures: ConvergenceFigures, nowMs: number): ConvergenceVerdict {
     assert(this.#giveUp === undefined, "a migration that was given up is not judged");
     this.#said = [];
-    const end = forecastEnd(figures);
-    this.#watchPromises(figures, end, nowMs);
-    this.#watchFloor(figures, nowMs);
-    if (!figures.isFirstPass) {
-      this.#watchProgress(figures, nowMs);
-      if (this.#stalled || this.#unreachable.isSo) this.#act(figures, nowMs);
-      if (this.#policy === "switchover") this.#meetDeadlines(figures, nowMs);
-    }
+    const end = figures.linkStandsStill ? UNKNOWN_END : forecastEnd(figures);
+    if (figures.linkStandsStill) this.#waitForLink(nowMs);
+    else this.#watch(figures, end, nowMs);
+    this.#judgedMs = nowMs;
     this.#giveUp ??= this.#brokenPromise(figures, nowMs);
     if (this.#giveUp !== undefined) this.#say("give up", this.#giveUp.message);
     return {
@@ -110,8 +120,24 @@ export class Convergence {
       end,
       beyondGoalMs: this.#beyondGoalMs,
       throttlePercentage: THROTTLE_STEPS[this.#throttleStep] ?? 0,
+      startPostcopy: this.#startPostcopy,
       giveUp: this.#giveUp,
     };
+  }
+
+  #watch(figures: ConvergenceFigures, end: EndForecast, nowMs: number): void {
+    this.#watchPromises(figures, end, nowMs);
+    this.#watchFloor(figures, nowMs);
+    if (figures.isFirstPass) return;
+    this.#watchProgress(figures, nowMs);
+    if (this.#stalled || this.#unreachable.isSo) this.#act(figures, nowMs);
+    if (this.#policy === "switchover") this.#meetDeadlines(figures, nowMs);
+  }
+
+  /** A link that is gone for a while is no reason to do anything to the guest: that time does not count. */
+  #waitForLink(nowMs: number): void {
+    this.#bestSinceMs += nowMs - this.#judgedMs;
+    this.#unreachable.forget();
   }
 
   /** How soon it must be asked again so that no promise is broken unseen. */
@@ -200,6 +226,9 @@ export class Convergence {
       case "throttle":
         this.#throttle(nowMs);
         return;
+      case "postcopy":
+        this.#postcopy();
+        return;
       case "abort": {
         if (this.#unreachable.isSo) {
           const goal = `A downtime of at most ${formatMs(downtimeMsMax)}`;
@@ -242,6 +271,18 @@ export class Convergence {
     this.#say(`throttle ${THROTTLE_STEPS[next]} %`, why);
   }
 
+  #postcopy(): void {
+    // It makes neither the device state smaller nor the way shorter.
+    if (!this.#stalled || this.#startPostcopy) return;
+    if (this.#canPostcopy) {
+      this.#startPostcopy = true;
+      this.#say("postcopy", "the guest goes on at the destination, which fetches what is missing from here");
+    } else if (!this.#saidWhatIsNot) {
+      this.#saidWhatIsNot = true;
+      this.#say("wait", "this migration cannot be switched over to post-copy");
+    }
+  }
+
   /** The policy has the guest stopped rather than a promise broken that is not about its downtime. */
   #meetDeadlines(figures: ConvergenceFigures, nowMs: number): void {
     const { timeMsMax, wireBytesMax } = this.#promises;
@@ -259,7 +300,7 @@ export class Convergence {
   #brokenPromise(figures: ConvergenceFigures, nowMs: number): DeltaveeError | undefined {
     const { timeMsMax, wireBytesMax } = this.#promises;
     // The guest is about to be stopped, because the policy has said so.
-    if (this.#beyondGoalMs !== undefined) return undefined;
+    if (this.#beyondGoalMs !== undefined || this.#startPostcopy) return undefined;
     const elapsedMs = nowMs - this.#startMs;
     if (timeMsMax !== undefined && elapsedMs >= timeMsMax) {
       return new DeltaveeError(

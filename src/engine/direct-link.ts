@@ -130,6 +130,10 @@ export class DirectLink implements SourceLink {
     this.#expectAnswer();
   }
 
+  beginPostcopy(): void {
+    this.#windowLifted = false;
+  }
+
   /** Nothing to be spared here: records are not coded any further. */
   bypass(): void {}
 

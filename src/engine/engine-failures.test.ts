@@ -106,3 +106,16 @@ test("a source hypervisor that takes the guest back when a stock destination may
   const { sourceOutcome } = await new Migration({ ...base, mode: "direct", disturb: { when, action } }).run();
   expect(sourceOutcome).toMatchObject({ outcome: "failed", vm: "unknown" });
 });
+
+test("a mistake of ours while the switchover is judged ends the migration, not the process", async () => {
+  const migration = new Migration({ ...base, mode: "tunnel" });
+  migration.outgoing.limitSwitchover = () => {
+    throw new Error("broken");
+  };
+  await migration.run();
+  expect(migration.sourceOutcome).toMatchObject({
+    outcome: "failed",
+    vm: "running on source",
+    error: { code: "INTERNAL", message: "broken" },
+  });
+});

@@ -6,6 +6,8 @@ import { formatBytes, formatMs } from "../base/units.ts";
 export interface ConvergenceFigures {
   /** Pages that were never sent are left: the downtime cannot be judged by what is. */
   isFirstPass: boolean;
+  /** Nothing is heard of the destination at the moment: what is estimated is a matter of that. */
+  linkStandsStill: boolean;
   /** Downtime if the guest were stopped now, and what no iteration makes smaller. */
   estimatedMs: number;
   floorMs: number;

@@ -14,12 +14,18 @@ export class InputBuffer {
   readonly bytes: Uint8Array;
   #head = 0;
   #tail = 0;
+  #readBytesMax = READ_BYTES_MAX;
 
   constructor(memory: KernelMemory) {
     // Two reads and the beginning of an element: when a read has come and nothing of it could be taken, there is
     // room for the next one all the same, which a channel may have asked for already.
     const lengthBytes = 2 * READ_BYTES_MAX + ELEMENT_BYTES_MAX;
     this.bytes = memory.bytes(memory.allocate(lengthBytes, 4096), lengthBytes);
+  }
+
+  /** Reads bring no more than this from now on: what waits here stands before what comes next. */
+  limitReads(bytes: number): void {
+    this.#readBytesMax = Math.min(bytes, READ_BYTES_MAX);
   }
 
   get head(): number {
@@ -44,7 +50,7 @@ export class InputBuffer {
       this.#tail -= this.#head;
       this.#head = 0;
     }
-    const end = Math.min(this.bytes.length, this.#tail + READ_BYTES_MAX);
+    const end = Math.min(this.bytes.length, this.#tail + this.#readBytesMax);
     return this.bytes.subarray(this.#tail, end);
   }
 

@@ -15,6 +15,11 @@ export class Lasting {
     return this.#isSo;
   }
 
+  /** What has begun to be otherwise begins anew. */
+  forget(): void {
+    this.#sinceMs = undefined;
+  }
+
   /** Returns whether it has turned just now. */
   tell(isSo: boolean, nowMs: number): boolean {
     if (isSo === this.#isSo) {

@@ -68,6 +68,11 @@ export interface OutgoingVm {
   limitSwitchover(remainingBytesMax: number): Promise<void>;
   /** Keeps the vCPUs from running for so many percent of their time; 0 takes it back. Absent: it cannot. */
   throttle?(percentage: number): Promise<void>;
+  /**
+   * Switches the running migration over to post-copy: the guest is stopped at once, and runs at the destination while
+   * what is missing is fetched. Absent: it cannot, or was not told before `begin` that it may have to.
+   */
+  startPostcopy?(): Promise<void>;
   /** Starts the migration. The stream comes out of the channel; the return path goes into it. */
   begin(): Promise<Channel>;
   /**

@@ -329,3 +329,29 @@ test("a destination that does not know the migration is not asked twice", async 
   });
   expect(migration.connections).toBe(2);
 });
+
+describe("a link that goes while the source hypervisor completes", () => {
+  const when: When = (migration) => migration.outgoing.end !== undefined;
+  const outgoing = { endToldMs: 200 };
+
+  test("and comes back: COMMIT follows, and the guest has moved", async () => {
+    const action = (migration: Migration) => migration.breakFor(500, "cut");
+    const migration = await new Migration({ ...base, outgoing, disturb: { when, action } }).run();
+    expectMoved(migration);
+    expect(migration.committedTooEarly).toBe(false);
+  });
+
+  test("and stays away: the guest goes on at the source, since COMMIT never went out", async () => {
+    const action = (migration: Migration) => migration.breakFor(60_000, "cut");
+    const resumption = { sourceTimeoutMs: 2000, destinationTimeoutMs: 2000 };
+    const migration = await new Migration({
+      ...base,
+      outgoing,
+      resumption,
+      disturb: { when, action },
+    }).run();
+    expect(migration.sourceFrames).not.toContain("commit");
+    expect(migration.sourceOutcome).toMatchObject({ outcome: "failed", vm: "running on source" });
+    expect(migration.world.history).toEqual(["source runs", "source stops", "source runs"]);
+  });
+});

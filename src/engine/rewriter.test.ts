@@ -22,6 +22,9 @@ function rewrite(
   return { loader: load(output), rewriting, bytes: output };
 }
 
+/** As the direct link counts them. */
+const pingValue = (turn: number) => 0x44560000 + (turn & 0xffff);
+
 describe.each(CACHE_SIZES)("with a page cache of size %s", (cacheSize) => {
   test("an observer is told of every page what its class is, and shown what it holds", () => {
     fc.assert(
@@ -67,8 +70,8 @@ describe.each(CACHE_SIZES)("with a page cache of size %s", (cacheSize) => {
           const next = Math.min(at + cuts[turn++ % cuts.length]!, sectionEnd);
           original.push(source.bytes.subarray(at, next));
           rewriting.push(source.bytes.subarray(at, next));
-          if (pings && rewriting.mayPing && rewriting.writer.ping(0x44560000 + turn))
-            sent.push(0x44560000 + turn);
+          if (pings && rewriting.mayPing && rewriting.writer.ping(pingValue(turn)))
+            sent.push(pingValue(turn));
           rewritten.push(rewriting.take());
           at = next;
           if (at === sectionEnd) expectSameRam(rewritten, original);
@@ -304,4 +307,45 @@ test("a whole page of a source goes out with its name, and with CONTINUE only be
   expect(bytes.indexOf(Buffer.concat([be64(8), counted("pc.ram"), A]))).toBeGreaterThan(0);
   expect(bytes.indexOf(Buffer.concat([be64(4096 + 0x28), A]))).toBeGreaterThan(0);
   expect(bytes.indexOf(Buffer.concat([be64(8), counted("vga.vram"), B]))).toBeGreaterThan(0);
+});
+
+describe("post-copy", () => {
+  /** As QEMU does it: first pass, one of deltas, then what is dirty is forgotten and comes after the device state. */
+  function switchedOver(): StreamBuilder {
+    const builder = afterFirstPass().section(PART).page(0, 0, C).page(1, 0, B).endSection();
+    builder.discard(0, [0, 2]).discard(1, [2, 2]).package(Buffer.from("device state"));
+    return builder;
+  }
+
+  test.each(CACHE_SIZES)("what was forgotten comes whole and once, with a page cache of size %s", (size) => {
+    const builder = switchedOver().section(PART).page(1, 2, B).page(0, 0, C).zero(1, 3).endSection();
+    const bytes = builder.section(END).page(0, 1, A).endSection().verbatim(Buffer.of(0)).bytes;
+    const { loader, rewriting } = rewrite(bytes, size);
+    expect(loader.isPostcopy).toBe(true);
+    expect(loader.records.slice(-4).map(({ block, page, kind }) => `${block} ${page} ${kind}`)).toEqual([
+      "vga.vram 2 page",
+      "pc.ram 0 page",
+      "vga.vram 3 zero",
+      "pc.ram 1 page",
+    ]);
+    const original = load(bytes);
+    expect(loader.images.every((image, i) => image.equals(original.images[i]!))).toBe(true);
+    expect(rewriting.events).toEqual(["stopped", "deviceState"]);
+  });
+
+  test("before it pages go as deltas, and unchanged ones not at all", () => {
+    const bytes = switchedOver().section(END).endSection().verbatim(Buffer.of(0)).bytes;
+    expect(rewrite(bytes, "plenty").rewriting.rewriter.pages).toMatchObject({
+      deltaPages: 1,
+      unchangedPages: 1,
+    });
+  });
+
+  test("what the destination has forgotten is no baseline, even if pre-copy went on", () => {
+    const builder = afterFirstPass().discard(0, [1, 1]).section(PART).page(0, 1, A).endSection();
+    expect(rewrite(finished(builder), "plenty").loader.records.at(-1)).toMatchObject({
+      page: 1,
+      kind: "page",
+    });
+  });
 });

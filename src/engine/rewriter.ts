@@ -22,7 +22,10 @@ export interface RewriterListener {
   command(command: number): void;
   /** vCPUs have stopped; the last pass over RAM follows. */
   stopped(): void;
-  /** RAM is complete; the device state follows. */
+  /** Post-copy: the device state follows, and the destination runs the guest when it has loaded it. */
+  package?(): void;
+  packageEnd?(): void;
+  /** RAM is complete; the device state follows, in post-copy the end. */
   deviceState(): void;
   opaque(reason: string, offsetBytes: number): void;
 }
@@ -68,6 +71,8 @@ export class StreamRewriter implements StreamHandler {
   #home: Uint8Array = new Uint8Array(0);
   #bypasses = false;
   #bypassWanted = false;
+  /** Post-copy: the destination takes pages whole, and each only once. */
+  #isPostcopy = false;
   #decoded: Uint8Array = new Uint8Array(0);
   #sectionId: number | undefined;
   /** Last page record of the source: what a CONTINUE record of its own would refer to. */
@@ -148,7 +153,7 @@ export class StreamRewriter implements StreamHandler {
       return;
     }
     // The first zero page must be sent all the same: the destination's RAM may hold firmware there.
-    if (this.#cache !== undefined && this.#cache.lookup(blockIndex, pageIndex) === PAGE_ZERO) {
+    if (!this.#isPostcopy && this.#cache?.lookup(blockIndex, pageIndex) === PAGE_ZERO) {
       this.pages.unchangedPages++;
       this.#observe(blockIndex, pageIndex, PageClass.UNCHANGED, 0, 0);
       return;
@@ -189,6 +194,20 @@ export class StreamRewriter implements StreamHandler {
     this.#listener.stopped();
   }
 
+  /** What the destination forgets is no baseline any more, and will be sent whole whatever it is. */
+  discarded(blockIndex: number, pageIndex: number, pageCount: number): void {
+    for (let i = 0; i < pageCount; i++) this.#cache?.forget(blockIndex, pageIndex + i);
+  }
+
+  package(): void {
+    this.#isPostcopy = true;
+    this.#listener.package?.();
+  }
+
+  packageEnd(): void {
+    this.#listener.packageEnd?.();
+  }
+
   deviceState(): void {
     this.#listener.deviceState();
   }
@@ -204,7 +223,7 @@ export class StreamRewriter implements StreamHandler {
   #page(blockIndex: number, pageIndex: number, address: number): void {
     this.#remember(blockIndex, pageIndex);
     const cache = this.#cache;
-    if (this.#bypasses) {
+    if (this.#bypasses || this.#isPostcopy) {
       cache?.forget(blockIndex, pageIndex);
       this.#observe(blockIndex, pageIndex, PageClass.RAW, 0, address);
       this.#countWhole("rawPages", this.#sink.wholePage(blockIndex, pageIndex, address, NO_SLOT));
@@ -264,6 +283,8 @@ export class StreamRewriter implements StreamHandler {
    */
   #realign(insideRam: boolean): void {
     const [blockIndex, pageIndex] = [this.#lastBlock, this.#lastPage];
+    // In post-copy nothing was left out, and no page may come a second time.
+    if (this.#isPostcopy) return;
     if (blockIndex === -1 || blockIndex === this.#sink.destinationBlock) return;
     const slot = this.#cache?.lookup(blockIndex, pageIndex) ?? PAGE_ABSENT;
     assert(slot !== PAGE_ABSENT, "a page was dropped only if it was in the cache");

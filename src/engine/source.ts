@@ -12,11 +12,13 @@ import type { Kernel } from "../kernel/kernel.ts";
 import type { KernelMemory } from "../kernel/memory.ts";
 import type { PageCache } from "../memory/page-cache.ts";
 import type { RunRecord } from "../record/writer.ts";
-import { Command, ReturnPathType } from "../stream/format.ts";
+import { Command, PACKAGE_PING_VALUE, ReturnPathType } from "../stream/format.ts";
 import { StreamReader } from "../stream/reader.ts";
 import {
+  pongValue,
   type ReturnPathMessage,
   ReturnPathReader,
+  requestedBytes,
   returnPathMessage,
   shutValue,
 } from "../stream/return-path.ts";
@@ -84,6 +86,8 @@ export interface SourceOutcome {
 const TURN_BYTES = 256 * 1024;
 /** Whole pages sent last, to which an equal page is a reference: the destination keeps them. */
 const WINDOW_BYTES = 32 * 1024 * 1024;
+/** In post-copy: what has been read and waits stands before a page that the guest waits for. */
+const POSTCOPY_READ_BYTES = 16 * 1024;
 const SAMPLE_EVERY_MS = 250;
 /** A hypervisor that is silent for longer has nothing to hand over; it is not slow. */
 const HANDOVER_GAP_MS_MAX = 20;
@@ -131,6 +135,10 @@ export class SourceEngine {
   #hasCompleted = false;
   /** Its verdict says that it could not load the guest: certain, and the hypervisor here resumes on it. */
   #destinationRefused = false;
+  /** Post-copy: since when, whether the guest runs there, and what it had to ask for. */
+  #postcopySinceMs: number | undefined;
+  #runsThere = false;
+  #requestedBytes = 0;
   #status: OutgoingStatus = {};
   #iteration = -1;
   #movedBytes = 0;
@@ -213,6 +221,8 @@ export class SourceEngine {
           if (command === Command.OPEN_RETURN_PATH) this.#direct?.allowPings();
         },
         stopped: () => this.#stopped(),
+        package: () => this.#postcopy(),
+        packageEnd: () => this.#direct?.beginPostcopy(),
         deviceState: () => this.#deviceState(),
         opaque: (reason, offsetBytes) => this.#opaque(reason, offsetBytes),
       },
@@ -359,7 +369,26 @@ export class SourceEngine {
     this.#link.liftWindow();
   }
 
+  /** The package goes to a destination that lets the guest run when it has loaded it. */
+  #postcopy(): void {
+    this.#postcopySinceMs = this.#options.clock.nowMs();
+    this.#input.limitReads(POSTCOPY_READ_BYTES);
+    // No guard is needed (vm.committed): in post-copy QEMU does not resume the guest when its connection closes. And
+    // a verdict of the guard's would end the migration with pages missing.
+    if (!this.#handover.committed)
+      this.#handover.enter("committed", "post-copy: the destination runs the guest, and fetches the rest");
+  }
+
   #deviceState(): void {
+    if (this.#postcopySinceMs !== undefined) {
+      this.#options.record.add({
+        type: "notice",
+        message: "RAM is complete: the source is not needed any more",
+      });
+      this.#direct?.forbidPings();
+      this.#link.liftWindow();
+      return;
+    }
     this.#options.record.add({ type: "notice", message: "RAM is complete, device state follows" });
     if (this.#direct === undefined) return;
     // A stock destination runs the guest as soon as it has loaded this: there is nobody to ask first.
@@ -371,6 +400,7 @@ export class SourceEngine {
   #opaque(reason: string, offsetBytes: number): void {
     this.#options.record.add({ type: "opaque", reason, offsetBytes });
     this.#direct?.forbidPings();
+    this.#switchover.forbidPostcopy();
     this.#opaqueReturnPath = offsetBytes === 0;
   }
 
@@ -393,9 +423,16 @@ export class SourceEngine {
       return;
     }
     if (verdict !== undefined && verdict !== 0) this.#destinationRefused = true;
+    this.#requestedBytes += requestedBytes(message);
+    // Device state is loaded, and the command to run the guest is the next thing that the destination reads.
+    if (this.#postcopySinceMs !== undefined && pongValue(message) === PACKAGE_PING_VALUE) {
+      this.#runsThere = true;
+      if (this.#stoppedMs !== undefined) this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
+    }
     if (verdict === 0 && this.#direct !== undefined) {
       // The destination has sent this after starting the guest.
-      if (this.#stoppedMs !== undefined) this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
+      if (this.#postcopySinceMs === undefined && this.#stoppedMs !== undefined)
+        this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
       this.#destinationLoaded = true;
     }
     if (message.type === ReturnPathType.SWITCHOVER_ACK && this.#switchover.keepsBackAck()) return;
@@ -512,14 +549,21 @@ export class SourceEngine {
     if (this.#ending || this.#destinationLoaded) return;
     const error = new DeltaveeError(
       "MIGRATION_FAILED",
-      "Destination closed the connection without having loaded the guest (its own log says why)",
+      `Destination closed the connection without having loaded the guest (its own log says why)${this.#postcopyHint}`,
     );
     void this.#fail(error);
   }
 
+  /** A destination that was not told of post-copy drops the connection before it has loaded anything. */
+  get #postcopyHint(): string {
+    const isUnanswered = this.#link.figures.roundTripMs === undefined;
+    if (this.#options.vm.startPostcopy === undefined || !isUnanswered) return "";
+    return "; is its capability postcopy-ram on?";
+  }
+
   #linkFailed(error: Error): void {
     const isOurs = error instanceof DeltaveeError;
-    const text = "Connection to the destination broke";
+    const text = `Connection to the destination broke${this.#postcopyHint}`;
     void this.#fail(isOurs ? error : new LinkError("LINK_FAILED", text, { cause: error }));
   }
 
@@ -528,11 +572,20 @@ export class SourceEngine {
     this.#ending = true;
     const { vm, record } = this.#options;
     await this.#settleOpaqueDirect();
-    const failure =
+    let failure =
       error instanceof DeltaveeError ? error : new DeltaveeError("INTERNAL", error.message, { cause: error });
-    const mayRunThere = this.#handover.committed && !this.#destinationRefused;
+    // In post-copy it may also fail later on.
+    const mayRunThere = this.#handover.committed && (this.#runsThere || !this.#destinationRefused);
     let where: VmWhere;
-    if (mayRunThere) {
+    if (mayRunThere && this.#postcopySinceMs !== undefined) {
+      // Both hypervisors keep what they have, and can go on with each other over another connection.
+      this.#vmChannel?.destroy();
+      this.#link.destroy();
+      await this.#endWithin(END_TIMEOUT_MS);
+      where = this.#runsThere ? "with the destination" : "unknown";
+      const text = `Post-copy was interrupted: ${failure.message}. Part of the guest's RAM is only here: end neither QEMU`;
+      failure = new DeltaveeError("POSTCOPY_INTERRUPTED", text, { cause: failure });
+    } else if (mayRunThere) {
       // The guest may be running there. A verdict of our own makes the hypervisor here complete, paused,
       // instead of resuming the guest when the connection closes: never both.
       if (this.#direct !== undefined) this.#vmChannel?.write(returnPathMessage(ReturnPathType.SHUT, 0));
@@ -583,15 +636,24 @@ export class SourceEngine {
   /** Cancels at the hypervisor and finds out whether the guest runs here again. */
   async #takeBack(): Promise<VmWhere> {
     const { vm, record } = this.#options;
+    const { postcopyAsked } = this.#switchover;
     try {
       await vm.cancel();
     } catch (thrown) {
       record.add({ type: "notice", message: `Cancel was not confirmed: ${toError(thrown).message}` });
+      if (postcopyAsked) {
+        // QEMU does not cancel a post-copy. But nobody else has the guest: told that all is well it completes, once
+        // it has got rid of what it has to say, and can then be told to go on.
+        this.#vmChannel?.write(returnPathMessage(ReturnPathType.SHUT, 0));
+        this.#vmChannel?.resume();
+        await this.#endWithin(END_TIMEOUT_MS);
+      }
     }
     this.#vmChannel?.destroy();
     const end = this.#vmChannel === undefined ? undefined : await this.#endWithin(END_TIMEOUT_MS);
     // It had its verdict, but COMMIT has not gone out: it will not resume by itself, and nobody else has the guest.
-    if (end?.outcome === "completed" && vm.wasRunning) {
+    const mayStand = end?.outcome === "completed" || (postcopyAsked && end !== undefined);
+    if (mayStand && vm.wasRunning) {
       try {
         await vm.resume();
       } catch (thrown) {
@@ -614,20 +676,23 @@ export class SourceEngine {
       if (clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
       this.#cancelStatusTimer = clock.after(this.#switchover.lookAgainMs, () => this.#pollStatus());
     };
-    vm.status().then(
-      (status) => {
-        this.#status = status;
-        const progress = {
-          handedOverBytes: this.#handedOverBytes,
-          handoverMs: this.#handoverMs,
-          link: this.#link.figures,
-        };
-        this.#switchover.look(status, progress, !this.#ending && this.#handover.phase === "iterating");
-        again();
-      },
-      // The hypervisor may be gone or busy: the sample goes out without new figures of its own.
-      again,
-    );
+    vm.status()
+      .then(
+        (status) => {
+          this.#status = status;
+          const progress = {
+            handedOverBytes: this.#handedOverBytes,
+            handoverMs: this.#handoverMs,
+            link: this.#link.figures,
+          };
+          this.#switchover.look(status, progress, !this.#ending && this.#handover.phase === "iterating");
+          again();
+        },
+        // The hypervisor may be gone or busy: the sample goes out without new figures of its own.
+        again,
+      )
+      // A bug of ours: the migration fails with it, the process does not.
+      .catch((error: unknown) => void this.#fail(toError(error)));
   }
 
   /** With the guest stopped and everything sent, a destination that never finishes loading is a failure. */
@@ -684,6 +749,7 @@ export class SourceEngine {
       ...(iteration === undefined ? {} : { iteration }),
       ...known,
       ...this.#switchover.expectation,
+      ...(this.#postcopySinceMs === undefined ? {} : { requestedBytes: this.#requestedBytes }),
       pages: { ...this.#rewriter.pages },
       ...(cache === undefined ? {} : { cache: { ...cache } }),
       ...(cpuMs === undefined ? {} : { cpuMs: cpuMs() }),
@@ -714,6 +780,9 @@ export class SourceEngine {
         ? { forecastDowntimeMs: this.#forecastDowntimeMs }
         : {}),
       ...(outcome === "completed" && downtimeMsReported !== undefined ? { downtimeMsReported } : {}),
+      ...(this.#postcopySinceMs === undefined
+        ? {}
+        : { postcopyMs: clock.nowMs() - this.#postcopySinceMs, requestedBytes: this.#requestedBytes }),
       handedOverBytes: this.#handedOverBytes,
       wireBytes: this.#link.figures.wireBytes,
       ...(iteration === undefined ? {} : { iterations: iteration + 1 }),

@@ -35,6 +35,7 @@ interface SceneOptions extends Partial<Promises> {
   switchoverControl?: "ack" | "limit";
   awaitsDestinationAck?: boolean;
   limitFails?: boolean;
+  postcopy?: "taken" | "refused";
   canThrottle?: boolean;
   isPaused?: boolean;
 }
@@ -46,6 +47,8 @@ class Scene {
   readonly limits: number[] = [];
   readonly throttles: number[] = [];
   readonly givenUp: string[] = [];
+  /** Each time that post-copy was asked for: how often the hypervisor had been released by then. */
+  readonly postcopies: number[] = [];
   readonly guest: Guest;
   releases = 0;
   /** Answers of the link stay out from now on. */
@@ -79,6 +82,14 @@ class Scene {
           this.limits.push(bytes);
           this.#limitBytes = bytes;
         },
+        ...(options.postcopy === undefined
+          ? {}
+          : {
+              startPostcopy: async () => {
+                this.postcopies.push(this.releases);
+                if (options.postcopy === "refused") throw new Error("no userfaultfd");
+              },
+            }),
         ...(options.canThrottle === true
           ? { throttle: async (percentage: number) => void this.throttles.push(percentage) }
           : {}),
@@ -269,6 +280,19 @@ describe("a hypervisor that waits for an acknowledgement", () => {
     expect([scene.releases, scene.limits.at(-1)]).toEqual([0, 0]);
   });
 
+  test.each(["abort", "switchover", "throttle"] as const)(
+    "does nothing to a guest for a link that stands still, whatever the policy: %s",
+    (onStall) => {
+      const scene = new Scene({ onStall, canThrottle: true }).run(60_000, (scene) => scene.iteration > 0);
+      scene.stalledSinceMs = scene.clock.nowMs();
+      scene.run(45_000);
+      expect([scene.releases, scene.throttles, scene.givenUp, scene.said]).toEqual([0, [], [], []]);
+      scene.stalledSinceMs = undefined;
+      scene.run(60_000);
+      expect(scene.downtimeMs).toBeLessThanOrEqual(300);
+    },
+  );
+
   test("is asked ever more often towards the end of the first pass, then as often as its answer may decide", () => {
     const scene = new Scene();
     const everyMs: number[] = [];
@@ -387,6 +411,31 @@ describe("a guest that dirties its memory faster than the link carries it", () =
     scene.control.end();
     scene.control.end();
     expect(scene.throttles.slice(steps)).toEqual([0]);
+  });
+
+  test("is handed over, with policy postcopy, once, and only then released", async () => {
+    const scene = new Scene({ guest: TOO_BUSY, onStall: "postcopy", postcopy: "taken" }).run(60_000);
+    expect(scene.control.postcopyAsked).toBe(true);
+    expect([scene.postcopies, scene.releases]).toEqual([[0], 0]);
+    await Promise.resolve();
+    expect(scene.releases).toBe(1);
+    expect(scene.said).toEqual(["forecast", "postcopy", "postcopy"]);
+  });
+
+  test("is given up when the hypervisor cannot begin post-copy", async () => {
+    const scene = new Scene({ guest: TOO_BUSY, onStall: "postcopy", postcopy: "refused" }).run(60_000);
+    await Promise.resolve();
+    await Promise.resolve();
+    expect([scene.givenUp, scene.releases]).toEqual([["NOT_CONVERGING"], 0]);
+  });
+
+  test("is waited for where there is no post-copy, or the stream is not understood", () => {
+    for (const postcopy of [undefined, "taken" as const]) {
+      const scene = new Scene({ guest: TOO_BUSY, onStall: "postcopy", ...(postcopy && { postcopy }) });
+      if (postcopy !== undefined) scene.control.forbidPostcopy();
+      scene.run(60_000);
+      expect([scene.said, scene.postcopies]).toEqual([["forecast", "postcopy", "wait"], []]);
+    }
   });
 
   test("is waited for where it cannot be slowed down", () => {

@@ -4,7 +4,7 @@
 // comes from a clock.
 
 import type { Clock } from "../base/clock.ts";
-import { type DeltaveeError, toError } from "../base/errors.ts";
+import { DeltaveeError, toError } from "../base/errors.ts";
 import type { RecordEntry } from "../record/schema.ts";
 import { Convergence, type Promises } from "./convergence.ts";
 import type { ConvergenceFigures } from "./forecast.ts";
@@ -27,6 +27,7 @@ export interface SwitchoverControlOptions extends Promises {
     | "awaitsDestinationAck"
     | "limitSwitchover"
     | "throttle"
+    | "startPostcopy"
     | "standstillMsMin"
   >;
   mode: "direct" | "tunnel";
@@ -69,6 +70,8 @@ const DESTINATION_ACK_TIMEOUT_MS = 5000;
 const LOOK_EVERY_MS_MAX = 250;
 const LOOK_EVERY_MS = 50;
 const LOOK_EVERY_MS_MIN = 20;
+/** What is left of that with the inaccuracy of two looks. */
+const OVERDUE_SHARE = 0.8;
 /** QEMU counts dirty pages, on every machine that we have seen of this size. */
 const PAGE_BYTES = 4096;
 /** Downtime estimated at more than this many times its goal will not be within it before the next look. */
@@ -83,6 +86,7 @@ export class SwitchoverControl {
   #throttlePercentage = 0;
   #isOver = false;
   #released = false;
+  #postcopyAsked = false;
   #destinationAcked = false;
   #ackAwaitedSinceMs: number | undefined;
   #lastDecision = "";
@@ -90,14 +94,22 @@ export class SwitchoverControl {
   /** As the last look has found it. */
   #remainingBytes = 0;
   #lookedMs: number;
+  #roundTripMs = 0;
+  #roundTripSeenMs: number;
 
   constructor(options: SwitchoverControlOptions) {
     this.#options = options;
     this.#rates = new TransferRates(options.clock);
     const nowMs = options.clock.nowMs();
     this.#judge = new SwitchoverJudge(options.downtimeMsMax, nowMs);
-    this.#convergence = new Convergence(options, options.vm.throttle !== undefined, nowMs);
+    this.#convergence = new Convergence(
+      options,
+      options.vm.throttle !== undefined,
+      nowMs,
+      options.vm.startPostcopy !== undefined,
+    );
     this.#lookedMs = nowMs;
+    this.#roundTripSeenMs = nowMs;
   }
 
   /** As of the last look. */
@@ -112,6 +124,15 @@ export class SwitchoverControl {
     this.#throttle(0);
     const reason = "the migration is over";
     this.#options.record.add({ type: "decision", subject: "convergence", choice: "throttle 0 %", reason });
+  }
+
+  forbidPostcopy(): void {
+    this.#convergence.forbidPostcopy();
+  }
+
+  /** The hypervisor was told to switch over to post-copy, which it may or may not have done by now. */
+  get postcopyAsked(): boolean {
+    return this.#postcopyAsked;
   }
 
   /** How soon the hypervisor is to be asked for its status again. */
@@ -133,7 +154,7 @@ export class SwitchoverControl {
     const { iteration, remainingBytes, dirtyPagesPerSecond = 0 } = status;
     this.#rates.sample(progress.handedOverBytes, progress.link.wireBytes, progress.handoverMs);
     const firstPassMs = this.#firstPassMs(remainingBytes ?? 0);
-    if (!mayDecide || this.#isOver) {
+    if (!mayDecide || this.#isOver || this.#postcopyAsked) {
       this.#lookAgainMs = LOOK_EVERY_MS_MAX;
       return;
     }
@@ -141,7 +162,7 @@ export class SwitchoverControl {
     // During the first pass most of what is left has never been sent: there is nothing to judge by.
     const isFirstPass = iteration === undefined || iteration < 1 || remainingBytes === undefined;
     const leftMs = this.#keepPromises(figures, isFirstPass, dirtyPagesPerSecond, progress.link);
-    if (this.#isOver) return;
+    if (this.#isOver || this.#postcopyAsked) return;
     const soonMs = isFirstPass
       ? // Half of the time each: its end is met closely, however wrong the estimate is at first.
         Math.min(LOOK_EVERY_MS_MAX, firstPassMs / 2)
@@ -166,6 +187,7 @@ export class SwitchoverControl {
     const asked: ConvergenceFigures = {
       ...figures,
       isFirstPass,
+      linkStandsStill: this.#linkStandsStill(figures.roundTripMs, nowMs),
       estimatedMs: estimateDowntimeMs(figures),
       // A guest that is paused anyway suffers from nothing.
       floorMs: vm.wasRunning ? floorMsOf(figures) : 0,
@@ -182,6 +204,7 @@ export class SwitchoverControl {
       end,
       beyondGoalMs,
       throttlePercentage,
+      startPostcopy,
       giveUp: error,
     } = this.#convergence.judge(asked, nowMs);
     for (const { choice, reason } of said)
@@ -192,10 +215,39 @@ export class SwitchoverControl {
     if (beyondGoalMs !== undefined) this.#judge.goBeyond(beyondGoalMs, nowMs);
     if (!vm.wasRunning && !isFirstPass) this.#judge.goBeyond(asked.estimatedMs, nowMs);
     this.#throttle(throttlePercentage);
+    if (startPostcopy) this.#beginPostcopy();
     if (error === undefined) return this.#convergence.leftMs(asked, nowMs);
     this.#isOver = true;
     giveUp(error);
     return LOOK_EVERY_MS_MAX;
+  }
+
+  /** An answer that is overdue makes the round trip grow by all of the time that passes. */
+  #linkStandsStill(roundTripMs: number, nowMs: number): boolean {
+    const grownMs = roundTripMs - this.#roundTripMs;
+    const elapsedMs = nowMs - this.#roundTripSeenMs;
+    this.#roundTripMs = roundTripMs;
+    this.#roundTripSeenMs = nowMs;
+    return elapsedMs > 0 && grownMs >= elapsedMs * OVERDUE_SHARE;
+  }
+
+  #beginPostcopy(): void {
+    const { vm, release, giveUp } = this.#options;
+    this.#postcopyAsked = true;
+    vm.startPostcopy?.().then(
+      () => {
+        // Without it the hypervisor goes on iterating. Not before: it might stop the guest for the rest of pre-copy.
+        if (this.#released || this.#isOver || vm.switchoverControl !== "ack") return;
+        this.#released = true;
+        release();
+      },
+      (error: unknown) => {
+        if (this.#isOver) return;
+        this.#isOver = true;
+        const text = `Post-copy could not be begun: ${toError(error).message}`;
+        giveUp(new DeltaveeError("NOT_CONVERGING", text, { cause: error }));
+      },
+    );
   }
 
   #throttle(percentage: number): void {

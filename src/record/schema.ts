@@ -113,6 +113,8 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     pages: pageClassesSchema,
     cache: cacheStatsSchema.optional(),
     cpuMs: count.optional(),
+    /** Post-copy: RAM that the destination had to ask for, because the guest waited for it. */
+    requestedBytes: count.optional(),
   }),
   /** A choice that Deltavee made, with the reason and the figures it was made from. */
   event("decision", {
@@ -152,6 +154,9 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     downtimeMsReported: count.optional(),
     /** Longest gap between two heartbeats of the guest around the switchover, where one was watched. */
     heartbeatGapMs: count.optional(),
+    /** Where it ended as post-copy: from the hand-over of the device state to the end. */
+    postcopyMs: count.optional(),
+    requestedBytes: count.optional(),
     handedOverBytes: count,
     wireBytes: count,
     iterations: count.optional(),

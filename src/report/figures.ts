@@ -37,6 +37,9 @@ export interface RunFigures {
   /** What the hypervisor itself says. */
   readonly downtimeMsReported?: number;
   readonly downtimeMsMax?: number;
+  /** Where it ended as post-copy, and what the guest had to wait for then. */
+  readonly postcopyMs?: number;
+  readonly requestedBytes?: number;
   readonly handedOverBytes: number;
   readonly wireBytes: number;
   /** Below zero when more was sent than handed over. Absent when nothing was handed over. */
@@ -84,6 +87,8 @@ export function runFigures({ label, events }: RecordedRun): RunFigures {
       forecastDowntimeMs: summary?.forecastDowntimeMs,
       downtimeMsReported: summary?.downtimeMsReported,
       downtimeMsMax: run?.downtimeMsMax,
+      postcopyMs: summary?.postcopyMs,
+      requestedBytes: summary?.requestedBytes,
       savedRatio: handedOverBytes > 0 ? 1 - wireBytes / handedOverBytes : undefined,
       wireBytesPerSecond: sendingMs > 0 ? (wireBytes / sendingMs) * 1000 : undefined,
       linkBytesPerSecondMax: run?.linkBytesPerSecondMax,

@@ -77,9 +77,15 @@ function figureRows(figures: RunFigures, label: string | undefined): string[][] 
     ["iterations", formatCount(figures.iterations)],
     ["cache", cache && cacheText(cache)],
     ["CPU", cpuText(figures)],
+    ["post-copy", postcopyText(figures)],
     ["memory", memoryText(figures)],
   ];
   return rows.filter((row): row is [string, string] => row[1] !== undefined);
+}
+
+function postcopyText({ postcopyMs, requestedBytes = 0 }: RunFigures): string | undefined {
+  if (postcopyMs === undefined) return undefined;
+  return `${formatMs(postcopyMs)}, in which the guest waited for ${formatBytes(requestedBytes)}`;
 }
 
 /** Every witness on a line of its own, the guest first. */

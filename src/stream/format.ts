@@ -23,8 +23,16 @@ export const SectionType = {
 export const Command = {
   OPEN_RETURN_PATH: 1,
   PING: 2,
+  POSTCOPY_ADVISE: 3,
+  POSTCOPY_RAM_DISCARD: 6,
+  PACKAGED: 7,
   SWITCHOVER_START: 11,
 } as const;
+
+/** Value of the PING that is the last thing in a package before the command to run the guest. */
+export const PACKAGE_PING_VALUE = 3;
+/** Version of POSTCOPY_RAM_DISCARD's payload. */
+export const DISCARD_VERSION = 0;
 
 /** Low bits of the be64 that begins every record of the ram section; the rest is the page's offset. */
 export const RamFlag = {

@@ -4,6 +4,8 @@
 import { describe, expect, test } from "vitest";
 import { byteByByte, expectCalls, whole } from "../../test/support/read-stream.ts";
 import { be16, be32, be64, counted, END, PART, StreamBuilder } from "../../test/support/stream-builder.ts";
+import { Trace, tracingHandler } from "../../test/support/stream-trace.ts";
+import { StreamReader } from "./reader.ts";
 
 /** Header and configuration; the ram section has started, two blocks of two pages. */
 function started(): StreamBuilder {
@@ -55,12 +57,12 @@ describe("goes opaque, and carries all on, at", () => {
       ]),
       /mapped-ram/,
     ],
-    ["an unknown command", () => header(), Buffer.concat([Buffer.of(8), be16(3), be16(0)]), /command 3/],
+    ["an unknown command", () => header(), Buffer.concat([Buffer.of(8), be16(10), be16(0)]), /command 10/],
     [
       "a command between RAM sections",
       () => started().section(PART).page(1, 0, PAGE).endSection(),
-      Buffer.concat([Buffer.of(8), be16(7), be16(0)]),
-      /command 7/,
+      Buffer.concat([Buffer.of(8), be16(8), be16(0)]),
+      /command 8/,
     ],
     ["another live section", () => header(), fullSection(1, "dirty-bitmap", 1), /dirty-bitmap/],
     ["an early device section", () => started(), fullSection(4, "virtio-gpu", 1), /virtio-gpu/],
@@ -207,5 +209,26 @@ describe("refuses, with offset and section,", () => {
       expect(error?.message).toMatch(message);
       expect(error).toMatchObject({ code: "STREAM_CORRUPT", offsetBytes, section });
     }
+  });
+});
+
+describe("post-copy that contradicts itself", () => {
+  const begun = () =>
+    new StreamBuilder()
+      .header()
+      .start(2, [{ idstr: "pc.ram", pages: 4 }])
+      .endSection();
+  const name = Buffer.from("\0\x06pc.ram\0", "latin1");
+  const range = (offset: number, length: number) => Buffer.concat([name, be64(offset), be64(length)]);
+  test.each<[string, StreamBuilder, string]>([
+    ["pages beyond the end", begun().command(6, range(8192, 12288)), "Discard of 12288 bytes at 8192"],
+    ["half a page", begun().command(6, range(0, 100)), "Discard of 100 bytes"],
+    ["half a range", begun().command(6, range(0, 4096).subarray(0, 20)), "List of pages to discard"],
+    ["another RAMBlock", begun().command(6, Buffer.from("\0\x03rom\0", "latin1")), "which was not listed"],
+    ["an empty package", begun().command(7, be32(0)), "Package of 0 bytes"],
+    ["a second package", begun().package(Buffer.of(1)).package(Buffer.of(1)), "A second package"],
+  ])("is an error: %s", (_what, builder, message) => {
+    const reader = new StreamReader(tracingHandler(new Trace()));
+    expect(() => reader.push(builder.bytes)).toThrow(message);
   });
 });

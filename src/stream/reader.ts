@@ -11,6 +11,7 @@ import {
   CAPABILITIES_MAX,
   Command,
   DEFAULT_PAGE_BYTES,
+  DISCARD_VERSION,
   MACHINE_NAME_BYTES_MAX,
   PAGE_BITS_MAX,
   PAGE_BITS_MIN,
@@ -59,7 +60,19 @@ export interface StreamHandler {
   command(command: number): void;
   /** The source's vCPUs have stopped: what follows is the last pass over RAM, then device state. Once. */
   stopped(): void;
-  /** RAM is complete; all that follows is device state and comes verbatim. Once. */
+  /**
+   * Post-copy is about to begin: the destination forgets these pages, which are dirty, and gets them anew. This and the
+   * next two may be absent where no stream with post-copy in it can come.
+   */
+  discarded?(blockIndex: number, pageIndex: number, pageCount: number): void;
+  /**
+   * Post-copy begins with the bytes that follow: the device state in a package, and in it the command to run the
+   * guest. Once. Pages behind it are to reach the destination whole, and each only once.
+   */
+  package?(): void;
+  /** All of the package was given verbatim. */
+  packageEnd?(): void;
+  /** RAM is complete; what follows is device state (in post-copy nothing but the end) and comes verbatim. Once. */
   deviceState(offsetBytes: number): void;
   /**
    * From here on nothing is interpreted. When `insideRam`, the bytes that follow continue a ram section of
@@ -75,6 +88,7 @@ type State =
   | "sections"
   | "ram"
   | "ram-blocks"
+  | "package"
   | "device-state"
   | "opaque";
 
@@ -99,6 +113,8 @@ export class StreamReader {
   #ignoreShared = false;
   #stopped = false;
   #ramSectionType: number = SectionType.START;
+  #packageBytesLeft = 0;
+  #packaged = false;
   /** An element cut by the end of a chunk; never longer than one element plus one look-ahead. */
   #carry: Uint8Array = new Uint8Array(2 * ELEMENT_BYTES_MAX);
   #carryBytes = 0;
@@ -192,7 +208,7 @@ export class StreamReader {
   }
 
   get #isVerbatim(): boolean {
-    return this.#state === "opaque" || this.#state === "device-state";
+    return this.#state === "opaque" || this.#state === "device-state" || this.#state === "package";
   }
 
   /** Reads the element at `position`. Returns where it ends, or -1 when it is not complete yet. */
@@ -225,8 +241,16 @@ export class StreamReader {
   }
 
   #passThrough(bytes: Uint8Array, position: number, end: number): number {
-    this.#handler.verbatim(bytes, position, end);
-    return end;
+    const next = this.#state === "package" ? Math.min(end, position + this.#packageBytesLeft) : end;
+    this.#handler.verbatim(bytes, position, next);
+    if (this.#state === "package") {
+      this.#packageBytesLeft -= next - position;
+      if (this.#packageBytesLeft === 0) {
+        this.#state = "sections";
+        this.#handler.packageEnd?.();
+      }
+    }
+    return next;
   }
 
   #verbatim(bytes: Uint8Array, position: number, next: number): number {
@@ -377,18 +401,91 @@ export class StreamReader {
   #command(bytes: Uint8Array, view: DataView, position: number, end: number): number {
     if (end - position < 5) return -1;
     const command = view.getUint16(position + 1);
-    const known =
-      command === Command.OPEN_RETURN_PATH ||
-      command === Command.PING ||
-      command === Command.SWITCHOVER_START;
-    // Post-copy, COLO and packaged device state change what the rest of the stream means.
-    if (!known) return this.#goOpaque(position, `command ${command} is not known`);
     const next = position + 5 + view.getUint16(position + 3);
+    switch (command) {
+      case Command.OPEN_RETURN_PATH:
+      case Command.PING:
+      case Command.SWITCHOVER_START:
+        break;
+      case Command.POSTCOPY_ADVISE:
+        return this.#advise(bytes, view, position, next, end);
+      case Command.POSTCOPY_RAM_DISCARD:
+        return this.#discard(bytes, view, position, next, end);
+      case Command.PACKAGED:
+        return this.#package(bytes, view, position, next, end);
+      default:
+        // COLO and the recovery of post-copy change what the rest of the stream means.
+        return this.#goOpaque(position, `command ${command} is not known`);
+    }
     if (next > end) return -1;
     if (command === Command.SWITCHOVER_START) this.#markStopped();
     this.#verbatim(bytes, position, next);
     this.#handler.command(command);
     return next;
+  }
+
+  /** Post-copy may come: be64 sizes of pages of all RAMBlocks, or-ed, be64 page size of the target; or nothing. */
+  #advise(bytes: Uint8Array, view: DataView, position: number, next: number, end: number): number {
+    if (next > end) return -1;
+    const body = position + 5;
+    if (next === body + 16) {
+      const sizes = view.getBigUint64(body);
+      // RAMBlocks of huge pages have their page size in the list, and nothing says which ones those are.
+      if (sizes !== BigInt(this.#pageBytes)) {
+        return this.#goOpaque(position, `post-copy with pages of other sizes (0x${sizes.toString(16)})`);
+      }
+    } else if (next !== body) return this.#goOpaque(position, `advice on post-copy of ${next - body} bytes`);
+    this.#verbatim(bytes, position, next);
+    this.#handler.command(Command.POSTCOPY_ADVISE);
+    return next;
+  }
+
+  /** Version, name with a zero behind it, then be64 offset and be64 length of each range, in bytes. */
+  #discard(bytes: Uint8Array, view: DataView, position: number, next: number, end: number): number {
+    if (next > end) return -1;
+    const body = position + 5;
+    if (next - body < 3 || bytes[body] !== DISCARD_VERSION) {
+      throw this.#error(0, `Pages to discard in a form of version ${bytes[body]}`);
+    }
+    const nameEnd = body + 2 + (bytes[body + 1] ?? 0);
+    const rangesAt = nameEnd + 1;
+    if (rangesAt > next || (next - rangesAt) % 16 !== 0) {
+      throw this.#error(0, `List of pages to discard of ${next - body} bytes`);
+    }
+    const name = latin1(bytes, body + 2, nameEnd);
+    const block = this.#blockIndexByName.get(name);
+    if (block === undefined) {
+      throw this.#error(0, `Pages of RAMBlock "${printable(name)}" to discard, which was not listed`);
+    }
+    const { lengthBytes, idstr } = this.#blocks[block]!;
+    // Only between the stop and the device state is there anything to discard.
+    this.#markStopped();
+    for (let at = rangesAt; at < next; at += 16) {
+      const offset = Number(view.getBigUint64(at));
+      const length = Number(view.getBigUint64(at + 8));
+      if (offset % this.#pageBytes !== 0 || length % this.#pageBytes !== 0 || offset + length > lengthBytes) {
+        throw this.#error(0, `Discard of ${length} bytes at ${offset} of RAMBlock "${idstr}"`);
+      }
+      this.#handler.discarded?.(block, offset / this.#pageBytes, length / this.#pageBytes);
+    }
+    this.#verbatim(bytes, position, next);
+    this.#handler.command(Command.POSTCOPY_RAM_DISCARD);
+    return next;
+  }
+
+  /** be32 length, and behind the command, not in it, so many bytes. */
+  #package(bytes: Uint8Array, view: DataView, position: number, next: number, end: number): number {
+    if (next > end) return -1;
+    if (next !== position + 9) throw this.#error(0, `Package whose length has ${next - position - 5} bytes`);
+    if (this.#packaged) throw this.#error(0, "A second package");
+    const packageBytes = view.getUint32(position + 5);
+    if (packageBytes === 0 || !this.#blocksReported) throw this.#error(0, `Package of ${packageBytes} bytes`);
+    this.#markStopped();
+    this.#packaged = true;
+    this.#packageBytesLeft = packageBytes;
+    this.#handler.package?.();
+    this.#state = "package";
+    return this.#verbatim(bytes, position, next);
   }
 
   #ramRecord(bytes: Uint8Array, view: DataView, position: number, end: number): number {

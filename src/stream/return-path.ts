@@ -45,6 +45,13 @@ export function shutValue(message: ReturnPathMessage): number | undefined {
   return message.bytes.readUInt32BE(HEADER_BYTES);
 }
 
+/** Bytes of RAM that the destination asks for in post-copy; 0 when the message is no request. */
+export function requestedBytes({ type, bytes }: ReturnPathMessage): number {
+  const isRequest = type === ReturnPathType.REQ_PAGES || type === ReturnPathType.REQ_PAGES_ID;
+  // be64 offset, be32 length; with its name where the RAMBlock is another one than before.
+  return isRequest && bytes.length >= HEADER_BYTES + 12 ? bytes.readUInt32BE(HEADER_BYTES + 8) : 0;
+}
+
 /** A message that the destination would have sent. */
 export function returnPathMessage(type: number, value?: number): Buffer {
   const bytes = Buffer.alloc(HEADER_BYTES + (value === undefined ? 0 : 4));

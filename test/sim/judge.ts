@@ -56,6 +56,11 @@ export function judgeOutcome(simulation: Simulation): void {
   // ---- nothing went wrong: it must have gone well ----
   if (isPlain(simulation) && sourceOutcome?.outcome !== "completed")
     violated(`nothing went wrong, and the migration ${sourceOutcome?.outcome}`);
+  if (mustResume(simulation)) {
+    simulation.steps.add("an outage that costs nothing but time");
+    if (sourceOutcome?.outcome !== "completed")
+      violated(`the link was away for a while, and the migration ${sourceOutcome?.outcome}`);
+  }
   if (presence.destination === "paused" && crashedHypervisors.size === 0) simulation.compareRam();
 
   for (const end of [...simulation.links, simulation.incomingChannel]) {
@@ -92,11 +97,36 @@ function mayHaveAll({ deviceStateIsOut, isOpaque }: SimOutgoing, stoppedRam: Buf
   return deviceStateIsOut || (isOpaque && stoppedRam !== undefined);
 }
 
-function isPlain({ plan, fired }: Simulation): boolean {
+/** Longer outages may be too long for somebody. */
+const SHORT_OUTAGE_MS = 15_000;
+const PATIENT_MS = 60_000;
+
+/** The connection was lost, once both sides had agreed to resume it, and could be had again well within the limits. */
+function mustResume(simulation: Simulation): boolean {
+  const { plan, fired, sourceProcess, destinationProcess } = simulation;
+  const { resumption, mode } = plan;
+  if (mode === "direct" || resumption === undefined || resumption.switchoverMs !== undefined) return false;
+  if (Math.min(resumption.sourceMs, resumption.destinationMs) < PATIENT_MS) return false;
+  if (fired.length === 0 || !sourceProcess.alive || !destinationProcess.alive) return false;
+  return (
+    isSound(simulation) &&
+    fired.every(
+      ({ fault, phase, ms, repeats, sourceNoticesMs, destinationNoticesMs }) =>
+        (fault === "connection lost" || (fault === "link away" && ms < SHORT_OUTAGE_MS)) &&
+        phase !== "setup" &&
+        (repeats === 0 || (sourceNoticesMs !== undefined && destinationNoticesMs !== undefined)),
+    )
+  );
+}
+
+function isPlain(simulation: Simulation): boolean {
+  return simulation.plan.faults.length === 0 && simulation.fired.length === 0 && isSound(simulation);
+}
+
+/** Nothing is broken from the start. */
+function isSound({ plan }: Simulation): boolean {
   const { outgoingFaults, incomingFaults, precopyFaults } = plan;
   return (
-    plan.faults.length === 0 &&
-    fired.length === 0 &&
     !plan.otherHypervisor &&
     !plan.otherVersion &&
     plan.onStall === "switchover" &&

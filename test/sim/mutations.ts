@@ -84,6 +84,10 @@ export const MUTATIONS: readonly Mutation[] = [
     begin: () => replaceMethod(TunnelPeer.prototype, "stall", () => () => {}),
   },
   {
+    name: "what a broken connection has lost is not sent again",
+    begin: () => replaceMethod(TunnelPeer.prototype, "sendAgain", () => () => true),
+  },
+  {
     name: "the source says that the guest runs without having asked",
     sabotage: { outgoing: (vm) => changed<OutgoingVm>(vm, { isRunning: async () => true }) },
   },

@@ -42,11 +42,15 @@ const TUNNEL_STEPS = [
   "source sends commit",
   "destination sends running",
   "source sends resume",
+  "source sends resume",
+  "destination sends resumed",
   "destination sends resumed",
   "source sends done",
   "source sends abort",
   "destination sends abort",
 ] as const;
+/** Reached only when a connection was lost before. */
+const RESUMING_STEPS: readonly (string | undefined)[] = ["source sends resume", "destination sends resumed"];
 const COMMON_STEPS = [
   "source phase iterating",
   "source phase switchover",
@@ -165,7 +169,7 @@ export function drawPlan(seed: number): Plan {
     [2, 22],
     [3, 8],
   ]);
-  return {
+  const plan: Plan = {
     seed,
     mode,
     hypervisor,
@@ -258,9 +262,9 @@ export function drawPlan(seed: number): Plan {
     staysPaused: rarely(0.03),
     resumption: random.chance(0.8)
       ? {
-          sourceMs: random.pick([400, 5000, 60_000]),
-          destinationMs: random.pick([400, 5000, 60_000]),
-          switchoverMs: random.pick([undefined, 1500, 5000]),
+          sourceMs: random.pick([400, 5000, 60_000, 60_000]),
+          destinationMs: random.pick([400, 5000, 60_000, 60_000]),
+          switchoverMs: random.pick([undefined, undefined, 1500, 5000]),
         }
       : undefined,
     otherHypervisor: rarely(0.01),
@@ -269,6 +273,39 @@ export function drawPlan(seed: number): Plan {
     destinationDiskLines: rarely(0.03) ? random.int(1, 6) : undefined,
     faults: Array.from({ length: faultCount }, () => drawFault(random, mode, delayMs)),
   };
+  if (mode === "tunnel" && random.chance(0.1)) makeOutage(plan, random);
+  if (plan.faults.some(({ step }) => RESUMING_STEPS.includes(step))) {
+    const fault = drawFault(random, mode, delayMs);
+    plan.faults.push({ ...fault, fault: "connection lost", step: "source sends data" });
+  }
+  return plan;
+}
+
+/** Nothing is wrong but the link, which is away for a while: that is to cost this while and nothing else. */
+function makeOutage(plan: Plan, random: Random): void {
+  plan.onStall = "switchover";
+  plan.timeMsMax = plan.wireBytesMax = undefined;
+  plan.otherHypervisor = plan.otherVersion = false;
+  plan.baselineBytesMax = 1 << 30;
+  plan.sourceCoderFailsAt = plan.destinationCoderFailsAt = undefined;
+  plan.outgoingFaults = { refusesToBegin: false, cancel: "works", statusFails: false, limitFails: false };
+  plan.precopyFaults = { failsAtCall: undefined };
+  plan.incomingFaults = {
+    refusesToBegin: false,
+    failsAfterBytes: undefined,
+    isMute: false,
+    resume: "works",
+    discardFails: false,
+  };
+  plan.resumption = { sourceMs: 60_000, destinationMs: 60_000, switchoverMs: undefined };
+  plan.faults = Array.from({ length: random.int(1, 2) }, () => ({
+    ...drawFault(random, "tunnel", plan.toDestination.delayMs),
+    fault: random.pick(["connection lost", "link away"] as const),
+    ms: random.magnitude(5, 12_000),
+    sourceNoticesMs: random.pick([0, 100, undefined]),
+    destinationNoticesMs: random.pick([0, 100, undefined]),
+    repeats: 0,
+  }));
 }
 
 function drawFault(random: Random, mode: Plan["mode"], lineDelayMs: number): PlannedFault {

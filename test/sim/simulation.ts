@@ -38,8 +38,7 @@ export interface SimulationOptions {
   sabotage?: Sabotage;
 }
 
-export interface FiredFault {
-  fault: Fault;
+export interface FiredFault extends PlannedFault {
   /** Phase that the source engine was in. */
   phase: string;
 }
@@ -495,7 +494,7 @@ export class Simulation {
       this.#excluded++;
       return;
     }
-    this.fired.push({ fault, phase: this.#phase });
+    this.fired.push({ ...planned, phase: this.#phase });
     this.world.say(`FAULT: ${fault}`);
     switch (fault) {
       case "connection lost":

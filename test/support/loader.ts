@@ -29,6 +29,8 @@ export class Loader {
   /** Types of the ram sections, in order. */
   readonly sections: number[] = [];
   readonly pings: number[] = [];
+  /** Post-copy has begun: pages that it forgot, and only those, come whole and once. */
+  isPostcopy = false;
   pageBytes = 4096;
   /** Everything has been read, device state and all. */
   complete = false;
@@ -136,6 +138,10 @@ export class Loader {
       type = yield* this.#u8();
     }
     expect(complete, true, "ram complete");
+    if (this.isPostcopy) {
+      this.complete = true;
+      return;
+    }
     if (this.#hasDescription) {
       expect(yield* this.#u8(), 6, "description");
       yield* this.#take(yield* this.#u32());
@@ -166,7 +172,21 @@ export class Loader {
       expect(this.#returnPath, true, "return path");
       this.pings.push(payload.readUInt32BE());
       this.#reply(Buffer.concat([be16(2), be16(4), payload]));
-    } else if (command !== 11 && command !== 99) throw new Error(`command ${command}`);
+    } else if (command === 6) {
+      const nameEnd = 2 + payload.readUInt8(1);
+      const block = this.blocks.find(({ idstr }) => idstr === payload.toString("latin1", 2, nameEnd))!;
+      for (let at = nameEnd + 1; at < payload.length; at += 16) {
+        const first = Number(payload.readBigUInt64BE(at)) / this.pageBytes;
+        const pages = Number(payload.readBigUInt64BE(at + 8)) / this.pageBytes;
+        for (let page = first; page < first + pages; page++) {
+          block.known.delete(page);
+          block.bytes.fill(BEFORE, page * this.pageBytes, (page + 1) * this.pageBytes);
+        }
+      }
+    } else if (command === 7) {
+      yield* this.#take(payload.readUInt32BE());
+      this.isPostcopy = true;
+    } else if (command !== 3 && command !== 11 && command !== 99) throw new Error(`command ${command}`);
   }
 
   *#footer(id: number): Generator<void, void, void> {
@@ -233,6 +253,10 @@ export class Loader {
       modelDecode(delta, page);
       record("xbzrle");
     } else throw new Error(`flags ${kind}`);
+    if (this.isPostcopy) {
+      expect(block.known.has(index), false, "a page that is there already");
+      expect(kind === 0x40, false, "a delta in post-copy");
+    }
     block.known.add(index);
   }
 

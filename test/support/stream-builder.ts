@@ -115,6 +115,25 @@ export class StreamBuilder {
     return this;
   }
 
+  /** Post-copy: pages that the destination forgets, as ranges of page and count. */
+  discard(block: number, ...ranges: [page: number, pages: number][]): this {
+    this.#stop();
+    for (const [page, pages] of ranges) this.#say({ call: "discarded", block, page, pages });
+    const bytes = ranges.flatMap((range) => range.map((pages) => be64(pages * this.#pageBytes)));
+    return this.command(
+      6,
+      Buffer.concat([Buffer.of(0), counted(this.#blocks[block]!.idstr), Buffer.of(0), ...bytes]),
+    );
+  }
+
+  /** Post-copy: device state and the command to run the guest, in one piece. */
+  package(body: Uint8Array): this {
+    this.#stop();
+    this.#say({ call: "package" });
+    this.verbatim(Buffer.concat([Buffer.of(8), be16(7), be16(4), be32(body.length), body]));
+    return this.#say({ call: "packageEnd" });
+  }
+
   /** START of the ram section, which is left open, without the RAMBlock list that belongs in it. */
   startWithoutList(sectionId: number): this {
     this.#sectionId = sectionId;

@@ -13,6 +13,9 @@ export type Call =
   | { call: "xbzrlePage"; block: number; page: number; bytes: Buffer }
   | { call: "command"; command: number }
   | { call: "stopped" }
+  | { call: "discarded"; block: number; page: number; pages: number }
+  | { call: "package" }
+  | { call: "packageEnd" }
   | { call: "deviceState"; offsetBytes: number }
   | { call: "opaque"; offsetBytes: number; insideRam: boolean };
 
@@ -68,6 +71,9 @@ export function tracingHandler(trace: Trace): StreamHandler & { reason: string }
       trace.add({ call: "xbzrlePage", block, page, bytes: delta });
     },
     command: (command) => trace.add({ call: "command", command }),
+    discarded: (block, page, pages) => trace.add({ call: "discarded", block, page, pages }),
+    package: () => trace.add({ call: "package" }),
+    packageEnd: () => trace.add({ call: "packageEnd" }),
     stopped: () => trace.add({ call: "stopped" }),
     deviceState: (offsetBytes) => trace.add({ call: "deviceState", offsetBytes }),
     opaque(reason, offsetBytes, insideRam) {

@@ -154,6 +154,8 @@ describe("Guard", () => {
       qemu.socket.end();
       rmSync(path, { force: true });
     }
+    // Nor is it news that it ends with QEMU.
+    await new Promise((resolve) => setTimeout(resolve, 500));
     expect(notices).toEqual([]);
   });
 

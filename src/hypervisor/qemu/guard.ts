@@ -64,11 +64,8 @@ export class Guard {
    */
   end(settled: boolean): void {
     if (this.#over) return;
-    if (this.#committed && !settled) {
-      this.#process.stdin!.destroy();
-      return;
-    }
     this.#over = true;
-    this.#process.kill("SIGKILL");
+    if (this.#committed && !settled) this.#process.stdin!.destroy();
+    else this.#process.kill("SIGKILL");
   }
 }

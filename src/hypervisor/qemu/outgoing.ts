@@ -55,6 +55,8 @@ const CAPABILITIES: Readonly<Partial<Record<MigrationCapability, boolean>>> = {
   "pause-before-switchover": false,
   "switchover-ack": true,
 };
+/** On when the migration may have to end as post-copy. */
+const POSTCOPY_CAPABILITY: MigrationCapability = "postcopy-ram";
 /** Left as the operator has it, unless we are to slow the guest down. */
 const THROTTLE_CAPABILITY: MigrationCapability = "auto-converge";
 
@@ -77,6 +79,8 @@ const DEFAULT_PARAMETERS: MigrationParameters = {
 };
 
 const END_STATES: ReadonlySet<MigrationStatus> = new Set(["completed", "failed", "cancelled"]);
+/** The connection is lost; the guest has gone, and part of its RAM is still here. */
+const POSTCOPY_LOST: MigrationStatus = "postcopy-paused";
 /** What the VM's state is when the migration has stopped the guest, or has let it go on after a failure. */
 const STATES_OF_MIGRATION: ReadonlySet<string> = new Set(["finish-migrate", "postmigrate", "running"]);
 
@@ -85,6 +89,8 @@ export interface QemuOutgoingOptions {
   notice: (message: string) => void;
   /** The guest's vCPUs may be slowed down: QEMU must know that before the migration begins. */
   mayThrottle?: boolean;
+  /** It may have to end as post-copy: both QEMUs must know that before it begins. */
+  mayPostcopy?: boolean;
   /**
    * A destination that starts by itself may have the guest from `committed` on: a guard keeps QEMU from resuming it
    * even if this process is killed then.
@@ -107,6 +113,7 @@ export class QemuOutgoing implements OutgoingVm {
   readonly switchoverControl: "ack" | "limit";
   readonly awaitsDestinationAck: boolean;
   readonly throttle?: (percentage: number) => Promise<void>;
+  readonly startPostcopy?: () => Promise<void>;
   readonly ended: Promise<OutgoingEnd>;
   readonly #qmp: QmpClient;
   readonly #options: QemuOutgoingOptions;
@@ -188,6 +195,9 @@ export class QemuOutgoing implements OutgoingVm {
     this.#givesBandwidth =
       ack !== undefined && found.restore.parameters["avail-switchover-bandwidth"] !== undefined;
     if (options.mayThrottle === true) this.throttle = (percentage) => this.#throttle(percentage);
+    if (options.mayPostcopy === true) {
+      this.startPostcopy = async () => void (await qmp.execute("migrate-start-postcopy"));
+    }
     const { major, minor, micro } = qmp.version;
     this.version = `${major}.${minor}.${micro}`;
     this.description = `QEMU ${this.version}`;
@@ -298,14 +308,17 @@ export class QemuOutgoing implements OutgoingVm {
   }
 
   async #setUp(): Promise<void> {
+    const asked: Partial<Record<MigrationCapability, boolean>> = {
+      [THROTTLE_CAPABILITY]: this.throttle !== undefined,
+      [POSTCOPY_CAPABILITY]: this.startPostcopy !== undefined,
+    };
     const wanted = this.#restore.capabilities.map(({ capability, state }) => ({
       capability,
-      state:
-        capability === "auto-converge" ? this.throttle !== undefined : (CAPABILITIES[capability] ?? state),
+      state: asked[capability] ?? CAPABILITIES[capability] ?? state,
     }));
     this.#begun = true;
     for (const { capability, state } of this.#restore.capabilities) {
-      if (state && CAPABILITIES[capability] === false) {
+      if (state && (asked[capability] ?? CAPABILITIES[capability]) === false) {
         this.#options.notice(`QEMU's capability ${capability} is off during this migration`);
       }
     }
@@ -405,6 +418,9 @@ export class QemuOutgoing implements OutgoingVm {
   }
 
   async #entered(status: MigrationStatus, description?: string): Promise<void> {
+    if (status === POSTCOPY_LOST) {
+      this.#end({ outcome: "failed", reason: description ?? "QEMU has lost the connection in post-copy" });
+    }
     if (this.#over || !END_STATES.has(status)) return;
     if (status === "completed") {
       this.#end({ outcome: "completed" });

@@ -161,7 +161,7 @@ export type QmpResult<Command extends QmpCommand> = z.infer<(typeof QMP_RESULTS)
 interface ArgumentsOf {
   "migrate-set-parameters": MigrationParameters;
   "migrate-set-capabilities": { capabilities: { capability: MigrationCapability; state: boolean }[] };
-  migrate: { uri: string };
+  migrate: { uri: string; resume?: true };
   "migrate-incoming": { uri: string };
   "migrate-continue": { state: MigrationStatus };
   /** Guest-physical memory from `val`, `size` bytes, to a file that QEMU creates. */

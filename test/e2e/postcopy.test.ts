@@ -1,0 +1,109 @@
+// A guest that writes faster than the link takes never converges; allowed to, Deltavee switches it over to post-copy.
+// It then runs at the destination at once, whole, and its RAM follows. Direct mode, between stock QEMUs.
+//
+// Memory is judged where the source is 10.0: stock QEMU 7.2 loses page updates of its own under TCG, in post-copy on
+// every run and without Deltavee too (docs/decisions/0014-postcopy.md).
+
+import { describe, expect, test } from "vitest";
+import { findQemus } from "../support/qemu-binaries.ts";
+import type { QemuVm } from "../support/qemu-vm.ts";
+import { eventsOf, expectMoved, migration, startPair, summaryOf } from "./scene.ts";
+
+/** 16 MB/s of text, which direct mode cannot make less, over 12.5 MB/s. */
+const DENSE_LOAD = "ws=32768 rate=4000 pattern=text fill=text";
+const PC_OF_72 = "pc-i440fx-7.2";
+const ARGUMENTS = ["--on-stall", "postcopy", "--max-downtime", "100ms"];
+
+const qemus = findQemus();
+const [qemu72, qemu10] = [qemus.get("7.2"), qemus.get("10.0")];
+const pairs = [
+  { name: "10.0 to 10.0", from: qemu10, to: qemu10, machine: "pc" },
+  { name: "10.0 to 7.2", from: qemu10, to: qemu72, machine: PC_OF_72 },
+  { name: "7.2 to 7.2", from: qemu72, to: qemu72, machine: PC_OF_72 },
+];
+
+async function allowPostcopy(vm: QemuVm): Promise<void> {
+  await vm.qmp.execute("migrate-set-capabilities", {
+    capabilities: [{ capability: "postcopy-ram", state: true }],
+  });
+}
+
+describe.each(pairs)("post-copy from QEMU $name", ({ from, to, machine }) => {
+  const isHere = from !== undefined && to !== undefined;
+
+  test.skipIf(!isHere)(
+    "a guest that never converges goes on at the destination, and all of it follows",
+    async () => {
+      const { source, destination } = await startPair(
+        { binary: from!, append: DENSE_LOAD, machine },
+        { binary: to! },
+      );
+      await allowPostcopy(destination);
+      const running = await migration({ mode: "direct", source, destination, migrateArguments: ARGUMENTS });
+      const { migrate, events } = await running.finish();
+      expect(migrate).toEqual({ code: 0, signal: null, stderr: "" });
+
+      const summary = summaryOf(events);
+      expect(summary).toMatchObject({ outcome: "completed", vm: "with the destination" });
+      // Deltas and unchanged pages until then, asked-for pages from then on.
+      expect(summary.pages.deltaPages + summary.pages.unchangedPages).toBeGreaterThan(0);
+      expect(summary.requestedBytes).toBeGreaterThan(0);
+      expect(eventsOf(events, "opaque")).toEqual([]);
+      expect(eventsOf(events, "decision").map(({ choice }) => choice)).toContain("postcopy");
+      const phases = eventsOf(events, "phase").map(({ phase }) => phase);
+      expect(phases).toEqual(["setup", "iterating", "switchover", "committed", "completed"]);
+      const { downtimeMs = Number.NaN, postcopyMs = Number.NaN, requestedBytes } = summary;
+      console.log(
+        `downtime ${downtimeMs.toFixed(0)} ms, then ${postcopyMs.toFixed(0)} ms of post-copy, ` +
+          `${requestedBytes} bytes asked for of ${summary.wireBytes} sent`,
+      );
+      // Far below what stopping and copying some 30 MB would take.
+      expect(downtimeMs).toBeLessThan(1000);
+
+      if (from !== qemu10) return;
+      const { gapMs } = await expectMoved(source, destination);
+      console.log(`heartbeat gap ${gapMs.toFixed(0)} ms`);
+      expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+    },
+  );
+});
+
+describe.skipIf(qemu10 === undefined)("post-copy of QEMU 10.0", () => {
+  test("when the link breaks in it both QEMUs keep what they have, and go on with each other", async () => {
+    const { source, destination } = await startPair({ binary: qemu10!, append: DENSE_LOAD });
+    await allowPostcopy(destination);
+    // Slow enough for the end not to come before the link has broken.
+    const rate = "40mbit";
+    const running = await migration({
+      mode: "direct",
+      source,
+      destination,
+      rate,
+      migrateArguments: ARGUMENTS,
+    });
+    await running.migrate.stdout.waitFor(({ text }) => text.includes('"requestedBytes":'), "post-copy", {
+      timeoutMs: 90_000,
+    });
+    await running.relay.stop();
+    const { code } = await running.migrate.exited;
+    expect(code).toBe(1);
+    expect(running.migrate.stderrTail()).toContain("POSTCOPY_INTERRUPTED");
+    expect(await source.qmp.execute("query-status")).toMatchObject({ running: false });
+    expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
+    expect(await destination.qmp.execute("query-status")).toMatchObject({ running: true });
+
+    const uri = `unix:${source.folder}/recover`;
+    await destination.qmp.execute("human-monitor-command", { "command-line": `migrate_recover ${uri}` });
+    await source.qmp.execute("migrate", { uri, resume: true });
+    await expectMoved(source, destination);
+    expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+  });
+
+  test("a destination that was not told fails at once, and the guest goes on at the source", async () => {
+    const { source, destination } = await startPair({ binary: qemu10!, append: DENSE_LOAD });
+    const running = await migration({ mode: "direct", source, destination, migrateArguments: ARGUMENTS });
+    expect((await running.migrate.exited).code).toBe(1);
+    expect(running.migrate.stderrTail()).toContain("postcopy-ram");
+    expect(await source.qmp.execute("query-status")).toEqual({ status: "running", running: true });
+  });
+});
