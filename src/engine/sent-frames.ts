@@ -2,7 +2,14 @@
 // as large as what it had to hold at one time, up to a limit. Knows no link.
 
 import { assert } from "../base/assert.ts";
-import { DATA_FRAME_BYTES_MAX, type DataFrame, dataFrameBytes, writeDataFrame } from "../wire/frame.ts";
+import {
+  DATA_FIXED_BYTES,
+  DATA_FRAME_BYTES_MAX,
+  type DataFrame,
+  dataFrameBytes,
+  HEADER_BYTES,
+  writeDataFrame,
+} from "../wire/frame.ts";
 import { MARKERS_MAX } from "./window.ts";
 
 /** Room at first: a slow link never needs more, and it stays in the processor's cache. */
@@ -11,8 +18,15 @@ const BYTES_INITIAL = 1024 * 1024;
 const BYTES_MAX = 32 * 1024 * 1024;
 /** As many as there may be unanswered. */
 const FRAMES_MAX = MARKERS_MAX;
-/** What the headers of those frames come to that are being coded at one time. */
+/** What the headers of those frames come to that are being coded at one time, and what alignment takes. */
 const HEADERS_BYTES = 16 * 1024;
+
+/**
+ * Frames lie so that their coded bytes begin at a multiple of this, as those of the batches do: between a shared memory
+ * and another V8 copies word by word only what is aligned alike, and all else byte by byte.
+ */
+const ALIGNMENT_BYTES = 8;
+const FIRST_BYTES = ALIGNMENT_BYTES - ((HEADER_BYTES + DATA_FIXED_BYTES) % ALIGNMENT_BYTES);
 
 export class SentFrames {
   readonly #bytesMax: number;
@@ -28,7 +42,7 @@ export class SentFrames {
 
   constructor(bytesMax = BYTES_MAX) {
     this.#bytesMax = bytesMax;
-    this.#ring = new Uint8Array(Math.min(BYTES_INITIAL, bytesMax));
+    this.#ring = makeRing(Math.min(BYTES_INITIAL, bytesMax));
   }
 
   /** Sequence of the frame that was put in last; 0: none was. */
@@ -52,13 +66,13 @@ export class SentFrames {
     assert(sequence === this.#nextSequence, "frames are put in in order");
     assert(sequence - this.#firstSequence < FRAMES_MAX, "there are no more frames than markers");
     const length = dataFrameBytes(frame);
-    const start = this.#place(length);
+    const start = this.#place(stride(length));
     this.#starts[sequence % FRAMES_MAX] = start;
     this.#lengths[sequence % FRAMES_MAX] = length;
     this.#nextSequence++;
-    this.#usedBytes += length;
-    this.#tail = start + length;
-    const bytes = this.#ring.subarray(start, this.#tail);
+    this.#usedBytes += stride(length);
+    this.#tail = start + stride(length);
+    const bytes = this.#ring.subarray(start, start + length);
     writeDataFrame(frame, bytes);
     return bytes;
   }
@@ -70,7 +84,7 @@ export class SentFrames {
   release(sequence: number): void {
     assert(sequence < this.#nextSequence, "only what was put in is released");
     while (this.#firstSequence <= sequence) {
-      this.#usedBytes -= this.#lengths[this.#firstSequence % FRAMES_MAX]!;
+      this.#usedBytes -= stride(this.#lengths[this.#firstSequence % FRAMES_MAX]!);
       this.#firstSequence++;
     }
   }
@@ -106,14 +120,23 @@ export class SentFrames {
       assert(ringBytes < this.#bytesMax, "whoever puts a frame in has asked whether there is room");
       ringBytes = Math.min(2 * ringBytes, this.#bytesMax);
     } while (this.#usedBytes + length > ringBytes);
-    this.#ring = new Uint8Array(ringBytes);
+    this.#ring = makeRing(ringBytes);
     this.#tail = 0;
     for (let sequence = this.#firstSequence; sequence < this.#nextSequence; sequence++) {
       const at = sequence % FRAMES_MAX;
       const start = this.#starts[at]!;
       this.#ring.set(old.subarray(start, start + this.#lengths[at]!), this.#tail);
       this.#starts[at] = this.#tail;
-      this.#tail += this.#lengths[at]!;
+      this.#tail += stride(this.#lengths[at]!);
     }
   }
+}
+
+/** What a frame of this length takes of the ring. */
+function stride(length: number): number {
+  return Math.ceil(length / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
+}
+
+function makeRing(bytes: number): Uint8Array {
+  return new Uint8Array(FIRST_BYTES + bytes).subarray(FIRST_BYTES);
 }

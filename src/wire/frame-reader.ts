@@ -36,6 +36,12 @@ const TYPE_BY_NUMBER: ReadonlyMap<number, FrameType> = new Map(
 
 const RESUME_STAGES = Object.keys(RESUME_STAGE_NUMBERS) as ResumeStage[];
 
+/**
+ * So that coded bytes that are put together begin at a multiple of 8: whoever copies them into shared memory copies word
+ * by word only what is aligned alike.
+ */
+const ASSEMBLY_OFFSET_BYTES = 8 - (DATA_FIXED_BYTES % 8);
+
 const EMPTY: Uint8Array = new Uint8Array(0);
 
 /**
@@ -108,7 +114,7 @@ export class FrameReader {
     }
     if (this.#assembly.length < wantedBytes) {
       // Only ever while nothing is in it: what is wanted does not change until it is complete.
-      this.#assembly = new Uint8Array(wantedBytes);
+      this.#assembly = new Uint8Array(ASSEMBLY_OFFSET_BYTES + wantedBytes).subarray(ASSEMBLY_OFFSET_BYTES);
     }
     const takenBytes = Math.min(availableBytes, wantedBytes - this.#assemblyBytes);
     this.#assembly.set(
