@@ -255,6 +255,42 @@ describe("recover", () => {
     },
   );
 
+  test.each([
+    ["source", "finish-migrate", "postcopy-paused"],
+    ["source", "finish-migrate", "postcopy-active"],
+    ["nothing known", "finish-migrate", "postcopy-paused"],
+    ["nothing known", "running", "postcopy-paused"],
+  ])(
+    "in post-copy each QEMU has a part of the guest, and whatever is said none is touched: %s, %s, %s",
+    async (known, inStatus, inMigration) => {
+      qemu = new Qemu(inStatus, inMigration);
+      if (known === "source") migration({ phase: "committed" });
+      const { error } = await recover("--qmp", monitor);
+      expect(error).toMatchObject({
+        code: "DECISION_NEEDED",
+        message: expect.stringContaining("End neither QEMU"),
+      });
+      for (const word of ["--resume-here", "--give-up-here"]) {
+        expect((await recover("--qmp", monitor, word)).error).toMatchObject({ code: "RECOVERY_REFUSED" });
+      }
+      expect(qemu.done).toEqual([]);
+      if (known === "source") expect(readdirSync(states)).toHaveLength(1);
+    },
+  );
+
+  test("nobody at the monitor of a VM of which nothing is known was not given up: the address may be wrong", async () => {
+    const { stdout, error } = await recover("--qmp", monitor, "--give-up-here");
+    expect(error).toMatchObject({ code: "QMP_UNAVAILABLE" });
+    expect(stdout).toBe("");
+  });
+
+  test("a guest that ended with its QEMU before it was given away is not said to be the other side's", async () => {
+    migration({ phase: "iterating" });
+    const { stdout } = await recover(SESSION, "--give-up-here");
+    expect(stdout).toContain("the destination never had all of it");
+    expect(stdout).not.toContain("the other side's");
+  });
+
   test("nothing is done while the process lives", async () => {
     migration({ phase: "committed" }, "alive");
     qemu = new Qemu("postmigrate", "completed");
