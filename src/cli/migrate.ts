@@ -247,6 +247,22 @@ async function migrate(options: Options): Promise<void> {
       ...(options.maxBandwidth === undefined ? {} : { linkBytesPerSecondMax: options.maxBandwidth }),
       ...(options.standard ? {} : { cacheBytesMax }),
     });
+    const unsaid = early;
+    early = undefined;
+    unsaid.forEach(notice);
+    const openChannel = async (timeoutMs: number): Promise<Channel> => {
+      const channel = new SocketChannel(await connect(options.to, timeoutMs));
+      return options.maxBandwidth === undefined
+        ? channel
+        : new PacedChannel(channel, systemClock, options.maxBandwidth);
+    };
+    const home = makeHome();
+    const channel = await openChannel(CONNECT_TIMEOUT_MS);
+    const reconnect = {
+      connect: () => openChannel(RECONNECT_ATTEMPT_MS),
+      timeoutMs: reconnectTimeout ?? RECONNECT_MS_DEFAULT,
+    };
+    // From here on it has something to say: up to here QEMU was asked only, and Ctrl-C just ends this process.
     const session = randomBytes(16).toString("hex");
     journal = keepJournal(states, {
       subject: {
@@ -261,21 +277,6 @@ async function migrate(options: Options): Promise<void> {
       guestRuns: () => opened.wasRunning,
     });
     left.forget();
-    const unsaid = early;
-    early = undefined;
-    unsaid.forEach(notice);
-    const openChannel = async (timeoutMs: number): Promise<Channel> => {
-      const channel = new SocketChannel(await connect(options.to, timeoutMs));
-      return options.maxBandwidth === undefined
-        ? channel
-        : new PacedChannel(channel, systemClock, options.maxBandwidth);
-    };
-    const channel = await openChannel(CONNECT_TIMEOUT_MS);
-    const reconnect = {
-      connect: () => openChannel(RECONNECT_ATTEMPT_MS),
-      timeoutMs: reconnectTimeout ?? RECONNECT_MS_DEFAULT,
-    };
-    const home = makeHome();
     coder = tunnel ? makeBatchCoder(home) : undefined;
     // In the background, while the two sides introduce themselves.
     void coder?.start();
@@ -323,8 +324,7 @@ async function migrate(options: Options): Promise<void> {
     trace = undefined;
     await vm.close();
     vm = undefined;
-    if (where === "unknown" && error !== undefined) journal?.leave(error.message);
-    else journal?.remove();
+    journal?.end(where, error);
     await run.finish();
     if (error !== undefined) throw error;
   } finally {

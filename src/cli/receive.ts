@@ -4,7 +4,7 @@
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
 import { Command, Option } from "commander";
-import { CancelledError, type VmWhere } from "../base/errors.ts";
+import { CancelledError } from "../base/errors.ts";
 import { parseBytes, parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
@@ -32,9 +32,6 @@ interface Options extends DisplayOptions {
   reconnectTimeout: number;
   stateDir?: string;
 }
-
-/** After a failure: a person has to look at the other side before anything is done here. */
-const UNDECIDED: ReadonlySet<VmWhere> = new Set(["paused on destination", "unknown"]);
 
 const HELP = `
 When the connection breaks, the same source may come back with another one for as long as --reconnect-timeout says.
@@ -142,8 +139,7 @@ async function receive(options: Options): Promise<void> {
     }
     await vm.close();
     vm = undefined;
-    if (outcome.error !== undefined && UNDECIDED.has(outcome.vm)) journal?.leave(outcome.error.message);
-    else journal?.remove();
+    journal?.end(outcome.vm, outcome.error);
     await run.finish();
     if (outcome.error !== undefined) throw outcome.error;
   } finally {

@@ -9,6 +9,7 @@ import type { Command } from "commander";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { DeltaveeError } from "../base/errors.ts";
 import { LineSplitter } from "../hypervisor/qemu/lines.ts";
+import { migrateCommand } from "./migrate.ts";
 import { recoverCommand } from "./recover.ts";
 import type { JournalEntry } from "./state/journal.ts";
 import { ownIdentity } from "./state/process-identity.ts";
@@ -71,6 +72,8 @@ class Qemu {
         return this.migration === undefined ? {} : { status: this.migration };
       case "query-migrate-capabilities":
         return [];
+      case "query-memory-size-summary":
+        return { "base-memory": 1 << 29 };
       case "query-migrate-parameters":
         return this.parameters;
       case "qmp_capabilities":
@@ -317,6 +320,16 @@ describe("recover", () => {
     qemu.done.length = 0;
     expect((await recover("--qmp", monitor)).error).toBeUndefined();
     expect(qemu.done).toEqual([]);
+  });
+
+  test("a next migration that cannot connect puts the settings back, keeps the dead one's file and leaves none", async () => {
+    qemu = new Qemu("running", "failed");
+    migration({ phase: "iterating" });
+    const nobody = `unix:${join(folder, "nobody")}`;
+    const { error } = await run(migrateCommand(), "--qmp", monitor, "--to", nobody, "--quiet");
+    expect(error).toMatchObject({ code: "LINK_FAILED" });
+    expect(qemu.parameters).toMatchObject(SETTINGS.parameters);
+    expect(readdirSync(states)).toEqual([`${SESSION}-source.json`]);
   });
 
   test("a QEMU that is gone: nothing is left to do", async () => {
