@@ -101,6 +101,10 @@ Examples:
     deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --on-stall throttle --max-time 10m
 `;
 
+const TRACE_HELP = `
+All else is as with deltavee migrate: see "deltavee migrate --help" for modes, policies and exit codes.
+`;
+
 export function migrateCommand(): Command {
   return withMigrateOptions(new Command("migrate").description("move a running VM to another host"))
     .addHelpText("after", HELP)
@@ -113,9 +117,9 @@ export function traceRecordCommand(): Command {
     .description("move a running VM as deltavee migrate does, and write a page trace of it")
     .argument("<trace>", "the file to write")
     .option("--contents", "also the pages themselves: as large as all that the guest sends, and as secret");
-  return withMigrateOptions(command).action((trace: string, options: Options) =>
-    migrate({ ...options, trace }),
-  );
+  return withMigrateOptions(command)
+    .addHelpText("after", TRACE_HELP)
+    .action((trace: string, options: Options) => migrate({ ...options, trace }));
 }
 
 function withMigrateOptions(command: Command): Command {
@@ -130,11 +134,10 @@ function withMigrateOptions(command: Command): Command {
       "tcp:HOST:PORT, unix:PATH (direct) or deltavee://HOST:PORT (tunnel)",
       parseDestination,
     )
-    .option(
-      "--max-downtime <duration>",
-      "longest time the guest may stand still",
-      aboveZero(parseMs),
-      DOWNTIME_MS_DEFAULT,
+    .addOption(
+      new Option("--max-downtime <duration>", "longest time the guest may stand still, e.g. 100ms")
+        .argParser(aboveZero(parseMs))
+        .default(DOWNTIME_MS_DEFAULT, `${DOWNTIME_MS_DEFAULT}ms`),
     )
     .option(
       "--max-time <duration>",
@@ -152,7 +155,7 @@ function withMigrateOptions(command: Command): Command {
         `what to do when it makes no progress: ${Object.keys(STALL_POLICIES).join(", ")}`,
       )
         .argParser(parseStallPolicy)
-        .default(STALL_POLICY_DEFAULT),
+        .default(STALL_POLICY_DEFAULT, STALL_POLICY_DEFAULT),
     )
     .option(
       "--max-bandwidth <rate>",
@@ -161,12 +164,12 @@ function withMigrateOptions(command: Command): Command {
     )
     .option(
       "--reconnect-timeout <duration>",
-      "how long a tunnel that broke is tried to be resumed, 0: not at all (default: 60s)",
+      `how long a tunnel that broke is tried to be resumed, 0s: not at all (default: ${RECONNECT_MS_DEFAULT / 1000}s)`,
       parseMs,
     )
     .option(
       "--switchover-timeout <duration>",
-      "how long the stopped guest may wait for a tunnel that broke (default: 5s)",
+      `how long the stopped guest may wait for a tunnel that broke (default: ${SWITCHOVER_TIMEOUT_MS_DEFAULT / 1000}s)`,
       parseMs,
     )
     .option(

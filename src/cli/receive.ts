@@ -40,6 +40,8 @@ Everybody else is refused as long as a migration is under way.
 The guest starts here only after the source has given it up for good, and is left paused when it was paused
 there. If the migration fails before that, QEMU here is ended: what it holds is a copy of a guest that runs on.
 
+Exit codes: 0 arrived, 1 failed, 2 wrong usage, 130 cancelled; the message says where the VM is.
+
 Example:
   qemu-system-x86_64 ... -incoming defer -qmp unix:/run/vm.qmp,server=on,wait=off
   deltavee receive --listen 0.0.0.0:4445 --qmp /run/vm.qmp
@@ -60,10 +62,10 @@ export function receiveCommand(): Command {
     .addOption(
       new Option(
         "--reconnect-timeout <duration>",
-        "how long to wait for a source whose connection broke, 0: not at all",
+        "how long to wait for a source whose connection broke, 0s: not at all",
       )
         .argParser(parseMs)
-        .default(RECONNECT_MS_DEFAULT, "60s"),
+        .default(RECONNECT_MS_DEFAULT, `${RECONNECT_MS_DEFAULT / 1000}s`),
     )
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--record <file>", "write the run record of this side (NDJSON)")
