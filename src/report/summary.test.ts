@@ -50,6 +50,20 @@ test("Memory that differs is said loudly", () => {
   expect(summaryText(delta)).toMatch(/memory +verified on arrival/);
 });
 
+test("Promises stand beside what they were about, and post-copy beside other runs", () => {
+  const promised = delta.map((event) =>
+    event.type === "run" ? { ...event, timeMsMax: 600_000, wireBytesMax: 5e9 } : event,
+  );
+  const text = summaryText(promised);
+  expect(text).toMatch(/total time +[\d.]+ s, limit 10 min 0 s\n/);
+  expect(text).toMatch(/on the wire +.* handed over, limit 5\.0 GB\n/);
+  const runs = [
+    { label: "one", events: delta },
+    { label: "other", events: ending({ postcopyMs: 800, requestedBytes: 74_000 }) },
+  ];
+  expect(sideBySideText(runs)).toMatch(/post-copy +- +800 ms\n/);
+});
+
 test("The summary tells downtime from every witness, bytes, pages, decisions and notices", () => {
   const text = summaryText(delta);
   for (const part of [

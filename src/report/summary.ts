@@ -66,11 +66,12 @@ function figureRows(figures: RunFigures, label: string | undefined): string[][] 
   const where = destination === undefined ? "" : ` to ${destination}`;
   const rows: [name: string, value: string | undefined][] = [
     ["run", plain(`${label === undefined ? how : `${label} (${how})`}${where}`)],
-    ["total time", formatMs(figures.totalMs)],
+    ["total time", `${formatMs(figures.totalMs)}${limitText(figures.timeMsMax, formatMs)}`],
     ...downtimeRows(figures),
     [
       "on the wire",
-      `${formatBytes(figures.wireBytes)} of ${formatBytes(figures.handedOverBytes)} handed over`,
+      `${formatBytes(figures.wireBytes)} of ${formatBytes(figures.handedOverBytes)} handed over` +
+        limitText(figures.wireBytesMax, formatBytes),
     ],
     ["saved", savedText(figures)],
     ["link", linkText(figures)],
@@ -111,9 +112,12 @@ function savedText({ savedRatio, wireBytes, handedOverBytes }: RunFigures): stri
 
 function linkText({ wireBytesPerSecond, linkBytesPerSecondMax }: RunFigures): string | undefined {
   if (wireBytesPerSecond === undefined) return undefined;
-  const limit =
-    linkBytesPerSecondMax === undefined ? "" : `, limit ${formatBytesPerSecond(linkBytesPerSecondMax)}`;
+  const limit = limitText(linkBytesPerSecondMax, formatBytesPerSecond);
   return `${formatBytesPerSecond(wireBytesPerSecond)} on average${limit}`;
+}
+
+function limitText(limit: number | undefined, format: (value: number) => string): string {
+  return limit === undefined ? "" : `, limit ${format(limit)}`;
 }
 
 function hitRatioText({ hits, misses }: { hits: number; misses: number }): string {
@@ -215,6 +219,7 @@ export function comparisonRows(runs: readonly RunFigures[]): { name: string; cel
     row("downtime: measured", (run) => optional(run.downtimeMs, formatMs)),
     row("downtime: forecast", (run) => optional(run.forecastDowntimeMs, formatMs)),
     row("downtime: hypervisor says", (run) => optional(run.downtimeMsReported, formatMs)),
+    row("post-copy", (run) => optional(run.postcopyMs, formatMs)),
     row("total time", (run) => formatMs(run.totalMs)),
     row("sent on the link", (run) => formatBytes(run.wireBytes)),
     row("handed over", (run) => formatBytes(run.handedOverBytes)),
