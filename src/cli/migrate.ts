@@ -169,7 +169,7 @@ function withMigrateOptions(command: Command): Command {
     )
     .option(
       "--switchover-timeout <duration>",
-      `how long the stopped guest may wait for a tunnel that broke (default: ${SWITCHOVER_TIMEOUT_MS_DEFAULT / 1000}s)`,
+      "how long the stopped guest may wait for a tunnel that broke (default: 5s)",
       parseMs,
     )
     .option(
