@@ -64,6 +64,24 @@ test("Promises stand beside what they were about, and post-copy beside other run
   expect(sideBySideText(runs)).toMatch(/post-copy +- +800 ms\n/);
 });
 
+test("Of many decisions those about promises are told, in their place", () => {
+  const coding = Array.from({ length: 30 }, (_, index): RecordEvent => {
+    return {
+      type: "decision",
+      atMs: index,
+      subject: "entropy coder",
+      choice: `level ${index}`,
+      reason: "link",
+    };
+  });
+  const stall: RecordEvent = {
+    ...{ type: "decision", atMs: 20, subject: "convergence", choice: "abort", reason: "stalled" },
+  };
+  const text = summaryText([...delta, ...coding.slice(0, 20), stall, ...coding.slice(20)]);
+  expect(text).toContain("convergence: abort (stalled)");
+  expect(text).toMatch(/level 2 [\s\S]*convergence: abort/);
+});
+
 test("The summary tells downtime from every witness, bytes, pages, decisions and notices", () => {
   const text = summaryText(delta);
   for (const part of [

@@ -177,8 +177,13 @@ function pageLines(figures: RunFigures): string[] {
 
 function decisionLines(events: readonly RecordEvent[]): string[] {
   const decisions = eventsOf(events, "decision");
+  // Of many those about promises and stalls count most: they say why it ended as it did.
+  const [first, others] = [true, false].map((wanted) =>
+    decisions.filter(({ subject }) => (subject === "convergence") === wanted),
+  );
+  const told = new Set([...first!, ...others!].slice(0, LISTED_MAX));
   const rows = decisions
-    .slice(0, LISTED_MAX)
+    .filter((decision) => told.has(decision))
     .map(({ atMs, subject, choice, reason }) => [formatMs(atMs), plain(`${subject}: ${choice} (${reason})`)]);
   return [...columns(rows, false), ...moreLine(decisions.length)];
 }
