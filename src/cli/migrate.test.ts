@@ -56,6 +56,19 @@ test("the help names every policy", () => {
   }
 });
 
+test("what only a tunnel has is refused in direct mode, before anything is connected to", async () => {
+  for (const [option, value] of [
+    ["--codec", "xbrle"],
+    ["--reconnect-timeout", "5s"],
+    ["--switchover-timeout", "5s"],
+  ] as const) {
+    await expect(parse(option, value)).rejects.toMatchObject({
+      code: "USAGE",
+      message: expect.stringContaining("deltavee://"),
+    });
+  }
+});
+
 test("post-copy is refused in tunnel mode, before anything is connected to", async () => {
   const tunnel = [
     "--qmp",

@@ -58,7 +58,7 @@ interface Options extends DisplayOptions {
   switchoverTimeout?: number;
   cacheSize?: number;
   cachePolicy: PolicyKind;
-  codec: DeltaCodecId;
+  codec?: DeltaCodecId;
   trace?: string;
   contents?: true;
   standard?: true;
@@ -71,6 +71,7 @@ const RECONNECT_ATTEMPT_MS = 3000;
 const SWITCHOVER_TIMEOUT_MS_DEFAULT = 5000;
 /** QEMU's own default. */
 const DOWNTIME_MS_DEFAULT = 300;
+const CODEC_DEFAULT = "word-mask";
 /** The page cache never takes more than this share of the machine unless it is told to. */
 const CACHE_SHARE_MAX = 0.25;
 
@@ -182,10 +183,10 @@ function withMigrateOptions(command: Command): Command {
         .argParser(parsePolicy)
         .default(HISTORY, HISTORY.name),
     )
-    .addOption(
-      new Option("--codec <name>", "how a page that the destination knows is coded in the tunnel")
-        .argParser(parseCodec)
-        .default(DELTA_CODEC_NAMES["word-mask"], "word-mask"),
+    .option(
+      "--codec <name>",
+      `how a page that the destination knows is coded in the tunnel (default: ${CODEC_DEFAULT})`,
+      parseCodec,
     )
     .option("--standard", "send every page whole, as standard pre-copy does: for comparison")
     .option("--state-dir <folder>", STATE_DIR_HELP)
@@ -204,6 +205,9 @@ async function migrate(options: Options): Promise<void> {
   const { reconnectTimeout, switchoverTimeout } = options;
   if (!tunnel && (reconnectTimeout !== undefined || switchoverTimeout !== undefined)) {
     throw new UsageError("Only a tunnel (--to deltavee://...) can be resumed: a stock QEMU cannot");
+  }
+  if (!tunnel && options.codec !== undefined) {
+    throw new UsageError("--codec is for a tunnel (--to deltavee://...): a stock QEMU knows XBZRLE only");
   }
   let journal: KeptJournal | undefined;
   const run = await openShownRun(options, (event) => journal?.listener(event));
@@ -299,7 +303,7 @@ async function migrate(options: Options): Promise<void> {
                 guestRamBytes: vm.guestRamBytes,
               },
               coder,
-              deltaCodec: options.codec,
+              deltaCodec: options.codec ?? parseCodec(CODEC_DEFAULT),
               ...(reconnect.timeoutMs === 0 ? {} : { reconnect }),
               switchoverTimeoutMs: switchoverTimeout ?? SWITCHOVER_TIMEOUT_MS_DEFAULT,
             },
