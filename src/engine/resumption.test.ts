@@ -355,3 +355,18 @@ describe("a link that goes while the source hypervisor completes", () => {
     expect(migration.world.history).toEqual(["source runs", "source stops", "source runs"]);
   });
 });
+
+test("a verdict that the destination takes back does not give the guest back", async () => {
+  let isTakenBack = false;
+  const when: When = (migration) =>
+    isTakenBack ? migration.world.running.has("destination") : migration.destinationFrames.includes("loaded");
+  const action = (migration: Migration) => {
+    if (isTakenBack) migration.breakFor(Number.POSITIVE_INFINITY);
+    else migration.incoming!.side!.loader.shut(1);
+    isTakenBack = true;
+  };
+  const migration = await new Migration({ ...base, disturb: { when, action, times: 2 } }).run();
+  expectTruth(migration);
+  expect(migration.sourceOutcome).toMatchObject({ outcome: "failed", vm: "unknown" });
+  expect(migration.world.history).toEqual(["source runs", "source stops", "destination runs"]);
+});

@@ -133,7 +133,7 @@ export class SourceEngine {
   #verdictGiven = false;
   /** The hypervisor has completed with its verdict: only COMMIT is missing. */
   #hasCompleted = false;
-  /** Its verdict says that it could not load the guest: certain, and the hypervisor here resumes on it. */
+  /** Direct: its verdict says that it could not load the guest. Certain, and the hypervisor here resumes on it. */
   #destinationRefused = false;
   /** Post-copy: since when, whether the guest runs there, and what it had to ask for. */
   #postcopySinceMs: number | undefined;
@@ -366,6 +366,7 @@ export class SourceEngine {
     this.#stoppedMs = this.#options.clock.nowMs();
     this.#forecastDowntimeMs = this.#switchover.expectation.forecastDowntimeMs;
     this.#handover.enter("switchover", "the source's vCPUs have stopped");
+    this.#switchover.guestStopped();
     this.#link.liftWindow();
   }
 
