@@ -423,7 +423,9 @@ export class SourceEngine {
       void this.#commitTunnel();
       return;
     }
-    if (verdict !== undefined && verdict !== 0) this.#destinationRefused = true;
+    // Only the first verdict is one: whoever has taken the guest does not give it back by another.
+    if (verdict !== undefined && verdict !== 0 && this.#direct !== undefined && !this.#destinationLoaded)
+      this.#destinationRefused = true;
     this.#requestedBytes += requestedBytes(message);
     // Device state is loaded, and the command to run the guest is the next thing that the destination reads.
     if (this.#postcopySinceMs !== undefined && pongValue(message) === PACKAGE_PING_VALUE) {

@@ -429,6 +429,18 @@ describe("a guest that dirties its memory faster than the link carries it", () =
     expect([scene.givenUp, scene.releases]).toEqual([["NOT_CONVERGING"], 0]);
   });
 
+  test("is not given up when the hypervisor has stopped it before it refuses post-copy", async () => {
+    const scene = new Scene({ guest: TOO_BUSY, onStall: "postcopy", postcopy: "refused" }).run(60_000);
+    scene.control.guestStopped();
+    await Promise.resolve();
+    await Promise.resolve();
+    expect(scene.givenUp).toEqual([]);
+    expect(scene.recorded.at(-1)).toMatchObject({
+      type: "notice",
+      message: expect.stringContaining("no userfaultfd"),
+    });
+  });
+
   test("is waited for where there is no post-copy, or the stream is not understood", () => {
     for (const postcopy of [undefined, "taken" as const]) {
       const scene = new Scene({ guest: TOO_BUSY, onStall: "postcopy", ...(postcopy && { postcopy }) });

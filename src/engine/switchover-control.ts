@@ -87,6 +87,7 @@ export class SwitchoverControl {
   #isOver = false;
   #released = false;
   #postcopyAsked = false;
+  #guestStopped = false;
   #destinationAcked = false;
   #ackAwaitedSinceMs: number | undefined;
   #lastDecision = "";
@@ -128,6 +129,11 @@ export class SwitchoverControl {
 
   forbidPostcopy(): void {
     this.#convergence.forbidPostcopy();
+  }
+
+  /** It stands still for the rest: the end is near, and nothing is given up any more. */
+  guestStopped(): void {
+    this.#guestStopped = true;
   }
 
   /** The hypervisor was told to switch over to post-copy, which it may or may not have done by now. */
@@ -232,7 +238,7 @@ export class SwitchoverControl {
   }
 
   #beginPostcopy(): void {
-    const { vm, release, giveUp } = this.#options;
+    const { vm, record, release, giveUp } = this.#options;
     this.#postcopyAsked = true;
     vm.startPostcopy?.().then(
       () => {
@@ -243,8 +249,12 @@ export class SwitchoverControl {
       },
       (error: unknown) => {
         if (this.#isOver) return;
-        this.#isOver = true;
         const text = `Post-copy could not be begun: ${toError(error).message}`;
+        if (this.#guestStopped) {
+          record.add({ type: "notice", message: text });
+          return;
+        }
+        this.#isOver = true;
         giveUp(new DeltaveeError("NOT_CONVERGING", text, { cause: error }));
       },
     );
