@@ -169,9 +169,11 @@ export class DestinationEngine {
       },
       drained: () => {},
       failed: (error) => {
-        if (peer !== this.#peer) this.#strangerWent(peer, error.message);
-        else if (this.#resumption !== undefined && error instanceof LinkError) this.#lost(error);
-        else void this.#fail(error, false);
+        if (peer !== this.#peer) {
+          this.#close(peer, error);
+          this.#strangerWent(peer, error.message);
+        } else if (this.#resumption !== undefined && error instanceof LinkError) this.#lost(error);
+        else this.#ended(error);
       },
     };
     const peer: TunnelPeer = new TunnelPeer("destination", channel, this.#options.clock, listener, state);
@@ -201,15 +203,24 @@ export class DestinationEngine {
   #refuse(peer: TunnelPeer, answer: RefuseFrame): void {
     peer.send(answer);
     peer.end();
-    this.#options.clock.after(REFUSED_CLOSES_MS, () => peer.destroy());
+    this.#letClose(peer);
     this.#strangerWent(peer, `refused (${answer.reason.code}): ${answer.reason.message}`);
+  }
+
+  /** After a failure. Who broke the protocol has been told so, and is to hear it. */
+  #close(peer: TunnelPeer, error: Error): void {
+    if (error instanceof ProtocolError) this.#letClose(peer);
+    else peer.destroy();
+  }
+
+  #letClose(peer: TunnelPeer): void {
+    this.#options.clock.after(REFUSED_CLOSES_MS, () => peer.destroy());
   }
 
   #strangerWent(peer: TunnelPeer, why: string): void {
     const from = this.#forget(peer);
-    if (from === undefined) return;
-    peer.destroy();
-    this.#options.record.add({ type: "notice", message: `Connection of ${from}: ${why}` });
+    if (from !== undefined)
+      this.#options.record.add({ type: "notice", message: `Connection of ${from}: ${why}` });
   }
 
   #forget(peer: TunnelPeer): string | undefined {
@@ -228,14 +239,21 @@ export class DestinationEngine {
   }
 
   #gaveUp(cause: LinkError): void {
+    const seconds = Math.round(this.#resumption!.timeoutMs / 1000);
+    const text = `The connection of the source broke, and it has not come back within ${seconds} s`;
+    this.#ended(new LinkError("LINK_LOST", text, { cause }));
+  }
+
+  /** There is no source any more that could be told anything. */
+  #ended(error: Error): void {
+    if (!this.#state.committed) {
+      void this.#fail(error, false);
+      return;
+    }
+    this.#options.record.add({ type: "notice", message: `Source was not told of the end: ${error.message}` });
     if (this.#done !== undefined) this.#sourceKnows();
     // The guest is about to be let run, or could not be, which will be the end.
-    else if (this.#state.committed) this.#resumption = undefined;
-    else {
-      const seconds = Math.round(this.#resumption!.timeoutMs / 1000);
-      const text = `The connection of the source broke, and it has not come back within ${seconds} s`;
-      void this.#fail(new LinkError("LINK_LOST", text, { cause }), false);
-    }
+    else this.#resumption = undefined;
   }
 
   #resume(peer: TunnelPeer, frame: ResumeFrame): void {
@@ -353,9 +371,11 @@ export class DestinationEngine {
     this.#vmChannel = channel;
     channel.listen({
       data: (bytes) => {
+        // A source that is told RUNNING is done with it.
+        if (this.#over || this.#state.stage === "finished") return;
         for (let start = 0; start < bytes.length; start += RETURN_BYTES_MAX) {
           const piece = bytes.subarray(start, start + RETURN_BYTES_MAX);
-          if (!this.#over && this.#lostMs === undefined) this.#peer.send({ type: "return", bytes: piece });
+          if (this.#lostMs === undefined) this.#peer.send({ type: "return", bytes: piece });
         }
         if (this.#resumption === undefined) return;
         this.#returnLog.append(bytes);
@@ -541,7 +561,7 @@ export class DestinationEngine {
       // Nothing can be said before HELLO or after REFUSE: the closed connection says it.
     }
     if (tell) this.#peer.end();
-    else this.#peer.destroy();
+    else this.#close(this.#peer, error);
     // Once the source knows of a loaded copy it may have given the guest up, with COMMIT lost on the way: then
     // the copy may be all that is left of the VM, and stays, paused, unless the source says that it keeps it.
     const keep = this.#loadedTold && !sourceKept;
