@@ -416,3 +416,15 @@ test("a verdict that the destination takes back does not give the guest back", a
   expect(migration.sourceOutcome).toMatchObject({ outcome: "failed", vm: "unknown" });
   expect(migration.world.history).toEqual(["source runs", "source stops", "destination runs"]);
 });
+
+test("a mistake of ours in handling a frame is called one", async () => {
+  const action = (migration: Migration) => {
+    migration.sourceEnd.onWrite = () => {
+      throw new Error("a bug");
+    };
+  };
+  const when = moments["when the guest runs at the destination"]!;
+  const migration = await new Migration({ ...base, disturb: { when, action } }).run();
+  expectTruth(migration);
+  expect(migration.sourceOutcome).toMatchObject({ outcome: "failed", error: { code: "INTERNAL" } });
+});

@@ -565,9 +565,10 @@ export class SourceEngine {
   }
 
   #linkFailed(error: Error): void {
-    const isOurs = error instanceof DeltaveeError;
+    // What a tunnel's connection does it names: anything else is a mistake of ours.
+    const isNamed = error instanceof DeltaveeError || this.#tunnel !== undefined;
     const text = `Connection to the destination broke${this.#postcopyHint}`;
-    void this.#fail(isOurs ? error : new LinkError("LINK_FAILED", text, { cause: error }));
+    void this.#fail(isNamed ? error : new LinkError("LINK_FAILED", text, { cause: error }));
   }
 
   async #fail(error: Error): Promise<void> {
