@@ -172,7 +172,9 @@ export class SwitchoverControl {
     const soonMs = isFirstPass
       ? // Half of the time each: its end is met closely, however wrong the estimate is at first.
         Math.min(LOOK_EVERY_MS_MAX, firstPassMs / 2)
-      : this.#decide(figures);
+      : progress.link.isLost
+        ? this.#hold()
+        : this.#decide(figures);
     this.#lookAgainMs = Math.max(LOOK_EVERY_MS_MIN, Math.min(soonMs, leftMs));
   }
 
@@ -193,7 +195,7 @@ export class SwitchoverControl {
     const asked: ConvergenceFigures = {
       ...figures,
       isFirstPass,
-      linkStandsStill: this.#linkStandsStill(figures.roundTripMs, nowMs),
+      linkStandsStill: this.#linkStandsStill(figures.roundTripMs, nowMs) || link.isLost,
       estimatedMs: estimateDowntimeMs(figures),
       // A guest that is paused anyway suffers from nothing.
       floorMs: vm.wasRunning ? floorMsOf(figures) : 0,
@@ -276,6 +278,12 @@ export class SwitchoverControl {
     this.#remainingBytes = remainingBytes;
     this.#lookedMs = nowMs;
     return bytesPerMs > 0 ? remainingBytes / bytesPerMs : Number.POSITIVE_INFINITY;
+  }
+
+  /** Nobody is to stop a guest for a link that is not there, not even one that has been released. */
+  #hold(): number {
+    this.#limit(0);
+    return LOOK_EVERY_MS;
   }
 
   /** Returns how soon to look again. */

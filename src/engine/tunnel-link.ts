@@ -163,8 +163,8 @@ export class TunnelLink implements SourceLink {
       windowBytes: this.#window.windowBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
       isLinkKnown: this.#window.isLinkKnown,
-      // Nobody is to stop a guest for a link that is not there.
-      roundTripMs: this.isLost ? this.silentMs : this.#window.currentRoundTripMs,
+      isLost: this.isLost,
+      roundTripMs: this.#window.currentRoundTripMs,
     };
   }
 
