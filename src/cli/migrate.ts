@@ -326,7 +326,8 @@ async function migrate(options: Options): Promise<void> {
     trace = undefined;
     await vm.close();
     vm = undefined;
-    if (where === "unknown" && error !== undefined) journal?.leave(error.message);
+    const isUndecided = where === "unknown" || error?.code === "POSTCOPY_INTERRUPTED";
+    if (error !== undefined && isUndecided) journal?.leave(error.message);
     else journal?.remove();
     await run.finish();
     if (error !== undefined) throw error;

@@ -12,7 +12,14 @@ import { entryName, isUnderWay, type JournalEntry, knownMigrations } from "./sta
 import { monitorName, STATE_DIR_HELP, settingsOf } from "./state/keep.ts";
 import { askQemu, withQemu } from "./state/qemu-view.ts";
 import { defaultStateFolder, StateFolder } from "./state/state-folder.ts";
-import { type Finding, hasGivenAway, isMigrating, judge, type QemuView } from "./state/whereabouts.ts";
+import {
+  type Finding,
+  hasGivenAway,
+  isInPostcopy,
+  isMigrating,
+  judge,
+  type QemuView,
+} from "./state/whereabouts.ts";
 import { describeMigration, findingLines } from "./status.ts";
 
 interface Options {
@@ -170,6 +177,7 @@ class Recovery {
     if (view.kind === "silent") throw new DeltaveeError("QMP_UNAVAILABLE", view.reason);
     if (view.kind === "answers") {
       if (view.running) throw refused("The guest runs here");
+      if (isInPostcopy(view)) throw refused("QEMU here has RAM of the guest that the other side lacks");
       const neverLeft =
         this.#entry?.side === "source" && this.#entry.phase !== "committed" && !hasGivenAway(view);
       if (neverLeft) throw refused("The guest is here and nowhere else: the destination never had all of it");

@@ -31,6 +31,12 @@ describe("where the guest is, and what is done about it", () => {
     [source("committed"), answers("paused", "failed"), "unknown", "decide"],
     [source("committed"), answers("finish-migrate", "device"), "unknown", "wait"],
     [source("committed"), GONE, "unknown", "tidy"],
+    // In post-copy each side has a part of it.
+    [source("committed"), answers("finish-migrate", "postcopy-active"), "unknown", "decide"],
+    [source("committed"), answers("finish-migrate", "postcopy-paused"), "unknown", "decide"],
+    [source("switchover"), answers("finish-migrate", "postcopy-active"), "paused on source", "cancel"],
+    [undefined, answers("finish-migrate", "postcopy-paused"), "unknown", "decide"],
+    [undefined, answers("running", "postcopy-active"), "unknown", "decide"],
     // The destination refused it.
     [source("committed"), answers("running", "failed"), "running on source", "tidy"],
     // A destination that died.
@@ -86,6 +92,7 @@ test("whatever QEMU says: what may run elsewhere is not let run, and what may be
       "failed",
       "cancelling",
       "cancelled",
+      "postcopy-paused",
       "new-word",
     ],
   );
@@ -99,6 +106,9 @@ test("whatever QEMU says: what may run elsewhere is not let run, and what may be
         expect(inStatus).toBe("inmigrate");
         expect(["setup", "iterating"]).toContain(entry?.phase);
       }
+      const isAllHere =
+        inMigration !== "postcopy-paused" || (entry !== undefined && entry.phase !== "committed");
+      if (!isAllHere && entry?.side !== "destination") expect(action).toBe("decide");
       // A guest that stands still is left alone only where that is as it should be.
       if (action === "tidy" && inStatus !== "running") expect(entry?.guestWasRunning).toBe(false);
       if (vm.startsWith("running on") && inStatus !== "running") expect(action).toBe("discard");

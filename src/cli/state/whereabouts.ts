@@ -50,6 +50,11 @@ export function isMigrating(view: QemuView): boolean {
   return view.kind === "answers" && view.migration !== undefined && !MIGRATION_ENDS.has(view.migration);
 }
 
+/** In post-copy each side has a part of the guest that the other one lacks: neither QEMU may be ended. */
+export function isInPostcopy(view: QemuView): boolean {
+  return view.kind === "answers" && view.migration?.startsWith("postcopy-") === true;
+}
+
 /** Has QEMU ended its outgoing migration as a success? It then holds a guest that was given away. */
 export function hasGivenAway(view: QemuView): boolean {
   return view.kind === "answers" && view.status === "postmigrate";
@@ -84,6 +89,7 @@ function judgeSource(known: NonNullable<Known>, view: Exclude<QemuView, { kind: 
         : "QEMU here has given it away: the destination runs it, or never got the end of it";
     return { vm: "unknown", explanation, advice: LOOK_THERE, action: "decide" };
   }
+  if (committed && isInPostcopy(view)) return inPostcopy();
   if (isMigrating(view)) {
     if (committed) {
       const explanation = "It was handed over, and QEMU here is about to finish";
@@ -146,6 +152,16 @@ function judgeDestination(known: NonNullable<Known>, view: Exclude<QemuView, { k
   return { vm: "paused on destination", explanation, advice: LOOK_AT_SOURCE, action: "decide" };
 }
 
+function inPostcopy(): Finding {
+  return {
+    vm: "unknown",
+    explanation: "It was handed over in post-copy, and each QEMU has a part of its RAM",
+    advice:
+      "End neither. Let them go on with each other: migrate-recover at the destination, then migrate with resume at the source",
+    action: "decide",
+  };
+}
+
 function onlyAtSource(explanation: string, what: string): Finding {
   const isThere = what !== "";
   return {
@@ -162,6 +178,7 @@ function judgeUnknown(view: Exclude<QemuView, { kind: "silent" }>): Finding {
     const explanation = `No QEMU is there (${view.reason})`;
     return { vm: "unknown", explanation, advice: "Is the address right?", action: "unreachable" };
   }
+  if (isInPostcopy(view)) return inPostcopy();
   const told = "no state file says what it was";
   if (view.status !== "inmigrate" && isMigrating(view)) {
     return {
