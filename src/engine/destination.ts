@@ -20,19 +20,13 @@ import { NO_REGION, RegionPool } from "../kernel/region-pool.ts";
 import { NO_PAGES } from "../record/schema.ts";
 import type { RunRecord } from "../record/writer.ts";
 import type { Resumption, Welcome } from "../wire/bodies.ts";
-import {
-  type DataFrame,
-  type Frame,
-  RETURN_BYTES_MAX,
-  type RefuseFrame,
-  type ResumeFrame,
-} from "../wire/frame.ts";
+import type { DataFrame, Frame, RefuseFrame, ResumeFrame } from "../wire/frame.ts";
 import { abortFrame, answerHello, refusalFor, refuseFrame } from "../wire/handshake.ts";
 import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
 import { ProtocolState } from "../wire/protocol-state.ts";
 import { BatchExpander } from "./batch-expander.ts";
 import type { Channel, IncomingVm } from "./ports.ts";
-import { ReturnLog } from "./return-log.ts";
+import { inPieces, ReturnLog } from "./return-log.ts";
 import { TunnelPeer, type TunnelPeerListener } from "./tunnel-peer.ts";
 
 export interface DestinationOptions {
@@ -194,7 +188,7 @@ export class DestinationEngine {
       isSameSecret(frame.token, own.token) &&
       frame.session === own.session &&
       frame.version === own.version;
-    if (!isOurs) this.#refuse(peer, refuseFrame("SESSION", "no such migration is under way here"));
+    if (!isOurs) this.#refuse(peer, unknownSession());
     // One of an earlier attempt, which the source has given up.
     else if (frame.connection <= this.#connection) peer.destroy();
     else this.#resume(peer, frame);
@@ -276,15 +270,16 @@ export class DestinationEngine {
       ackSequence: this.#takenSequence,
     });
     this.#releaseReturn(frame.returnBytes);
-    let resentBytes = 0;
-    for (const bytes of this.#returnLog.from(frame.returnBytes)) {
-      peer.send({ type: "return", bytes });
-      resentBytes += bytes.length;
-    }
+    const resentBytes = this.#returnLog.retainedBytes;
+    this.#sendReturn(this.#returnLog.from(frame.returnBytes));
     record.add({ type: "link", state: "resumed", outageMs, resentBytes });
     this.#tellLoaded();
     this.#tellRunning();
     this.#stallIfNeeded();
+  }
+
+  #sendReturn(pieces: readonly Uint8Array[]): void {
+    for (const bytes of pieces) this.#peer.send({ type: "return", bytes });
   }
 
   #releaseReturn(returnBytes: number): void {
@@ -340,7 +335,7 @@ export class DestinationEngine {
         return;
       case "resume":
         // The first connection, and nothing to resume.
-        this.#peer.send(refuseFrame("SESSION", "no such migration is under way here"));
+        this.#peer.send(unknownSession());
         void this.#fail(
           new DeltaveeError("PROTOCOL_REFUSED", "Refused a source that resumes another migration"),
           true,
@@ -373,10 +368,7 @@ export class DestinationEngine {
       data: (bytes) => {
         // A source that is told RUNNING is done with it.
         if (this.#over || this.#state.stage === "finished") return;
-        for (let start = 0; start < bytes.length; start += RETURN_BYTES_MAX) {
-          const piece = bytes.subarray(start, start + RETURN_BYTES_MAX);
-          if (this.#lostMs === undefined) this.#peer.send({ type: "return", bytes: piece });
-        }
+        if (this.#lostMs === undefined) this.#sendReturn(inPieces(bytes));
         if (this.#resumption === undefined) return;
         this.#returnLog.append(bytes);
         if (this.#returnLog.retainedBytes >= RETURN_RETAINED_BYTES) channel.pause();
@@ -610,6 +602,10 @@ export class DestinationEngine {
       pages: NO_PAGES,
     });
   }
+}
+
+function unknownSession(): RefuseFrame {
+  return refuseFrame("SESSION", "no such migration is under way here");
 }
 
 /** In a time that does not depend on where they differ. */
