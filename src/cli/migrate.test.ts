@@ -20,6 +20,8 @@ describe("a promise that makes no sense is refused", () => {
     ["--max-time", "10"],
     ["--max-bytes", "0"],
     ["--max-bytes", "much"],
+    ["--switchover-timeout", "0"],
+    ["--switchover-timeout", "500ms"],
     ["--on-stall", "hope"],
     ["--on-stall", "toString"],
   ])("%s %s", async (option, value) => {

@@ -6,7 +6,7 @@ import { totalmem } from "node:os";
 import { Command, Option } from "commander";
 import { systemClock } from "../base/clock.ts";
 import { UsageError } from "../base/errors.ts";
-import { formatBytes, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
+import { formatBytes, formatMs, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
@@ -29,6 +29,7 @@ import { POLICIES } from "../memory/policy/all.ts";
 import { HISTORY } from "../memory/policy/history.ts";
 import type { PolicyKind } from "../memory/policy/policy.ts";
 import { createTrace, type OpenTrace } from "../trace/file.ts";
+import { KEEPALIVE_MS } from "../wire/frame.ts";
 import type { WorkerBatchCoder } from "../worker/worker-batch-coder.ts";
 import {
   type DisplayOptions,
@@ -69,6 +70,8 @@ const CONNECT_TIMEOUT_MS = 10_000;
 /** Another attempt is better than patience: the link may be there again by now. */
 const RECONNECT_ATTEMPT_MS = 3000;
 const SWITCHOVER_TIMEOUT_MS_DEFAULT = 5000;
+/** A destination that is there says so once a second: for less than this nobody can tell that it is not. */
+const SWITCHOVER_TIMEOUT_MS_MIN = 2 * KEEPALIVE_MS;
 /** QEMU's own default. */
 const DOWNTIME_MS_DEFAULT = 300;
 const CODEC_DEFAULT = "word-mask";
@@ -170,8 +173,8 @@ function withMigrateOptions(command: Command): Command {
     )
     .option(
       "--switchover-timeout <duration>",
-      "how long the stopped guest may wait for a tunnel that broke (default: 5s)",
-      parseMs,
+      "how long the stopped guest may wait for a tunnel that broke, at least 2s (default: 5s)",
+      parseSwitchoverTimeout,
     )
     .option(
       "--cache-size <size>",
@@ -393,6 +396,12 @@ function aboveZero(parse: (text: string) => number): (text: string) => number {
     if (value > 0) return value;
     throw new UsageError(`Must be above zero: "${text}"`);
   };
+}
+
+function parseSwitchoverTimeout(text: string): number {
+  const timeoutMs = parseMs(text);
+  if (timeoutMs >= SWITCHOVER_TIMEOUT_MS_MIN) return timeoutMs;
+  throw new UsageError(`Must be at least ${formatMs(SWITCHOVER_TIMEOUT_MS_MIN)}: "${text}"`);
 }
 
 function cpuMs(): number {

@@ -224,6 +224,13 @@ describe("recover", () => {
 
   test.each<[string, Partial<JournalEntry>, [string, string], string]>([
     ["a guest that runs is not given up", { phase: "committed" }, ["running", "failed"], "--give-up-here"],
+    [
+      "nor one of which a part is missing there",
+      { phase: "committed" },
+      ["finish-migrate", "postcopy-paused"],
+      "--give-up-here",
+    ],
+    ["nor is that let run", { phase: "committed" }, ["finish-migrate", "postcopy-paused"], "--resume-here"],
     ["nor one that never left", { phase: "switchover" }, ["paused", "failed"], "--give-up-here"],
     ["a part of a guest is not resumed", { side: "destination" }, ["inmigrate", "none"], "--resume-here"],
   ])("%s", async (_what, entry, [inStatus, inMigration], wish) => {
