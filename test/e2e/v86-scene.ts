@@ -8,7 +8,7 @@ import { OneGuest, V86Vm } from "../support/v86-vm.ts";
 /** 8 MiB that no compression makes smaller: 1.4 s at 50 Mbit/s. */
 export const SPARSE_LOAD = "ws=8192 rate=2000 pattern=sparse fill=random";
 const MEMORY_MIB = 16;
-const HEARTBEATS = 20;
+export const HEARTBEATS = 20;
 
 export interface Pair {
   guest: OneGuest;
@@ -63,7 +63,7 @@ export async function expectKept(result: V86MigrationResult, pair: Pair): Promis
 }
 
 /** No two have ever run at a time, this one does now, and no heartbeat is missing or came twice. */
-function expectOneRuns(guest: OneGuest, vm: V86Vm): void {
+export function expectOneRuns(guest: OneGuest, vm: V86Vm): void {
   expect(guest.violations).toEqual([]);
   expect([...guest.running]).toEqual([vm.name]);
   const counters = guest.heartbeats;

@@ -4,7 +4,7 @@
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
 import { join } from "node:path";
-import { systemClock } from "../../src/base/clock.ts";
+import { type Clock, systemClock } from "../../src/base/clock.ts";
 import { parseBytesPerSecond } from "../../src/base/units.ts";
 import { makeBatchCoder, makeHome } from "../../src/cli/engine-parts.ts";
 import { DELTA_WORD_MASK } from "../../src/codec/delta/delta-codec.ts";
@@ -22,7 +22,7 @@ import { SocketChannel } from "../../src/link/socket-channel.ts";
 import { PageCache } from "../../src/memory/page-cache.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
 import { RunRecord } from "../../src/record/writer.ts";
-import type { HypervisorIdentity } from "../../src/wire/bodies.ts";
+import type { Hello, HypervisorIdentity } from "../../src/wire/bodies.ts";
 import type { WorkerBatchCoder } from "../../src/worker/worker-batch-coder.ts";
 import { tempFolder } from "./processes.ts";
 import { differingPages, type V86Vm } from "./v86-vm.ts";
@@ -51,11 +51,19 @@ export interface V86MigrationOptions {
   beforeResume?: (migration: V86Migration) => Promise<void>;
   /** The guest stands still for as long as it takes. */
   comparesMemory?: boolean;
+  /** A connection that breaks is resumed, if that takes no longer. */
+  reconnectMs?: number;
+  /** Of both engines; the guests and the link have their own. */
+  clock?: Clock;
+  /** Takes the lines of the source's run record. */
+  sourceSink?: (line: string) => void;
+  /** What answers at the destination is none of ours: it is given the connection instead. */
+  otherPeer?: (socket: Socket, hello: Hello) => void;
 }
 
 export interface V86MigrationResult {
   source: SourceOutcome;
-  /** Undefined: it was killed. */
+  /** Undefined: it was killed, or was never there. */
   destination: DestinationOutcome | undefined;
   sourceEvents: readonly RecordEvent[];
   destinationEvents: readonly RecordEvent[];
@@ -71,9 +79,16 @@ export class V86Migration {
   readonly #sourceCoder: WorkerBatchCoder;
   readonly #options: V86MigrationOptions;
   readonly #events: { source: RecordEvent[]; destination: RecordEvent[] };
+  readonly #sourceSocket: Socket;
   readonly #destinationSocket: Promise<Socket>;
+  readonly #destinationAddress: Address;
+  #destinationEngine: DestinationEngine | undefined;
   readonly #result: Promise<V86MigrationResult>;
-  #killed: () => void = () => {};
+  #killDestinationOutcome: () => void = () => {};
+  #isSourceDead = false;
+  #isDestinationDead = false;
+  /** Of those that have connected later. */
+  readonly #laterSockets: Socket[] = [];
 
   static async start(options: V86MigrationOptions): Promise<V86Migration> {
     const folder = tempFolder();
@@ -83,8 +98,14 @@ export class V86Migration {
     const destinationSocket = new Promise<Socket>((resolve) => {
       accepted = resolve;
     });
+    let migration: V86Migration | undefined;
+    let connections = 0;
+    const onConnection = (socket: Socket) => {
+      if (connections++ === 0) accepted(socket);
+      else migration!.#connectedLater(socket);
+    };
     const onError = () => {};
-    const listener = await listen(address("destination"), { onConnection: (s) => accepted(s), onError });
+    const listener = await listen(address("destination"), { onConnection, onError });
     const relay = await Relay.start({
       listen: address("link"),
       to: address("destination"),
@@ -92,7 +113,7 @@ export class V86Migration {
       delayMs: options.delayMs ?? 1,
     });
     const socket = await connect(address("link"), 10_000);
-    const migration = new V86Migration(options, relay, socket, destinationSocket);
+    migration = new V86Migration(options, relay, socket, destinationSocket, address("destination"));
     void migration.#result.then(async () => {
       listener.close();
       await relay.close();
@@ -106,15 +127,20 @@ export class V86Migration {
     relay: Relay,
     socket: Socket,
     destinationSocket: Promise<Socket>,
+    destinationAddress: Address,
   ) {
     this.#options = options;
     this.relay = relay;
+    this.#sourceSocket = socket;
+    this.#destinationAddress = destinationAddress;
     this.#destinationSocket = destinationSocket;
     const { source, method, limits, isPaused = false, cacheBytes = 1024 ** 3 } = options;
     const events = { source: [] as RecordEvent[], destination: [] as RecordEvent[] };
     this.#events = events;
+    const { clock = systemClock, reconnectMs } = options;
     const record = new RunRecord({
-      clock: systemClock,
+      clock,
+      sink: options.sourceSink,
       listeners: [
         (event) => events.source.push(event),
         // Whoever is told meets the engine between two events, as an operator would.
@@ -122,27 +148,32 @@ export class V86Migration {
       ],
     });
     const isDelta = method === "delta";
+    const hello: Hello = {
+      deltavee: "test",
+      session: randomBytes(16).toString("hex"),
+      hypervisor: identityOf(source),
+      entropyCodecs: isDelta ? [...ENTROPY_CODEC_IDS] : [ENTROPY_NONE],
+      guestRamBytes: source.host.memoryBytes,
+    };
     const home = makeHome();
     this.#sourceCoder = makeBatchCoder(home);
     this.sourceEngine = new SourceEngine({
       ...home,
+      clock,
       vm: new PrecopyVm({
         guest: new V86Guest(source.host, { isRunning: !isPaused, version: "0.5.462" }),
-        clock: systemClock,
+        clock,
         ...(limits === undefined ? {} : { limits }),
         decision: (choice, reason) => record.add({ type: "decision", subject: "switchover", choice, reason }),
       }),
       channel: new SocketChannel(socket),
       tunnel: {
-        hello: {
-          deltavee: "test",
-          session: randomBytes(16).toString("hex"),
-          hypervisor: identityOf(source),
-          entropyCodecs: isDelta ? [...ENTROPY_CODEC_IDS] : [ENTROPY_NONE],
-          guestRamBytes: source.host.memoryBytes,
-        },
+        hello,
         coder: this.#sourceCoder,
         deltaCodec: DELTA_WORD_MASK,
+        ...(reconnectMs === undefined
+          ? {}
+          : { reconnect: { connect: () => this.#reconnect(), timeoutMs: reconnectMs } }),
       },
       downtimeMsMax: options.downtimeMsMax ?? 60,
       ...options.promises,
@@ -152,7 +183,7 @@ export class V86Migration {
       record,
       defer: setImmediate,
     });
-    this.#result = this.#run();
+    this.#result = this.#run(hello);
   }
 
   get events(): { source: readonly RecordEvent[]; destination: readonly RecordEvent[] } {
@@ -164,27 +195,70 @@ export class V86Migration {
     return this.#result;
   }
 
-  /** What is left of the destination when its process is killed: nothing, and a broken connection. */
+  /** What is left of the source when its process is killed, with the guest in it: a broken connection. */
+  async killSource(): Promise<void> {
+    this.#isSourceDead = true;
+    // With an error, so that the engine here, which does not count any more, comes to its end at once.
+    this.#sourceSocket.destroy(new Error("killed"));
+    await this.#options.source.die();
+  }
+
+  /** As at the source. */
   async killDestination(): Promise<void> {
-    this.#killed();
+    this.#isDestinationDead = true;
+    this.#killDestinationOutcome();
     (await this.#destinationSocket).destroy();
+    for (const socket of this.#laterSockets) socket.destroy();
     await this.#options.destination.die();
   }
 
-  async #run(): Promise<V86MigrationResult> {
+  async cancelAtDestination(): Promise<void> {
+    await this.#destinationSocket;
+    this.#destinationEngine?.cancel();
+  }
+
+  /** Somebody connects to where the source is expected, and says this. */
+  async strangerSays(bytes: Uint8Array): Promise<void> {
+    // The source is the first.
+    await this.#destinationSocket;
+    const socket = await connect(this.#destinationAddress, 10_000);
+    socket.on("error", () => {
+      // He is not to be let in.
+    });
+    socket.resume();
+    socket.write(bytes);
+  }
+
+  #connectedLater(socket: Socket): void {
+    this.#laterSockets.push(socket);
+    if (this.#isDestinationDead || this.#destinationEngine === undefined) socket.destroy();
+    else this.#destinationEngine.offer(new SocketChannel(socket), "somebody");
+  }
+
+  async #reconnect(): Promise<SocketChannel> {
+    if (this.#isSourceDead) throw new Error("The dead do not connect");
+    return new SocketChannel(await connect(this.relay.address, 1000));
+  }
+
+  async #run(hello: Hello): Promise<V86MigrationResult> {
     const { source, destination } = this.#options;
     let differing: number[] | undefined;
     const killed = new Promise<undefined>((resolve) => {
-      this.#killed = () => resolve(undefined);
+      this.#killDestinationOutcome = () => resolve(undefined);
     });
+    const { clock = systemClock, otherPeer, reconnectMs } = this.#options;
     const record = new RunRecord({
-      clock: systemClock,
+      clock,
       listeners: [
         (event) => this.#events.destination.push(event),
         (event) => setImmediate(() => this.#options.onDestination?.(event, this)),
       ],
     });
-    const atDestination = this.#destinationSocket.then((socket) => {
+    const atDestination = this.#destinationSocket.then(async (socket) => {
+      if (otherPeer !== undefined) {
+        otherPeer(socket, hello);
+        return undefined;
+      }
       const incoming = new V86Incoming(destination.host, { version: "0.5.462" });
       const vm: IncomingVm = {
         description: incoming.description,
@@ -200,8 +274,9 @@ export class V86Migration {
       };
       const home = makeHome();
       const coder = makeBatchCoder(home);
-      return new DestinationEngine({
+      this.#destinationEngine = new DestinationEngine({
         ...home,
+        clock,
         coder,
         channel: new SocketChannel(socket),
         vm,
@@ -209,11 +284,13 @@ export class V86Migration {
           deltavee: "test",
           hypervisor: this.#options.destinationIdentity ?? identityOf(destination),
           entropyCodecs: [...ENTROPY_CODEC_IDS],
+          ...(reconnectMs === undefined
+            ? {}
+            : { resumption: { token: randomBytes(16).toString("hex"), timeoutMs: reconnectMs } }),
         },
         record,
-      })
-        .run()
-        .finally(() => coder.close());
+      });
+      return this.#destinationEngine.run().finally(() => coder.close());
     });
     const [sourceOutcome, destinationOutcome] = await Promise.all([
       this.sourceEngine.run().finally(() => this.#sourceCoder.close()),

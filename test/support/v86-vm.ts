@@ -66,7 +66,13 @@ export class V86Vm {
     const [run, stop] = [host.run.bind(host), host.stop.bind(host)];
     host.run = async () => {
       guest.started(this.name);
-      await run();
+      try {
+        await run();
+      } catch (thrown) {
+        // A dead VM cannot be started.
+        guest.running.delete(this.name);
+        throw thrown;
+      }
     };
     host.stop = async () => {
       await stop();

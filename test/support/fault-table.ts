@@ -1,0 +1,56 @@
+// A table of what became of the guest, faults by phases, as docs/reliability.md shows it: written by the tests that
+// have seen it, between two comments of that file. Text around them is people's.
+
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { PACKAGE_ROOT } from "./package-root.ts";
+
+const FILE = join(PACKAGE_ROOT, "docs/reliability.md");
+
+export class FaultTable {
+  readonly #corner: string;
+  readonly #columns: readonly string[];
+  /** By row, by column. */
+  readonly #cells = new Map<string, Map<string, string>>();
+
+  constructor(corner: string, columns: readonly string[]) {
+    this.#corner = corner;
+    this.#columns = columns;
+  }
+
+  /** `outcome`: where the guest is, and the code of what was said, if anything was: "source LINK_LOST". */
+  note(row: string, column: string, outcome: string): void {
+    const cells = this.#cells.get(row) ?? new Map<string, string>();
+    this.#cells.set(row, cells);
+    cells.set(column, outcome.replace(/ ([A-Z_/]+)$/, ", `$1`"));
+  }
+
+  /** Where nothing was seen stands "–": such a fault cannot be then. */
+  markdown(rows: readonly string[]): string {
+    const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
+    return [
+      line([this.#corner, ...this.#columns]),
+      `|${"---|".repeat(this.#columns.length + 1)}`,
+      ...rows.map((row) =>
+        line([row, ...this.#columns.map((column) => this.#cells.get(row)?.get(column) ?? "–")]),
+      ),
+    ].join("\n");
+  }
+}
+
+/**
+ * What stands in the file between `<!-- name -->` and `<!-- /name -->`. With UPDATE_RELIABILITY=1 in the environment
+ * `content` is put there first.
+ */
+export function documentedTable(name: string, content: string): string {
+  const [begin, end] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
+  const text = existsSync(FILE) ? readFileSync(FILE, "utf8") : "";
+  const start = text.indexOf(begin) + begin.length;
+  const to = text.indexOf(end, start);
+  if (start < begin.length || to === -1) throw new Error(`${FILE} has no place for ${begin}`);
+  if (process.env.UPDATE_RELIABILITY === "1") {
+    writeFileSync(FILE, `${text.slice(0, start)}\n${content}\n${text.slice(to)}`);
+    return content;
+  }
+  return text.slice(start, to).trim();
+}
