@@ -244,7 +244,10 @@ export class DestinationEngine {
       void this.#fail(error, false);
       return;
     }
-    this.#options.record.add({ type: "notice", message: `Source was not told of the end: ${error.message}` });
+    this.#options.record.add({
+      type: "notice",
+      message: `Source may not have heard of the end: ${error.message}`,
+    });
     if (this.#done !== undefined) this.#sourceKnows();
     // The guest is about to be let run, or could not be, which will be the end.
     else this.#resumption = undefined;
