@@ -7,10 +7,13 @@ export interface Clock {
   after(delayMs: number, callback: () => void): () => void;
 }
 
+/** Some 25 days: Node has no longer timer, and takes one that would be for none at all. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
 export const systemClock: Clock = {
   nowMs: () => performance.now(),
   after(delayMs, callback) {
-    const timer = setTimeout(callback, delayMs);
+    const timer = setTimeout(callback, Math.min(delayMs, TIMER_MS_MAX));
     return () => clearTimeout(timer);
   },
 };

@@ -51,9 +51,11 @@ export async function openShownRun(options: DisplayOptions, ...others: RecordLis
   };
 }
 
+const INTERRUPTS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
 /**
- * Calls `cancel` on Ctrl-C or SIGTERM; further signals are ignored, since giving a VM up half way takes a
- * moment and must not be cut short. The returned function lets go of the signals.
+ * Calls `cancel` on Ctrl-C or SIGTERM, or when the terminal goes away; further signals are ignored, since giving a
+ * VM up half way takes a moment and must not be cut short. The returned function lets go of the signals.
  */
 export function onInterrupt(cancel: () => void): () => void {
   let asked = false;
@@ -62,10 +64,8 @@ export function onInterrupt(cancel: () => void): () => void {
     asked = true;
     cancel();
   };
-  process.on("SIGINT", handler);
-  process.on("SIGTERM", handler);
+  for (const signal of INTERRUPTS) process.on(signal, handler);
   return () => {
-    process.off("SIGINT", handler);
-    process.off("SIGTERM", handler);
+    for (const signal of INTERRUPTS) process.off(signal, handler);
   };
 }

@@ -20,6 +20,8 @@ describe("a promise that makes no sense is refused", () => {
     ["--max-time", "10"],
     ["--max-bytes", "0"],
     ["--max-bytes", "much"],
+    ["--switchover-timeout", "0"],
+    ["--switchover-timeout", "500ms"],
     ["--on-stall", "hope"],
     ["--on-stall", "toString"],
   ])("%s %s", async (option, value) => {
@@ -53,6 +55,19 @@ test("the help names every policy", () => {
   for (const [name, says] of Object.entries(STALL_POLICIES)) {
     expect(help).toContain(`${name} `);
     expect(help).toContain(says);
+  }
+});
+
+test("what only a tunnel has is refused in direct mode, before anything is connected to", async () => {
+  for (const [option, value] of [
+    ["--codec", "xbrle"],
+    ["--reconnect-timeout", "5s"],
+    ["--switchover-timeout", "5s"],
+  ] as const) {
+    await expect(parse(option, value)).rejects.toMatchObject({
+      code: "USAGE",
+      message: expect.stringContaining("deltavee://"),
+    });
   }
 });
 

@@ -6,7 +6,7 @@ import { totalmem } from "node:os";
 import { Command, Option } from "commander";
 import { systemClock } from "../base/clock.ts";
 import { UsageError } from "../base/errors.ts";
-import { formatBytes, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
+import { formatBytes, formatMs, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
@@ -29,6 +29,7 @@ import { POLICIES } from "../memory/policy/all.ts";
 import { HISTORY } from "../memory/policy/history.ts";
 import type { PolicyKind } from "../memory/policy/policy.ts";
 import { createTrace, type OpenTrace } from "../trace/file.ts";
+import { KEEPALIVE_MS } from "../wire/frame.ts";
 import type { WorkerBatchCoder } from "../worker/worker-batch-coder.ts";
 import {
   type DisplayOptions,
@@ -58,7 +59,7 @@ interface Options extends DisplayOptions {
   switchoverTimeout?: number;
   cacheSize?: number;
   cachePolicy: PolicyKind;
-  codec: DeltaCodecId;
+  codec?: DeltaCodecId;
   trace?: string;
   contents?: true;
   standard?: true;
@@ -69,8 +70,11 @@ const CONNECT_TIMEOUT_MS = 10_000;
 /** Another attempt is better than patience: the link may be there again by now. */
 const RECONNECT_ATTEMPT_MS = 3000;
 const SWITCHOVER_TIMEOUT_MS_DEFAULT = 5000;
+/** A destination that is there says so once a second: for less than this nobody can tell that it is not. */
+const SWITCHOVER_TIMEOUT_MS_MIN = 2 * KEEPALIVE_MS;
 /** QEMU's own default. */
 const DOWNTIME_MS_DEFAULT = 300;
+const CODEC_DEFAULT = "word-mask";
 /** The page cache never takes more than this share of the machine unless it is told to. */
 const CACHE_SHARE_MAX = 0.25;
 
@@ -101,6 +105,10 @@ Examples:
     deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --on-stall throttle --max-time 10m
 `;
 
+const TRACE_HELP = `
+All else is as with deltavee migrate: see "deltavee migrate --help" for modes, policies and exit codes.
+`;
+
 export function migrateCommand(): Command {
   return withMigrateOptions(new Command("migrate").description("move a running VM to another host"))
     .addHelpText("after", HELP)
@@ -113,9 +121,9 @@ export function traceRecordCommand(): Command {
     .description("move a running VM as deltavee migrate does, and write a page trace of it")
     .argument("<trace>", "the file to write")
     .option("--contents", "also the pages themselves: as large as all that the guest sends, and as secret");
-  return withMigrateOptions(command).action((trace: string, options: Options) =>
-    migrate({ ...options, trace }),
-  );
+  return withMigrateOptions(command)
+    .addHelpText("after", TRACE_HELP)
+    .action((trace: string, options: Options) => migrate({ ...options, trace }));
 }
 
 function withMigrateOptions(command: Command): Command {
@@ -130,11 +138,10 @@ function withMigrateOptions(command: Command): Command {
       "tcp:HOST:PORT, unix:PATH (direct) or deltavee://HOST:PORT (tunnel)",
       parseDestination,
     )
-    .option(
-      "--max-downtime <duration>",
-      "longest time the guest may stand still",
-      aboveZero(parseMs),
-      DOWNTIME_MS_DEFAULT,
+    .addOption(
+      new Option("--max-downtime <duration>", "longest time the guest may stand still, e.g. 100ms")
+        .argParser(aboveZero(parseMs))
+        .default(DOWNTIME_MS_DEFAULT, `${DOWNTIME_MS_DEFAULT}ms`),
     )
     .option(
       "--max-time <duration>",
@@ -152,7 +159,7 @@ function withMigrateOptions(command: Command): Command {
         `what to do when it makes no progress: ${Object.keys(STALL_POLICIES).join(", ")}`,
       )
         .argParser(parseStallPolicy)
-        .default(STALL_POLICY_DEFAULT),
+        .default(STALL_POLICY_DEFAULT, STALL_POLICY_DEFAULT),
     )
     .option(
       "--max-bandwidth <rate>",
@@ -161,13 +168,13 @@ function withMigrateOptions(command: Command): Command {
     )
     .option(
       "--reconnect-timeout <duration>",
-      "how long a tunnel that broke is tried to be resumed, 0: not at all (default: 60s)",
+      `how long a tunnel that broke is tried to be resumed, 0s: not at all (default: ${RECONNECT_MS_DEFAULT / 1000}s)`,
       parseMs,
     )
     .option(
       "--switchover-timeout <duration>",
-      "how long the stopped guest may wait for a tunnel that broke (default: 5s)",
-      parseMs,
+      "how long the stopped guest may wait for a tunnel that broke, at least 2s (default: 5s)",
+      parseSwitchoverTimeout,
     )
     .option(
       "--cache-size <size>",
@@ -179,10 +186,10 @@ function withMigrateOptions(command: Command): Command {
         .argParser(parsePolicy)
         .default(HISTORY, HISTORY.name),
     )
-    .addOption(
-      new Option("--codec <name>", "how a page that the destination knows is coded in the tunnel")
-        .argParser(parseCodec)
-        .default(DELTA_CODEC_NAMES["word-mask"], "word-mask"),
+    .option(
+      "--codec <name>",
+      `how a page that the destination knows is coded in the tunnel (default: ${CODEC_DEFAULT})`,
+      parseCodec,
     )
     .option("--standard", "send every page whole, as standard pre-copy does: for comparison")
     .option("--state-dir <folder>", STATE_DIR_HELP)
@@ -201,6 +208,9 @@ async function migrate(options: Options): Promise<void> {
   const { reconnectTimeout, switchoverTimeout } = options;
   if (!tunnel && (reconnectTimeout !== undefined || switchoverTimeout !== undefined)) {
     throw new UsageError("Only a tunnel (--to deltavee://...) can be resumed: a stock QEMU cannot");
+  }
+  if (!tunnel && options.codec !== undefined) {
+    throw new UsageError("--codec is for a tunnel (--to deltavee://...): a stock QEMU knows XBZRLE only");
   }
   let journal: KeptJournal | undefined;
   const run = await openShownRun(options, (event) => journal?.listener(event));
@@ -247,6 +257,22 @@ async function migrate(options: Options): Promise<void> {
       ...(options.maxBandwidth === undefined ? {} : { linkBytesPerSecondMax: options.maxBandwidth }),
       ...(options.standard ? {} : { cacheBytesMax }),
     });
+    const unsaid = early;
+    early = undefined;
+    unsaid.forEach(notice);
+    const openChannel = async (timeoutMs: number): Promise<Channel> => {
+      const channel = new SocketChannel(await connect(options.to, timeoutMs));
+      return options.maxBandwidth === undefined
+        ? channel
+        : new PacedChannel(channel, systemClock, options.maxBandwidth);
+    };
+    const home = makeHome();
+    const channel = await openChannel(CONNECT_TIMEOUT_MS);
+    const reconnect = {
+      connect: () => openChannel(RECONNECT_ATTEMPT_MS),
+      timeoutMs: reconnectTimeout ?? RECONNECT_MS_DEFAULT,
+    };
+    // From here on it has something to say: up to here QEMU was asked only, and Ctrl-C just ends this process.
     const session = randomBytes(16).toString("hex");
     journal = keepJournal(states, {
       subject: {
@@ -261,21 +287,6 @@ async function migrate(options: Options): Promise<void> {
       guestRuns: () => opened.wasRunning,
     });
     left.forget();
-    const unsaid = early;
-    early = undefined;
-    unsaid.forEach(notice);
-    const openChannel = async (timeoutMs: number): Promise<Channel> => {
-      const channel = new SocketChannel(await connect(options.to, timeoutMs));
-      return options.maxBandwidth === undefined
-        ? channel
-        : new PacedChannel(channel, systemClock, options.maxBandwidth);
-    };
-    const channel = await openChannel(CONNECT_TIMEOUT_MS);
-    const reconnect = {
-      connect: () => openChannel(RECONNECT_ATTEMPT_MS),
-      timeoutMs: reconnectTimeout ?? RECONNECT_MS_DEFAULT,
-    };
-    const home = makeHome();
     coder = tunnel ? makeBatchCoder(home) : undefined;
     // In the background, while the two sides introduce themselves.
     void coder?.start();
@@ -295,7 +306,7 @@ async function migrate(options: Options): Promise<void> {
                 guestRamBytes: vm.guestRamBytes,
               },
               coder,
-              deltaCodec: options.codec,
+              deltaCodec: options.codec ?? parseCodec(CODEC_DEFAULT),
               ...(reconnect.timeoutMs === 0 ? {} : { reconnect }),
               switchoverTimeoutMs: switchoverTimeout ?? SWITCHOVER_TIMEOUT_MS_DEFAULT,
             },
@@ -323,8 +334,7 @@ async function migrate(options: Options): Promise<void> {
     trace = undefined;
     await vm.close();
     vm = undefined;
-    if (where === "unknown" && error !== undefined) journal?.leave(error.message);
-    else journal?.remove();
+    journal?.end(where, error);
     await run.finish();
     if (error !== undefined) throw error;
   } finally {
@@ -386,6 +396,12 @@ function aboveZero(parse: (text: string) => number): (text: string) => number {
     if (value > 0) return value;
     throw new UsageError(`Must be above zero: "${text}"`);
   };
+}
+
+function parseSwitchoverTimeout(text: string): number {
+  const timeoutMs = parseMs(text);
+  if (timeoutMs >= SWITCHOVER_TIMEOUT_MS_MIN) return timeoutMs;
+  throw new UsageError(`Must be at least ${formatMs(SWITCHOVER_TIMEOUT_MS_MIN)}: "${text}"`);
 }
 
 function cpuMs(): number {

@@ -4,7 +4,7 @@
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
 import { Command, Option } from "commander";
-import { CancelledError, type VmWhere } from "../base/errors.ts";
+import { CancelledError } from "../base/errors.ts";
 import { parseBytes, parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
@@ -33,15 +33,14 @@ interface Options extends DisplayOptions {
   stateDir?: string;
 }
 
-/** After a failure: a person has to look at the other side before anything is done here. */
-const UNDECIDED: ReadonlySet<VmWhere> = new Set(["paused on destination", "unknown"]);
-
 const HELP = `
 When the connection breaks, the same source may come back with another one for as long as --reconnect-timeout says.
 Everybody else is refused as long as a migration is under way.
 
 The guest starts here only after the source has given it up for good, and is left paused when it was paused
 there. If the migration fails before that, QEMU here is ended: what it holds is a copy of a guest that runs on.
+
+Exit codes: 0 arrived, 1 failed, 2 wrong usage, 130 cancelled; the message says where the VM is.
 
 Example:
   qemu-system-x86_64 ... -incoming defer -qmp unix:/run/vm.qmp,server=on,wait=off
@@ -63,10 +62,10 @@ export function receiveCommand(): Command {
     .addOption(
       new Option(
         "--reconnect-timeout <duration>",
-        "how long to wait for a source whose connection broke, 0: not at all",
+        "how long to wait for a source whose connection broke, 0s: not at all",
       )
         .argParser(parseMs)
-        .default(RECONNECT_MS_DEFAULT, "60s"),
+        .default(RECONNECT_MS_DEFAULT, `${RECONNECT_MS_DEFAULT / 1000}s`),
     )
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--record <file>", "write the run record of this side (NDJSON)")
@@ -142,8 +141,7 @@ async function receive(options: Options): Promise<void> {
     }
     await vm.close();
     vm = undefined;
-    if (outcome.error !== undefined && UNDECIDED.has(outcome.vm)) journal?.leave(outcome.error.message);
-    else journal?.remove();
+    journal?.end(outcome.vm, outcome.error);
     await run.finish();
     if (outcome.error !== undefined) throw outcome.error;
   } finally {

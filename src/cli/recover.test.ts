@@ -9,6 +9,7 @@ import type { Command } from "commander";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { DeltaveeError } from "../base/errors.ts";
 import { LineSplitter } from "../hypervisor/qemu/lines.ts";
+import { migrateCommand } from "./migrate.ts";
 import { recoverCommand } from "./recover.ts";
 import type { JournalEntry } from "./state/journal.ts";
 import { ownIdentity } from "./state/process-identity.ts";
@@ -71,6 +72,8 @@ class Qemu {
         return this.migration === undefined ? {} : { status: this.migration };
       case "query-migrate-capabilities":
         return [];
+      case "query-memory-size-summary":
+        return { "base-memory": 1 << 29 };
       case "query-migrate-parameters":
         return this.parameters;
       case "qmp_capabilities":
@@ -221,6 +224,13 @@ describe("recover", () => {
 
   test.each<[string, Partial<JournalEntry>, [string, string], string]>([
     ["a guest that runs is not given up", { phase: "committed" }, ["running", "failed"], "--give-up-here"],
+    [
+      "nor one of which a part is missing there",
+      { phase: "committed" },
+      ["finish-migrate", "postcopy-paused"],
+      "--give-up-here",
+    ],
+    ["nor is that let run", { phase: "committed" }, ["finish-migrate", "postcopy-paused"], "--resume-here"],
     ["nor one that never left", { phase: "switchover" }, ["paused", "failed"], "--give-up-here"],
     ["a part of a guest is not resumed", { side: "destination" }, ["inmigrate", "none"], "--resume-here"],
   ])("%s", async (_what, entry, [inStatus, inMigration], wish) => {
@@ -255,6 +265,42 @@ describe("recover", () => {
     },
   );
 
+  test.each([
+    ["source", "finish-migrate", "postcopy-paused"],
+    ["source", "finish-migrate", "postcopy-active"],
+    ["nothing known", "finish-migrate", "postcopy-paused"],
+    ["nothing known", "running", "postcopy-paused"],
+  ])(
+    "in post-copy each QEMU has a part of the guest, and whatever is said none is touched: %s, %s, %s",
+    async (known, inStatus, inMigration) => {
+      qemu = new Qemu(inStatus, inMigration);
+      if (known === "source") migration({ phase: "committed" });
+      const { error } = await recover("--qmp", monitor);
+      expect(error).toMatchObject({
+        code: "DECISION_NEEDED",
+        message: expect.stringContaining("End neither QEMU"),
+      });
+      for (const word of ["--resume-here", "--give-up-here"]) {
+        expect((await recover("--qmp", monitor, word)).error).toMatchObject({ code: "RECOVERY_REFUSED" });
+      }
+      expect(qemu.done).toEqual([]);
+      if (known === "source") expect(readdirSync(states)).toHaveLength(1);
+    },
+  );
+
+  test("nobody at the monitor of a VM of which nothing is known was not given up: the address may be wrong", async () => {
+    const { stdout, error } = await recover("--qmp", monitor, "--give-up-here");
+    expect(error).toMatchObject({ code: "QMP_UNAVAILABLE" });
+    expect(stdout).toBe("");
+  });
+
+  test("a guest that ended with its QEMU before it was given away is not said to be the other side's", async () => {
+    migration({ phase: "iterating" });
+    const { stdout } = await recover(SESSION, "--give-up-here");
+    expect(stdout).toContain("the destination never had all of it");
+    expect(stdout).not.toContain("the other side's");
+  });
+
   test("nothing is done while the process lives", async () => {
     migration({ phase: "committed" }, "alive");
     qemu = new Qemu("postmigrate", "completed");
@@ -281,6 +327,16 @@ describe("recover", () => {
     qemu.done.length = 0;
     expect((await recover("--qmp", monitor)).error).toBeUndefined();
     expect(qemu.done).toEqual([]);
+  });
+
+  test("a next migration that cannot connect puts the settings back, keeps the dead one's file and leaves none", async () => {
+    qemu = new Qemu("running", "failed");
+    migration({ phase: "iterating" });
+    const nobody = `unix:${join(folder, "nobody")}`;
+    const { error } = await run(migrateCommand(), "--qmp", monitor, "--to", nobody, "--quiet");
+    expect(error).toMatchObject({ code: "LINK_FAILED" });
+    expect(qemu.parameters).toMatchObject(SETTINGS.parameters);
+    expect(readdirSync(states)).toEqual([`${SESSION}-source.json`]);
   });
 
   test("a QEMU that is gone: nothing is left to do", async () => {

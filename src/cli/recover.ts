@@ -12,7 +12,15 @@ import { entryName, isUnderWay, type JournalEntry, knownMigrations } from "./sta
 import { monitorName, STATE_DIR_HELP, settingsOf } from "./state/keep.ts";
 import { askQemu, withQemu } from "./state/qemu-view.ts";
 import { defaultStateFolder, StateFolder } from "./state/state-folder.ts";
-import { type Finding, hasGivenAway, isMigrating, judge, type QemuView } from "./state/whereabouts.ts";
+import {
+  type Answers,
+  type Finding,
+  hasGivenAway,
+  isInPostcopy,
+  isMigrating,
+  judge,
+  type QemuView,
+} from "./state/whereabouts.ts";
 import { describeMigration, findingLines } from "./status.ts";
 
 interface Options {
@@ -21,8 +29,6 @@ interface Options {
   giveUpHere?: true;
   stateDir?: string;
 }
-
-type Answers = Extract<QemuView, { kind: "answers" }>;
 
 /** QEMU takes a moment to cancel, to resume its guest, or to complete what its guard has finished. */
 const SETTLE_TIMEOUT_MS = 10_000;
@@ -152,6 +158,7 @@ class Recovery {
   /** A person has made sure that it runs nowhere else. */
   async resumeHere(view: QemuView): Promise<void> {
     if (view.kind !== "answers") throw new DeltaveeError("QMP_UNAVAILABLE", view.reason);
+    this.#refusePostcopy(view);
     let seen = view;
     if (seen.status === "inmigrate") throw refused("QEMU here holds a part of the guest at most");
     if (isMigrating(seen)) {
@@ -168,14 +175,28 @@ class Recovery {
   /** A person has made sure that it is safe elsewhere. */
   async giveUpHere(view: QemuView): Promise<void> {
     if (view.kind === "silent") throw new DeltaveeError("QMP_UNAVAILABLE", view.reason);
+    if (view.kind === "gone" && this.#entry === undefined) {
+      throw new DeltaveeError("QMP_UNAVAILABLE", judge(undefined, view).explanation);
+    }
     if (view.kind === "answers") {
+      this.#refusePostcopy(view);
       if (view.running) throw refused("The guest runs here");
       const neverLeft =
         this.#entry?.side === "source" && this.#entry.phase !== "committed" && !hasGivenAway(view);
       if (neverLeft) throw refused("The guest is here and nowhere else: the destination never had all of it");
       await this.#quit();
+      say("The QEMU here has ended. The guest is the other side's");
+      return;
     }
-    say("The QEMU here has ended. The guest is the other side's");
+    // It had ended by itself: where the guest is then is not a matter of what was asked for.
+    for (const line of findingLines(judge(this.#entry, view))) say(line);
+  }
+
+  /** Neither word fits: with the QEMU here a part of the guest would be lost, and alone it is not whole. */
+  #refusePostcopy(view: Answers): void {
+    if (!isInPostcopy(view)) return;
+    const { explanation, advice } = judge(this.#entry, view);
+    throw refused(`${explanation}. ${advice}`);
   }
 
   /** The guest never left: it goes on as before. */

@@ -4,6 +4,7 @@
 import { Command } from "commander";
 import { formatBytes, formatBytesPerSecond } from "../base/units.ts";
 import { parseQmpAddress } from "./common.ts";
+import { EXIT_DECIDE } from "./failure.ts";
 import { isUnderWay, type JournalEntry, knownMigrations } from "./state/journal.ts";
 import { STATE_DIR_HELP } from "./state/keep.ts";
 import { viewQemu } from "./state/qemu-view.ts";
@@ -14,9 +15,6 @@ interface Options {
   stateDir?: string;
   json?: true;
 }
-
-/** Some migration needs a person. */
-export const EXIT_DECIDE = 4;
 
 const HELP = `
 A migration is known by the state file that "deltavee migrate" and "deltavee receive" keep while they work. Where

@@ -1,4 +1,4 @@
-// When to leave pages alone altogether (DESIGN §6): on a link that is faster than we can look at pages, the fastest
+// When to leave pages alone altogether: on a link that is faster than we can look at pages, the fastest
 // is to carry them on as they are. A link shows what it can do only when it is filled, so bypass is tried for a
 // moment when we are the brake, kept if more gets across, and left as soon as the link is the limit. Pure.
 

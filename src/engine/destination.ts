@@ -20,19 +20,13 @@ import { NO_REGION, RegionPool } from "../kernel/region-pool.ts";
 import { NO_PAGES } from "../record/schema.ts";
 import type { RunRecord } from "../record/writer.ts";
 import type { Resumption, Welcome } from "../wire/bodies.ts";
-import {
-  type DataFrame,
-  type Frame,
-  RETURN_BYTES_MAX,
-  type RefuseFrame,
-  type ResumeFrame,
-} from "../wire/frame.ts";
+import type { DataFrame, Frame, RefuseFrame, ResumeFrame } from "../wire/frame.ts";
 import { abortFrame, answerHello, refusalFor, refuseFrame } from "../wire/handshake.ts";
 import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
 import { ProtocolState } from "../wire/protocol-state.ts";
 import { BatchExpander } from "./batch-expander.ts";
 import type { Channel, IncomingVm } from "./ports.ts";
-import { ReturnLog } from "./return-log.ts";
+import { inPieces, ReturnLog } from "./return-log.ts";
 import { TunnelPeer, type TunnelPeerListener } from "./tunnel-peer.ts";
 
 export interface DestinationOptions {
@@ -169,9 +163,11 @@ export class DestinationEngine {
       },
       drained: () => {},
       failed: (error) => {
-        if (peer !== this.#peer) this.#strangerWent(peer, error.message);
-        else if (this.#resumption !== undefined && error instanceof LinkError) this.#lost(error);
-        else void this.#fail(error, false);
+        if (peer !== this.#peer) {
+          this.#close(peer, error);
+          this.#strangerWent(peer, error.message);
+        } else if (this.#resumption !== undefined && error instanceof LinkError) this.#lost(error);
+        else this.#ended(error);
       },
     };
     const peer: TunnelPeer = new TunnelPeer("destination", channel, this.#options.clock, listener, state);
@@ -192,7 +188,7 @@ export class DestinationEngine {
       isSameSecret(frame.token, own.token) &&
       frame.session === own.session &&
       frame.version === own.version;
-    if (!isOurs) this.#refuse(peer, refuseFrame("SESSION", "no such migration is under way here"));
+    if (!isOurs) this.#refuse(peer, unknownSession());
     // One of an earlier attempt, which the source has given up.
     else if (frame.connection <= this.#connection) peer.destroy();
     else this.#resume(peer, frame);
@@ -201,15 +197,24 @@ export class DestinationEngine {
   #refuse(peer: TunnelPeer, answer: RefuseFrame): void {
     peer.send(answer);
     peer.end();
-    this.#options.clock.after(REFUSED_CLOSES_MS, () => peer.destroy());
+    this.#letClose(peer);
     this.#strangerWent(peer, `refused (${answer.reason.code}): ${answer.reason.message}`);
+  }
+
+  /** After a failure. Who broke the protocol has been told so, and is to hear it. */
+  #close(peer: TunnelPeer, error: Error): void {
+    if (error instanceof ProtocolError) this.#letClose(peer);
+    else peer.destroy();
+  }
+
+  #letClose(peer: TunnelPeer): void {
+    this.#options.clock.after(REFUSED_CLOSES_MS, () => peer.destroy());
   }
 
   #strangerWent(peer: TunnelPeer, why: string): void {
     const from = this.#forget(peer);
-    if (from === undefined) return;
-    peer.destroy();
-    this.#options.record.add({ type: "notice", message: `Connection of ${from}: ${why}` });
+    if (from !== undefined)
+      this.#options.record.add({ type: "notice", message: `Connection of ${from}: ${why}` });
   }
 
   #forget(peer: TunnelPeer): string | undefined {
@@ -228,14 +233,24 @@ export class DestinationEngine {
   }
 
   #gaveUp(cause: LinkError): void {
+    const seconds = Math.round(this.#resumption!.timeoutMs / 1000);
+    const text = `The connection of the source broke, and it has not come back within ${seconds} s`;
+    this.#ended(new LinkError("LINK_LOST", text, { cause }));
+  }
+
+  /** There is no source any more that could be told anything. */
+  #ended(error: Error): void {
+    if (!this.#state.committed) {
+      void this.#fail(error, false);
+      return;
+    }
+    this.#options.record.add({
+      type: "notice",
+      message: `Source may not have heard of the end: ${error.message}`,
+    });
     if (this.#done !== undefined) this.#sourceKnows();
     // The guest is about to be let run, or could not be, which will be the end.
-    else if (this.#state.committed) this.#resumption = undefined;
-    else {
-      const seconds = Math.round(this.#resumption!.timeoutMs / 1000);
-      const text = `The connection of the source broke, and it has not come back within ${seconds} s`;
-      void this.#fail(new LinkError("LINK_LOST", text, { cause }), false);
-    }
+    else this.#resumption = undefined;
   }
 
   #resume(peer: TunnelPeer, frame: ResumeFrame): void {
@@ -258,15 +273,16 @@ export class DestinationEngine {
       ackSequence: this.#takenSequence,
     });
     this.#releaseReturn(frame.returnBytes);
-    let resentBytes = 0;
-    for (const bytes of this.#returnLog.from(frame.returnBytes)) {
-      peer.send({ type: "return", bytes });
-      resentBytes += bytes.length;
-    }
+    const resentBytes = this.#returnLog.retainedBytes;
+    this.#sendReturn(this.#returnLog.from(frame.returnBytes));
     record.add({ type: "link", state: "resumed", outageMs, resentBytes });
     this.#tellLoaded();
     this.#tellRunning();
     this.#stallIfNeeded();
+  }
+
+  #sendReturn(pieces: readonly Uint8Array[]): void {
+    for (const bytes of pieces) this.#peer.send({ type: "return", bytes });
   }
 
   #releaseReturn(returnBytes: number): void {
@@ -322,7 +338,7 @@ export class DestinationEngine {
         return;
       case "resume":
         // The first connection, and nothing to resume.
-        this.#peer.send(refuseFrame("SESSION", "no such migration is under way here"));
+        this.#peer.send(unknownSession());
         void this.#fail(
           new DeltaveeError("PROTOCOL_REFUSED", "Refused a source that resumes another migration"),
           true,
@@ -353,10 +369,9 @@ export class DestinationEngine {
     this.#vmChannel = channel;
     channel.listen({
       data: (bytes) => {
-        for (let start = 0; start < bytes.length; start += RETURN_BYTES_MAX) {
-          const piece = bytes.subarray(start, start + RETURN_BYTES_MAX);
-          if (!this.#over && this.#lostMs === undefined) this.#peer.send({ type: "return", bytes: piece });
-        }
+        // A source that is told RUNNING is done with it.
+        if (this.#over || this.#state.stage === "finished") return;
+        if (this.#lostMs === undefined) this.#sendReturn(inPieces(bytes));
         if (this.#resumption === undefined) return;
         this.#returnLog.append(bytes);
         if (this.#returnLog.retainedBytes >= RETURN_RETAINED_BYTES) channel.pause();
@@ -541,7 +556,7 @@ export class DestinationEngine {
       // Nothing can be said before HELLO or after REFUSE: the closed connection says it.
     }
     if (tell) this.#peer.end();
-    else this.#peer.destroy();
+    else this.#close(this.#peer, error);
     // Once the source knows of a loaded copy it may have given the guest up, with COMMIT lost on the way: then
     // the copy may be all that is left of the VM, and stays, paused, unless the source says that it keeps it.
     const keep = this.#loadedTold && !sourceKept;
@@ -590,6 +605,10 @@ export class DestinationEngine {
       pages: NO_PAGES,
     });
   }
+}
+
+function unknownSession(): RefuseFrame {
+  return refuseFrame("SESSION", "no such migration is under way here");
 }
 
 /** In a time that does not depend on where they differ. */

@@ -78,6 +78,8 @@ export class DirectLink implements SourceLink {
       windowBytes: this.#window.windowBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
       isLinkKnown: this.#window.isLinkKnown,
+      // That would be the end.
+      isLost: false,
       roundTripMs: this.#window.currentRoundTripMs,
     };
   }

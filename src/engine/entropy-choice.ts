@@ -1,4 +1,4 @@
-// Which entropy coder, and how hard: the one with which the most guest memory crosses per second (DESIGN §6):
+// Which entropy coder, and how hard: the one with which the most guest memory crosses per second,
 // rate = min(encoders ÷ cost, link ÷ bytes left). A slow link waits for us hardly ever, so the encoders may take
 // their time; on a fast one the same effort would be the brake. Learned while running, for each class of batch on
 // its own, from what coding has cost and left; pure.

@@ -1,4 +1,4 @@
-// The state machine of DESIGN §4: what may follow what, and that `committed` never goes back.
+// The state machine of docs/reliability.md: what may follow what, and that `committed` never goes back.
 
 import fc from "fast-check";
 import { expect, test } from "vitest";

@@ -1,4 +1,4 @@
-// Where the VM is allowed to run: the one state machine of a migration, at the source (DESIGN §4).
+// Where the VM is allowed to run: the one state machine of a migration, at the source (docs/reliability.md).
 //
 //   setup → iterating → switchover → committed → completed
 //     └─────────┴───────────┴─→ failed | cancelled        (the guest goes on at the source)

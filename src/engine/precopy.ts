@@ -6,7 +6,8 @@
 // the source engine's); the textbook's own limits, which stop the guest whatever is left, are there for comparison.
 //
 // Better than the textbook in one thing: a page that keeps changing is held back, since whatever is sent of it
-// early is sent in vain. One run, in one place, is all that ever stops or resumes the guest: who wants it ended only says so.
+// early is sent in vain. One run, in one place, is all that ever stops or resumes the guest: who wants it ended only
+// says so.
 
 import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";

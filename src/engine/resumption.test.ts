@@ -3,7 +3,7 @@
 // of PROTOCOL.md says.
 
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { arbitraryPlan, buildGuestStream, type StreamPlan } from "../../test/support/arbitrary-stream.ts";
 import { expectTruth } from "../../test/support/expect-truth.ts";
 import { Migration, type MigrationSetup } from "../../test/support/simulated-migration.ts";
@@ -254,11 +254,18 @@ describe("others that connect while a migration is under way", () => {
     ["something else", Buffer.from("GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"), "INVALID"],
   ])("%s is refused and disturbs nothing", async (_who, bytes, code) => {
     const heard: Frame[] = [];
+    let destroyedWhenHeard: boolean | undefined;
     const action = (migration: Migration) => {
       const reader = new FrameReader();
       const stranger = migration.stranger();
+      let isDestroyed = false;
+      const destroy = () => {
+        isDestroyed = true;
+      };
+      vi.spyOn(stranger.peer, "destroy").mockImplementation(destroy);
       stranger.listen({
         data: (data) => {
+          destroyedWhenHeard = isDestroyed;
           reader.push(data);
           for (let frame = reader.next(); frame !== undefined; frame = reader.next()) heard.push(frame);
         },
@@ -271,6 +278,8 @@ describe("others that connect while a migration is under way", () => {
     const when = moments["while it iterates"]!;
     const migration = await new Migration({ ...base, disturb: { when, action } }).run();
     expect(heard).toMatchObject([{ type: "refuse", reason: { code } }]);
+    // A real connection would have lost what was under way.
+    expect(destroyedWhenHeard).toBe(false);
     expectMoved(migration);
     expect(linkEvents(migration.destinationRecord.events, "lost")).toEqual([]);
     const notices = migration.destinationRecord.events.filter(({ type }) => type === "notice");
@@ -354,4 +363,68 @@ describe("a link that goes while the source hypervisor completes", () => {
     expect(migration.sourceOutcome).toMatchObject({ outcome: "failed", vm: "running on source" });
     expect(migration.world.history).toEqual(["source runs", "source stops", "source runs"]);
   });
+});
+
+describe("a source that breaks the protocol", () => {
+  const garbage = (migration: Migration) => {
+    migration.sourceEnd.onWrite = () => {};
+    migration.sourceEnd.write(new Uint8Array(64));
+  };
+
+  test("after COMMIT does not keep the destination, which has the guest, from ending", async () => {
+    for (const moment of ["when COMMIT is under way", "when the guest runs at the destination"]) {
+      const disturb = { when: moments[moment]!, action: garbage };
+      const migration = await new Migration({ ...base, disturb }).run();
+      expect(migration.destinationOutcome).toEqual({
+        outcome: "completed",
+        vm: "running on destination",
+        welcomed: true,
+      });
+      expect(migration.world.history).toEqual(["source runs", "source stops", "destination runs"]);
+    }
+  });
+
+  test("with a count that cannot be is told so", async () => {
+    const action = (migration: Migration) =>
+      void migration.sourceEnd.write(encodeFrame({ type: "returned", returnBytes: 1e9 }));
+    const when = moments["while it iterates"]!;
+    const migration = await new Migration({ ...base, disturb: { when, action } }).run();
+    expectTruth(migration);
+    expect(migration.sourceOutcome!.error!.message).toContain("(PROTOCOL_INVALID_FRAME)");
+    expect(migration.sourceOutcome!.vm).toBe("running on source");
+  });
+});
+
+test("what the destination hypervisor says when the guest runs there is for nobody", async () => {
+  const when: When = (migration) =>
+    migration.destinationFrames.includes("running") && !migration.sourceFrames.includes("done");
+  const action = ({ incoming }: Migration) => incoming!.side!.loader.shut(0);
+  expectMoved(await new Migration({ ...base, disturb: { when, action } }).run());
+});
+
+test("a verdict that the destination takes back does not give the guest back", async () => {
+  let isTakenBack = false;
+  const when: When = (migration) =>
+    isTakenBack ? migration.world.running.has("destination") : migration.destinationFrames.includes("loaded");
+  const action = (migration: Migration) => {
+    if (isTakenBack) migration.breakFor(Number.POSITIVE_INFINITY);
+    else migration.incoming!.side!.loader.shut(1);
+    isTakenBack = true;
+  };
+  const migration = await new Migration({ ...base, disturb: { when, action, times: 2 } }).run();
+  expectTruth(migration);
+  expect(migration.sourceOutcome).toMatchObject({ outcome: "failed", vm: "unknown" });
+  expect(migration.world.history).toEqual(["source runs", "source stops", "destination runs"]);
+});
+
+test("a mistake of ours in handling a frame is called one", async () => {
+  const action = (migration: Migration) => {
+    migration.sourceEnd.onWrite = () => {
+      throw new Error("a bug");
+    };
+  };
+  const when = moments["when the guest runs at the destination"]!;
+  const migration = await new Migration({ ...base, disturb: { when, action } }).run();
+  expectTruth(migration);
+  expect(migration.sourceOutcome).toMatchObject({ outcome: "failed", error: { code: "INTERNAL" } });
 });

@@ -32,10 +32,15 @@ export class ReturnLog {
   /** What is to be sent again from this offset on, in pieces that fit into frames. */
   from(offset: number): Uint8Array[] {
     assert(this.#offset <= offset && offset <= this.end, "what was released is not asked for again");
-    const rest = this.#bytes.subarray(offset - this.#offset);
-    const pieces: Uint8Array[] = [];
-    for (let at = 0; at < rest.length; at += RETURN_BYTES_MAX)
-      pieces.push(rest.subarray(at, at + RETURN_BYTES_MAX));
-    return pieces;
+    return inPieces(this.#bytes.subarray(offset - this.#offset));
   }
+}
+
+/** The same bytes, as RETURN frames take them. */
+export function inPieces(bytes: Uint8Array): Uint8Array[] {
+  const pieces: Uint8Array[] = [];
+  for (let at = 0; at < bytes.length; at += RETURN_BYTES_MAX) {
+    pieces.push(bytes.subarray(at, at + RETURN_BYTES_MAX));
+  }
+  return pieces;
 }

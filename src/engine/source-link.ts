@@ -21,6 +21,8 @@ export interface LinkFigures {
   linkBytesPerSecond: number;
   /** False: it has carried whatever was sent, so that it carries at least `linkBytesPerSecond`. */
   isLinkKnown: boolean;
+  /** There is no connection at the moment. */
+  isLost: boolean;
   /** Without queueing, but with what an answer is overdue by: nobody should stop a guest for a link that stands still. */
   roundTripMs: number | undefined;
 }

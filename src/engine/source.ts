@@ -133,7 +133,7 @@ export class SourceEngine {
   #verdictGiven = false;
   /** The hypervisor has completed with its verdict: only COMMIT is missing. */
   #hasCompleted = false;
-  /** Its verdict says that it could not load the guest: certain, and the hypervisor here resumes on it. */
+  /** Direct: its verdict says that it could not load the guest. Certain, and the hypervisor here resumes on it. */
   #destinationRefused = false;
   /** Post-copy: since when, whether the guest runs there, and what it had to ask for. */
   #postcopySinceMs: number | undefined;
@@ -366,6 +366,7 @@ export class SourceEngine {
     this.#stoppedMs = this.#options.clock.nowMs();
     this.#forecastDowntimeMs = this.#switchover.expectation.forecastDowntimeMs;
     this.#handover.enter("switchover", "the source's vCPUs have stopped");
+    this.#switchover.guestStopped();
     this.#link.liftWindow();
   }
 
@@ -422,7 +423,9 @@ export class SourceEngine {
       void this.#commitTunnel();
       return;
     }
-    if (verdict !== undefined && verdict !== 0) this.#destinationRefused = true;
+    // Only the first verdict is one: whoever has taken the guest does not give it back by another.
+    if (verdict !== undefined && verdict !== 0 && this.#direct !== undefined && !this.#destinationLoaded)
+      this.#destinationRefused = true;
     this.#requestedBytes += requestedBytes(message);
     // Device state is loaded, and the command to run the guest is the next thing that the destination reads.
     if (this.#postcopySinceMs !== undefined && pongValue(message) === PACKAGE_PING_VALUE) {
@@ -562,9 +565,10 @@ export class SourceEngine {
   }
 
   #linkFailed(error: Error): void {
-    const isOurs = error instanceof DeltaveeError;
+    // What a tunnel's connection does it names: anything else is a mistake of ours.
+    const isNamed = error instanceof DeltaveeError || this.#tunnel !== undefined;
     const text = `Connection to the destination broke${this.#postcopyHint}`;
-    void this.#fail(isOurs ? error : new LinkError("LINK_FAILED", text, { cause: error }));
+    void this.#fail(isNamed ? error : new LinkError("LINK_FAILED", text, { cause: error }));
   }
 
   async #fail(error: Error): Promise<void> {

@@ -107,6 +107,8 @@ class Scene {
   /** False: it has only shown so far that it carries LEAST_BYTES_PER_SECOND. */
   isLinkKnown = true;
 
+  isLost = false;
+
   get decisions(): string[] {
     return this.#choices("switchover");
   }
@@ -153,6 +155,7 @@ class Scene {
         windowBytes: 250_000,
         linkBytesPerSecond: this.isLinkKnown ? LINK_BYTES_PER_SECOND : LEAST_BYTES_PER_SECOND,
         isLinkKnown: this.isLinkKnown,
+        isLost: this.isLost,
         roundTripMs: 1 + stalledMs,
       },
     };
@@ -293,6 +296,24 @@ describe("a hypervisor that waits for an acknowledgement", () => {
     },
   );
 
+  test("is not stopped for a link that is lost, released or not, however little is left", () => {
+    for (const isReleased of [false, true]) {
+      const scene = new Scene().run(60_000, ({ iteration, releases }) =>
+        isReleased ? releases > 0 : iteration > 0,
+      );
+      const { releases } = scene;
+      scene.isLost = true;
+      scene.remainingBytes = 4096;
+      scene.look();
+      expect(scene.limits.at(-1)).toBe(0);
+      scene.run(30_000);
+      expect([scene.releases, scene.leftBytes, scene.limits.at(-1)]).toEqual([releases, undefined, 0]);
+      scene.isLost = false;
+      scene.run(60_000);
+      expect(scene.downtimeMs).toBeLessThanOrEqual(300);
+    }
+  });
+
   test("is asked ever more often towards the end of the first pass, then as often as its answer may decide", () => {
     const scene = new Scene();
     const everyMs: number[] = [];
@@ -427,6 +448,18 @@ describe("a guest that dirties its memory faster than the link carries it", () =
     await Promise.resolve();
     await Promise.resolve();
     expect([scene.givenUp, scene.releases]).toEqual([["NOT_CONVERGING"], 0]);
+  });
+
+  test("is not given up when the hypervisor has stopped it before it refuses post-copy", async () => {
+    const scene = new Scene({ guest: TOO_BUSY, onStall: "postcopy", postcopy: "refused" }).run(60_000);
+    scene.control.guestStopped();
+    await Promise.resolve();
+    await Promise.resolve();
+    expect(scene.givenUp).toEqual([]);
+    expect(scene.recorded.at(-1)).toMatchObject({
+      type: "notice",
+      message: expect.stringContaining("no userfaultfd"),
+    });
   });
 
   test("is waited for where there is no post-copy, or the stream is not understood", () => {

@@ -87,6 +87,7 @@ export class SwitchoverControl {
   #isOver = false;
   #released = false;
   #postcopyAsked = false;
+  #guestStopped = false;
   #destinationAcked = false;
   #ackAwaitedSinceMs: number | undefined;
   #lastDecision = "";
@@ -130,6 +131,11 @@ export class SwitchoverControl {
     this.#convergence.forbidPostcopy();
   }
 
+  /** It stands still for the rest: the end is near, and nothing is given up any more. */
+  guestStopped(): void {
+    this.#guestStopped = true;
+  }
+
   /** The hypervisor was told to switch over to post-copy, which it may or may not have done by now. */
   get postcopyAsked(): boolean {
     return this.#postcopyAsked;
@@ -166,7 +172,9 @@ export class SwitchoverControl {
     const soonMs = isFirstPass
       ? // Half of the time each: its end is met closely, however wrong the estimate is at first.
         Math.min(LOOK_EVERY_MS_MAX, firstPassMs / 2)
-      : this.#decide(figures);
+      : progress.link.isLost
+        ? this.#hold()
+        : this.#decide(figures);
     this.#lookAgainMs = Math.max(LOOK_EVERY_MS_MIN, Math.min(soonMs, leftMs));
   }
 
@@ -187,7 +195,7 @@ export class SwitchoverControl {
     const asked: ConvergenceFigures = {
       ...figures,
       isFirstPass,
-      linkStandsStill: this.#linkStandsStill(figures.roundTripMs, nowMs),
+      linkStandsStill: this.#linkStandsStill(figures.roundTripMs, nowMs) || link.isLost,
       estimatedMs: estimateDowntimeMs(figures),
       // A guest that is paused anyway suffers from nothing.
       floorMs: vm.wasRunning ? floorMsOf(figures) : 0,
@@ -232,7 +240,7 @@ export class SwitchoverControl {
   }
 
   #beginPostcopy(): void {
-    const { vm, release, giveUp } = this.#options;
+    const { vm, record, release, giveUp } = this.#options;
     this.#postcopyAsked = true;
     vm.startPostcopy?.().then(
       () => {
@@ -243,8 +251,12 @@ export class SwitchoverControl {
       },
       (error: unknown) => {
         if (this.#isOver) return;
-        this.#isOver = true;
         const text = `Post-copy could not be begun: ${toError(error).message}`;
+        if (this.#guestStopped) {
+          record.add({ type: "notice", message: text });
+          return;
+        }
+        this.#isOver = true;
         giveUp(new DeltaveeError("NOT_CONVERGING", text, { cause: error }));
       },
     );
@@ -266,6 +278,12 @@ export class SwitchoverControl {
     this.#remainingBytes = remainingBytes;
     this.#lookedMs = nowMs;
     return bytesPerMs > 0 ? remainingBytes / bytesPerMs : Number.POSITIVE_INFINITY;
+  }
+
+  /** Nobody is to stop a guest for a link that is not there, not even one that has been released. */
+  #hold(): number {
+    this.#limit(0);
+    return LOOK_EVERY_MS;
   }
 
   /** Returns how soon to look again. */

@@ -1,5 +1,5 @@
 // When to stop the guest: from the *encoded* size of what is left, not from the hypervisor's page count, within
-// the downtime goal (DESIGN §5). Pure: figures and the time in, a decision with its reason out. The simulator
+// the downtime goal. Pure: figures and the time in, a decision with its reason out. The simulator
 // and the embedded hypervisor's pre-copy loop use the same judgement.
 //
 // What is left is known for certain only to the hypervisor, and only in the moment in which it looks for dirty

@@ -1,13 +1,14 @@
 // TunnelLink against a peer that decodes its frames: the stream arrives whole and in order, in batches that suit the
 // link, and never more is unanswered than the window can keep account of.
 
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { randomBytes } from "../../test/support/arbitrary-stream.ts";
-import { makeParts } from "../../test/support/engine-parts.ts";
+import { makeHome, makeParts } from "../../test/support/engine-parts.ts";
 import { memoryChannels } from "../../test/support/memory-channel.ts";
 import { VirtualClock } from "../base/clock.ts";
 import { DeltaveeError } from "../base/errors.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
+import { InlineBatchCoder } from "../codec/entropy/inline-batch-coder.ts";
 import type { Welcome } from "../wire/bodies.ts";
 import type { DataFrame } from "../wire/frame.ts";
 import { answerHello } from "../wire/handshake.ts";
@@ -23,8 +24,8 @@ const OWN: Welcome = {
   hypervisor: { kind: "qemu", version: "10.0.2" },
 };
 
-/** `acknowledges` may be switched off and on. */
-function connected() {
+/** `acknowledges` may be switched off and on. Coding takes `codingMs`; 0: it is done at once. */
+function connected(codingMs = 0) {
   const clock = new VirtualClock();
   const [ours, theirs] = memoryChannels(clock, { delayMs: 5, bytesPerSecond: 1e6, bufferBytes: 1 << 24 });
   const arrived: Uint8Array[] = [];
@@ -50,7 +51,12 @@ function connected() {
     failed: (error) => failures.push(error.message),
   };
   const end = new TunnelPeer("destination", theirs, clock, listener, state);
-  const { memory, kernel, coder } = makeParts(clock);
+  const { memory, kernel } = makeHome();
+  const coder = new InlineBatchCoder(memory, kernel, {
+    slotCount: 6,
+    nowMs: () => clock.nowMs(),
+    ...(codingMs > 0 ? { defer: (callback) => void clock.after(codingMs, callback) } : {}),
+  });
   const sink = new BatchSink(memory, kernel, coder, () => {
     throw new Error("there are no RAMBlocks here");
   });
@@ -84,7 +90,7 @@ function connected() {
     sink.verbatim(bytes, 0, bytes.length);
   };
   const expectAllArrived = () => expect(Buffer.concat(arrived).equals(Buffer.concat(sent))).toBe(true);
-  return { clock, link, sink, peer, put, failures, expectAllArrived };
+  return { clock, link, sink, coder, peer, put, failures, expectAllArrived };
 }
 
 /** Gives the raw bytes of a frame, or throws. */
@@ -158,20 +164,41 @@ test("a closed window gathers what comes, says so, and goes on when it is acknow
   expectAllArrived();
 });
 
-test("more batches than the window can keep account of wait, even when the guest has stopped", () => {
-  const { clock, link, sink, peer, put, failures, expectAllArrived } = connected();
-  peer.acknowledges = false;
-  link.liftWindow();
-  for (let i = 0; i < MARKERS_MAX + 200; i++) {
-    put(Uint8Array.of(i, i >> 8));
+test.each([
+  ["at once", 0],
+  ["while others are being coded", 10],
+])(
+  "more batches than the window can keep account of wait (%s), even when the guest has stopped",
+  (_when, codingMs) => {
+    const { clock, link, peer, put, failures, expectAllArrived } = connected(codingMs);
+    peer.acknowledges = false;
+    link.liftWindow();
+    for (let i = 0; i < MARKERS_MAX + 200; i++) {
+      put(Uint8Array.of(i, i >> 8));
+      link.flush(true);
+      clock.advance(3);
+    }
+    expect(peer.frames).toBe(MARKERS_MAX);
+    expect(link.figures.waitingBytes).toBeGreaterThan(0);
+    peer.acknowledges = true;
+    peer.acknowledge();
+    clock.advance(1000);
+    expectAllArrived();
+    expect(failures).toEqual([]);
+  },
+);
+
+test("a mistake of ours ends the migration, also where nobody is there to catch it", () => {
+  for (const codingMs of [0, 10]) {
+    const { clock, link, coder, put, failures } = connected(codingMs);
+    put(Uint8Array.of(1));
     link.flush(true);
-    clock.advance(3);
+    put(Uint8Array.of(2));
+    link.flush(true);
+    vi.spyOn(coder, "release").mockImplementation(() => {
+      throw new Error("a bug");
+    });
+    clock.advance(100);
+    expect(failures).toEqual(["a bug"]);
   }
-  expect(peer.frames).toBe(MARKERS_MAX);
-  expect(sink.waitingBytes).toBe(400);
-  peer.acknowledges = true;
-  peer.acknowledge();
-  clock.advance(1000);
-  expectAllArrived();
-  expect(failures).toEqual([]);
 });

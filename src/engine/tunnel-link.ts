@@ -3,7 +3,7 @@
 // is sent again. Protocol: wire/PROTOCOL.md.
 
 import type { Clock } from "../base/clock.ts";
-import { DeltaveeError, type ErrorCode, LinkError } from "../base/errors.ts";
+import { DeltaveeError, type ErrorCode, LinkError, toError } from "../base/errors.ts";
 import type { BatchCoder, EncodedBatch } from "../codec/entropy/batch-coder.ts";
 import { ENTROPY_SCRATCH_BYTES, type Kernel } from "../kernel/kernel.ts";
 import type { KernelMemory } from "../kernel/memory.ts";
@@ -27,7 +27,7 @@ import { Reconnector } from "./reconnector.ts";
 import { SentFrames } from "./sent-frames.ts";
 import type { LinkFigures, SourceLink, SourceLinkListener } from "./source-link.ts";
 import { TunnelPeer } from "./tunnel-peer.ts";
-import { DeliveryWindow } from "./window.ts";
+import { DeliveryWindow, MARKERS_MAX } from "./window.ts";
 
 /** Larger batches compress better; smaller ones let the window follow a slow link. */
 const BATCH_BYTES_MIN = 8 * 1024;
@@ -163,8 +163,8 @@ export class TunnelLink implements SourceLink {
       windowBytes: this.#window.windowBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
       isLinkKnown: this.#window.isLinkKnown,
-      // Nobody is to stop a guest for a link that is not there.
-      roundTripMs: this.isLost ? this.silentMs : this.#window.currentRoundTripMs,
+      isLost: this.isLost,
+      roundTripMs: this.#window.currentRoundTripMs,
     };
   }
 
@@ -207,9 +207,18 @@ export class TunnelLink implements SourceLink {
     if (waitMs <= 0) return false;
     this.#cancelSmallFrame ??= this.#clock.after(waitMs, () => {
       this.#cancelSmallFrame = undefined;
-      this.flush(true);
+      this.#safely(() => this.flush(true));
     });
     return true;
+  }
+
+  /** Called by nobody who could catch a mistake of ours: the migration fails with it, the process does not. */
+  #safely(action: () => void): void {
+    try {
+      action();
+    } catch (thrown) {
+      if (!this.#over) this.#failed(toError(thrown));
+    }
   }
 
   liftWindow(): void {
@@ -265,14 +274,10 @@ export class TunnelLink implements SourceLink {
     this.#reconnector?.stop();
   }
 
-  /** May a batch go out now? Every one is a marker and is kept, and there is only so much room for them. */
+  /** May a batch go out now? Every one will be a marker and be kept, and there is only so much room for them. */
   get #open(): boolean {
-    if (
-      this.isLost ||
-      !this.#window.mayMark ||
-      !this.#sentFrames.hasRoomFor(this.#codingBytes + RAW_BYTES_MAX)
-    )
-      return false;
+    if (this.isLost || this.#window.unansweredMarkers + this.#codingBatches >= MARKERS_MAX) return false;
+    if (!this.#sentFrames.hasRoomFor(this.#codingBytes + RAW_BYTES_MAX)) return false;
     return this.#windowLifted || this.#underWayBytes < this.#window.windowBytes;
   }
 
@@ -300,14 +305,7 @@ export class TunnelLink implements SourceLink {
     this.#codingBytes += rawBytes;
     this.#codingBatches++;
     let isAtOnce = true;
-    this.#coder.encode(slot, rawBytes, method.codecId, method.level, (result) => {
-      if (this.#over) return;
-      this.#codingBytes -= rawBytes;
-      this.#codingBatches--;
-      if (result instanceof DeltaveeError) {
-        this.#failed(result);
-        return;
-      }
+    const encoded = (result: EncodedBatch) => {
       const { codedBytes, encodeMs } = result;
       this.#choice.observe(batchClass, method.name, rawBytes, codedBytes, encodeMs);
       this.#rawBytes += rawBytes;
@@ -318,6 +316,13 @@ export class TunnelLink implements SourceLink {
       if (isAtOnce) return;
       if (wasFull) this.#continue();
       else this.flush(false);
+    };
+    this.#coder.encode(slot, rawBytes, method.codecId, method.level, (result) => {
+      if (this.#over) return;
+      this.#codingBytes -= rawBytes;
+      this.#codingBatches--;
+      if (result instanceof DeltaveeError) this.#failed(result);
+      else this.#safely(() => encoded(result));
     });
     isAtOnce = false;
   }
@@ -367,7 +372,7 @@ export class TunnelLink implements SourceLink {
         frame: (frame) => this.#frame(frame),
         drained: () => {
           this.#blocked = false;
-          this.#continue();
+          this.#safely(() => this.#continue());
         },
         failed: (error) => this.#broke(peer, error),
       },

@@ -2,7 +2,7 @@
 // it; which frames mean what is theirs to know. Protocol: wire/PROTOCOL.md.
 
 import type { Clock } from "../base/clock.ts";
-import { LinkError, toError } from "../base/errors.ts";
+import { LinkError, ProtocolError, toError } from "../base/errors.ts";
 import { type DataFrame, encodeFrame, type Frame, KEEPALIVE_MS, PEER_SILENT_MS } from "../wire/frame.ts";
 import { FrameReader } from "../wire/frame-reader.ts";
 import { abortFrame, refusalFor } from "../wire/handshake.ts";
@@ -161,20 +161,15 @@ export class TunnelPeer {
 
   #handleFrames(): void {
     while (!this.#stalled && !this.#over) {
-      let frame: Frame | undefined;
       try {
-        frame = this.#reader.next();
+        const frame = this.#reader.next();
         if (frame === undefined) return;
         if (!this.#state.received(frame)) continue;
-      } catch (thrown) {
-        this.#violated(toError(thrown));
-        return;
-      }
-      try {
         if (frame.type !== "keepalive") this.#listener.frame(frame);
       } catch (thrown) {
+        if (thrown instanceof ProtocolError) this.#violated(thrown);
         // A bug of ours: the migration fails with it, the process does not.
-        this.#fail(toError(thrown));
+        else this.#fail(toError(thrown));
         return;
       }
     }

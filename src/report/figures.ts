@@ -37,6 +37,9 @@ export interface RunFigures {
   /** What the hypervisor itself says. */
   readonly downtimeMsReported?: number;
   readonly downtimeMsMax?: number;
+  /** Promises about the whole migration, where they were made. */
+  readonly timeMsMax?: number;
+  readonly wireBytesMax?: number;
   /** Where it ended as post-copy, and what the guest had to wait for then. */
   readonly postcopyMs?: number;
   readonly requestedBytes?: number;
@@ -87,6 +90,8 @@ export function runFigures({ label, events }: RecordedRun): RunFigures {
       forecastDowntimeMs: summary?.forecastDowntimeMs,
       downtimeMsReported: summary?.downtimeMsReported,
       downtimeMsMax: run?.downtimeMsMax,
+      timeMsMax: run?.timeMsMax,
+      wireBytesMax: run?.wireBytesMax,
       postcopyMs: summary?.postcopyMs,
       requestedBytes: summary?.requestedBytes,
       savedRatio: handedOverBytes > 0 ? 1 - wireBytes / handedOverBytes : undefined,

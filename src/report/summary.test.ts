@@ -50,6 +50,38 @@ test("Memory that differs is said loudly", () => {
   expect(summaryText(delta)).toMatch(/memory +verified on arrival/);
 });
 
+test("Promises stand beside what they were about, and post-copy beside other runs", () => {
+  const promised = delta.map((event) =>
+    event.type === "run" ? { ...event, timeMsMax: 600_000, wireBytesMax: 5e9 } : event,
+  );
+  const text = summaryText(promised);
+  expect(text).toMatch(/total time +[\d.]+ s, limit 10 min 0 s\n/);
+  expect(text).toMatch(/on the wire +.* handed over, limit 5\.0 GB\n/);
+  const runs = [
+    { label: "one", events: delta },
+    { label: "other", events: ending({ postcopyMs: 800, requestedBytes: 74_000 }) },
+  ];
+  expect(sideBySideText(runs)).toMatch(/post-copy +- +800 ms\n/);
+});
+
+test("Of many decisions those about promises are told, in their place", () => {
+  const coding = Array.from({ length: 30 }, (_, index): RecordEvent => {
+    return {
+      type: "decision",
+      atMs: index,
+      subject: "entropy coder",
+      choice: `level ${index}`,
+      reason: "link",
+    };
+  });
+  const stall: RecordEvent = {
+    ...{ type: "decision", atMs: 20, subject: "convergence", choice: "abort", reason: "stalled" },
+  };
+  const text = summaryText([...delta, ...coding.slice(0, 20), stall, ...coding.slice(20)]);
+  expect(text).toContain("convergence: abort (stalled)");
+  expect(text).toMatch(/level 2 [\s\S]*convergence: abort/);
+});
+
 test("The summary tells downtime from every witness, bytes, pages, decisions and notices", () => {
   const text = summaryText(delta);
   for (const part of [

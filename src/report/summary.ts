@@ -66,11 +66,12 @@ function figureRows(figures: RunFigures, label: string | undefined): string[][] 
   const where = destination === undefined ? "" : ` to ${destination}`;
   const rows: [name: string, value: string | undefined][] = [
     ["run", plain(`${label === undefined ? how : `${label} (${how})`}${where}`)],
-    ["total time", formatMs(figures.totalMs)],
+    ["total time", `${formatMs(figures.totalMs)}${limitText(figures.timeMsMax, formatMs)}`],
     ...downtimeRows(figures),
     [
       "on the wire",
-      `${formatBytes(figures.wireBytes)} of ${formatBytes(figures.handedOverBytes)} handed over`,
+      `${formatBytes(figures.wireBytes)} of ${formatBytes(figures.handedOverBytes)} handed over` +
+        limitText(figures.wireBytesMax, formatBytes),
     ],
     ["saved", savedText(figures)],
     ["link", linkText(figures)],
@@ -111,9 +112,12 @@ function savedText({ savedRatio, wireBytes, handedOverBytes }: RunFigures): stri
 
 function linkText({ wireBytesPerSecond, linkBytesPerSecondMax }: RunFigures): string | undefined {
   if (wireBytesPerSecond === undefined) return undefined;
-  const limit =
-    linkBytesPerSecondMax === undefined ? "" : `, limit ${formatBytesPerSecond(linkBytesPerSecondMax)}`;
+  const limit = limitText(linkBytesPerSecondMax, formatBytesPerSecond);
   return `${formatBytesPerSecond(wireBytesPerSecond)} on average${limit}`;
+}
+
+function limitText(limit: number | undefined, format: (value: number) => string): string {
+  return limit === undefined ? "" : `, limit ${format(limit)}`;
 }
 
 function hitRatioText({ hits, misses }: { hits: number; misses: number }): string {
@@ -173,8 +177,13 @@ function pageLines(figures: RunFigures): string[] {
 
 function decisionLines(events: readonly RecordEvent[]): string[] {
   const decisions = eventsOf(events, "decision");
+  // Of many those about promises and stalls count most: they say why it ended as it did.
+  const [first, others] = [true, false].map((wanted) =>
+    decisions.filter(({ subject }) => (subject === "convergence") === wanted),
+  );
+  const told = new Set([...first!, ...others!].slice(0, LISTED_MAX));
   const rows = decisions
-    .slice(0, LISTED_MAX)
+    .filter((decision) => told.has(decision))
     .map(({ atMs, subject, choice, reason }) => [formatMs(atMs), plain(`${subject}: ${choice} (${reason})`)]);
   return [...columns(rows, false), ...moreLine(decisions.length)];
 }
@@ -215,6 +224,7 @@ export function comparisonRows(runs: readonly RunFigures[]): { name: string; cel
     row("downtime: measured", (run) => optional(run.downtimeMs, formatMs)),
     row("downtime: forecast", (run) => optional(run.forecastDowntimeMs, formatMs)),
     row("downtime: hypervisor says", (run) => optional(run.downtimeMsReported, formatMs)),
+    row("post-copy", (run) => optional(run.postcopyMs, formatMs)),
     row("total time", (run) => formatMs(run.totalMs)),
     row("sent on the link", (run) => formatBytes(run.wireBytes)),
     row("handed over", (run) => formatBytes(run.handedOverBytes)),

@@ -1,6 +1,7 @@
-// What may be said when. Both engines hold one of these per connection and show it every frame, before it is
-// sent and after it was read. It knows no socket, no timer and no hypervisor. Here lies `committed`, the line
-// of DESIGN §4 between "the source may resume the guest" and "the source must never". See PROTOCOL.md.
+// What may be said when. Both engines hold one of these for a migration, whichever connection there is, and show it
+// every frame, before it is sent and after it was read. It knows no socket, no timer and no hypervisor. Here lies
+// `committed`, the line of docs/reliability.md between "the source may resume the guest" and "the source must never". See
+// PROTOCOL.md.
 
 import { assert } from "../base/assert.ts";
 import { ProtocolError } from "../base/errors.ts";

@@ -38,10 +38,10 @@ export class MortalCoder extends InlineBatchCoder {
     codedBytes: number,
     codecId: number,
     rawBytes: number,
-    rawCrc32: number,
+    rawChecksum: number,
     done: (result: DecodedBatch | DeltaveeError) => void,
   ): void {
-    super.decode(slot, codedBytes, codecId, rawBytes, rawCrc32, this.#orFailure(done));
+    super.decode(slot, codedBytes, codecId, rawBytes, rawChecksum, this.#orFailure(done));
   }
 
   #orFailure<Result>(

@@ -19,7 +19,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { VirtualClock } from "../../base/clock.ts";
-import { UsageError } from "../../base/errors.ts";
+import { DeltaveeError, LinkError, UsageError } from "../../base/errors.ts";
 import { NO_PAGES, type Phase, type RecordEvent } from "../../record/schema.ts";
 import { RunRecord } from "../../record/writer.ts";
 import { entryName, isUnderWay, Journal, type JournalSubject, knownMigrations } from "./journal.ts";
@@ -85,12 +85,27 @@ describe("a journal", () => {
     const journal = open();
     journal.listener(phase("committed"));
     journal.listener(phase("failed"));
-    journal.leave("the link broke");
+    journal.end("unknown", new LinkError("LINK_LOST", "the link broke"));
     expect(inFile()).toMatchObject({ phase: "committed", endedBecause: "the link broke" });
     expect(inFile()).not.toHaveProperty("settings");
     expect(isUnderWay(inFile()!)).toBe(false);
     journal.remove();
     expect(readdirSync(path)).toEqual([FILE]);
+  });
+
+  test("stays after an interrupted post-copy, although it is known where the guest runs: part of it is here", () => {
+    const journal = open();
+    journal.end("with the destination", new DeltaveeError("POSTCOPY_INTERRUPTED", "the link broke"));
+    expect(inFile()).toMatchObject({ endedBecause: "the link broke" });
+  });
+
+  test.each([
+    ["with the destination", undefined],
+    ["paused on destination", undefined],
+    ["running on source", new LinkError("LINK_LOST", "the link broke")],
+  ] as const)("goes where nothing is left to be done: %s", (vm, error) => {
+    open().end(vm, error);
+    expect(readdirSync(path)).toEqual([]);
   });
 
   test("keeps progress, not oftener than once a second", () => {

@@ -3,7 +3,7 @@
 // Nothing in it is secret. Format: docs/reliability.md, "The state file".
 
 import { z } from "zod";
-import { toError } from "../../base/errors.ts";
+import { type DeltaveeError, toError, type VmWhere } from "../../base/errors.ts";
 import { type Phase, phaseSchema, type RecordEvent } from "../../record/schema.ts";
 import { isAlive, ownIdentity, processIdentitySchema } from "./process-identity.ts";
 import type { StateFolder } from "./state-folder.ts";
@@ -57,6 +57,9 @@ export type JournalSubject = Pick<
   JournalEntry,
   "session" | "side" | "mode" | "qmp" | "peer" | "guestWasRunning" | "settings"
 >;
+
+/** After a failure: a person has to look at the other side before anything is done here. */
+const UNDECIDED: ReadonlySet<VmWhere> = new Set(["paused on destination", "unknown"]);
 
 const ENDS: ReadonlySet<Phase> = new Set(["completed", "failed", "cancelled"]);
 
@@ -117,15 +120,24 @@ export class Journal {
     }
   };
 
-  /** The migration is over and it is known where the guest is: nothing is left to be done. */
+  /**
+   * The migration is over, and QEMU's settings have been put back. The file stays where a person has something left to
+   * do: to find out where the guest is, or to connect two QEMUs again of which each has a part of it.
+   */
+  end(vm: VmWhere, error: DeltaveeError | undefined): void {
+    const needsPerson = UNDECIDED.has(vm) || error?.code === "POSTCOPY_INTERRUPTED";
+    if (error !== undefined && needsPerson) this.#leave(error.message);
+    else this.remove();
+  }
+
+  /** Nothing is left to be done. */
   remove(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#removeFile();
   }
 
-  /** This process is done, but a person has something to decide. QEMU's settings have been put back. */
-  leave(because: string): void {
+  #leave(because: string): void {
     if (this.#closed) return;
     const { settings: _putBack, ...rest } = this.#entry;
     this.#entry = rest;

@@ -19,9 +19,9 @@ import { defaultStateFolder, StateFolder } from "./state-folder.ts";
 
 export const STATE_DIR_HELP =
   "where the migrations of this host are kept track of, for deltavee status and recover " +
-  "(default: /run/deltavee as root, else $XDG_RUNTIME_DIR/deltavee)";
+  "(default: /run/deltavee as root, else deltavee in $XDG_RUNTIME_DIR, or deltavee-UID in the temporary folder)";
 
-export type KeptJournal = Pick<Journal, "listener" | "leave" | "remove">;
+export type KeptJournal = Pick<Journal, "listener" | "end" | "remove">;
 
 /**
  * Undefined, with a notice, when there is no folder to be had where nobody asked for one.

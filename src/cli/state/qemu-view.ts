@@ -2,7 +2,7 @@
 
 import { DeltaveeError, toError } from "../../base/errors.ts";
 import { type QmpAddress, QmpClient } from "../../hypervisor/qemu/qmp.ts";
-import type { QemuView } from "./whereabouts.ts";
+import type { Answers, QemuView } from "./whereabouts.ts";
 
 const TIMEOUT_MS = 3000;
 /** Of a connect: there is no such socket, or nobody who listens on it. */
@@ -37,7 +37,7 @@ export async function withQemu<Result>(
 }
 
 /** @throws DeltaveeError when there is no answer */
-export async function askQemu(qmp: QmpClient): Promise<Extract<QemuView, { kind: "answers" }>> {
+export async function askQemu(qmp: QmpClient): Promise<Answers> {
   const { status, running } = await qmp.execute("query-status", {}, { timeoutMs: TIMEOUT_MS });
   const { status: migration } = await qmp.execute("query-migrate", {}, { timeoutMs: TIMEOUT_MS });
   return { kind: "answers", running, status, migration };

@@ -33,6 +33,15 @@ describe("where the guest is, and what is done about it", () => {
     [source("committed"), GONE, "unknown", "tidy"],
     // The destination refused it.
     [source("committed"), answers("running", "failed"), "running on source", "tidy"],
+    // In post-copy each QEMU has a part of the guest: nothing is cancelled, ended or let run.
+    [source("committed"), answers("finish-migrate", "postcopy-paused"), "unknown", "decide"],
+    [source("committed"), answers("finish-migrate", "postcopy-active"), "unknown", "decide"],
+    [source("committed"), answers("finish-migrate", "postcopy-recover-setup"), "unknown", "decide"],
+    [source("switchover"), answers("finish-migrate", "postcopy-paused"), "paused on source", "decide"],
+    [undefined, answers("finish-migrate", "postcopy-paused"), "unknown", "decide"],
+    [undefined, answers("inmigrate", "postcopy-active"), "unknown", "decide"],
+    [undefined, answers("running", "postcopy-paused"), "running on destination", "decide"],
+    [undefined, answers("paused", "postcopy-paused"), "unknown", "decide"],
     // A destination that died.
     [destination("iterating"), answers("inmigrate", "active"), "running on source", "discard"],
     [destination("iterating"), GONE, "running on source", "tidy"],
@@ -86,6 +95,9 @@ test("whatever QEMU says: what may run elsewhere is not let run, and what may be
       "failed",
       "cancelling",
       "cancelled",
+      "postcopy-active",
+      "postcopy-paused",
+      "postcopy-recover",
       "new-word",
     ],
   );
@@ -94,6 +106,11 @@ test("whatever QEMU says: what may run elsewhere is not let run, and what may be
       const { action, vm, explanation, advice } = judge(entry, answers(inStatus, inMigration));
       const neverLeft = entry?.side === "source" && entry.phase !== "committed" && inStatus !== "postmigrate";
       if (action === "resume" || action === "cancel") expect(neverLeft).toBe(true);
+      if (inMigration?.startsWith("postcopy-")) {
+        expect(action).toBe("decide");
+        expect(advice).not.toContain("--resume-here");
+        expect(advice).not.toContain("--give-up-here");
+      }
       if (action === "discard") {
         expect(entry?.side).toBe("destination");
         expect(inStatus).toBe("inmigrate");

@@ -1,16 +1,21 @@
 // Where the guest of a migration is whose process is dead, as far as this host can tell, and what is to be done about
-// it: judged from the state file and from what QEMU says now. Pure. The rule (DESIGN §4): what may be running
-// elsewhere is never let run here, and what may be the only copy is never ended, without a person's word.
+// it: judged from the state file and from what QEMU says now. Pure. The rule: what may be running elsewhere is never let
+// run here, and what may be the only copy is never ended, without a person's word; in post-copy neither with it, since
+// each QEMU has a part of the guest (docs/decisions/0014-postcopy.md).
 
 import type { VmWhere } from "../../base/errors.ts";
 import type { MigrationStatus } from "../../hypervisor/qemu/qmp-types.ts";
 import type { JournalEntry } from "./journal.ts";
 
+export interface Answers {
+  kind: "answers";
+  running: boolean;
+  status: string;
+  migration: MigrationStatus | undefined;
+}
+
 /** What QEMU says of itself; or nobody listens at its monitor; or somebody may, but gives no answer. */
-export type QemuView =
-  | { kind: "answers"; running: boolean; status: string; migration: MigrationStatus | undefined }
-  | { kind: "gone"; reason: string }
-  | { kind: "silent"; reason: string };
+export type QemuView = Answers | { kind: "gone"; reason: string } | { kind: "silent"; reason: string };
 
 /**
  * What `deltavee recover` does without being told more.
@@ -46,8 +51,17 @@ const LOOK_AT_SOURCE =
   "Look at the source. Only if the guest does not run there, and never will again: deltavee recover --resume-here. " +
   "If it does: deltavee recover --give-up-here ends the QEMU here";
 
+const CONNECT_AGAIN =
+  "End neither QEMU, and do not let it run here: let the two go on with each other, by QMP migrate-recover at the " +
+  "destination, then migrate with resume at the source (docs/decisions/0014-postcopy.md)";
+
 export function isMigrating(view: QemuView): boolean {
   return view.kind === "answers" && view.migration !== undefined && !MIGRATION_ENDS.has(view.migration);
+}
+
+/** Source or destination of a post-copy that is not over: it has a part of the guest that nobody else has. */
+export function isInPostcopy(view: QemuView): boolean {
+  return view.kind === "answers" && view.migration?.startsWith("postcopy-") === true;
 }
 
 /** Has QEMU ended its outgoing migration as a success? It then holds a guest that was given away. */
@@ -64,8 +78,30 @@ export function judge(known: Known, view: QemuView): Finding {
       action: "unreachable",
     };
   }
+  if (view.kind === "answers" && isInPostcopy(view)) return judgePostcopy(known, view);
   if (known === undefined) return judgeUnknown(view);
   return known.side === "source" ? judgeSource(known, view) : judgeDestination(known, view);
+}
+
+function judgePostcopy(known: Known, { running, migration }: Answers): Finding {
+  const action = "decide";
+  // The source's guest stands still in it.
+  if (running) {
+    const explanation = `It runs here, in post-copy (${migration}): part of its RAM is still at the source only`;
+    return { vm: "running on destination", explanation, advice: CONNECT_AGAIN, action };
+  }
+  if (known?.side === "source" && known.phase !== "committed") {
+    const explanation = `QEMU here is in post-copy (${migration}), but the guest was not given to the destination yet`;
+    // QEMU has no sure way back from here: 7.2 takes these two, 10.0 does not.
+    const advice =
+      "Do not end the QEMU here. It goes on here where QEMU takes, by QMP, migrate_cancel and then cont";
+    return { vm: "paused on source", explanation, advice, action };
+  }
+  const explanation =
+    known?.side === "source"
+      ? `It was given to the destination in post-copy (${migration}), and part of its RAM is still here only`
+      : `QEMU here is in post-copy (${migration}): part of the guest's RAM is here only, the rest on the other side`;
+  return { vm: "unknown", explanation, advice: CONNECT_AGAIN, action };
 }
 
 function judgeSource(known: NonNullable<Known>, view: Exclude<QemuView, { kind: "silent" }>): Finding {

@@ -1,5 +1,5 @@
 // The guard: a process of its own beside a direct migration, so that a migration that is killed in the middle of the
-// switchover does not end with the guest running on both sides (docs/decisions/0009-the-guard.md). It holds a
+// switchover does not end with the guest running on both sides (docs/decisions/0013-the-guard.md). It holds a
 // duplicate of the connection that QEMU's stream comes through, and does nothing as long as its parent lives.
 //
 // fd 0: from the parent, one byte once the destination may get everything; its end is the end of the parent.

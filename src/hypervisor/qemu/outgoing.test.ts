@@ -257,6 +257,20 @@ describe("settings that were there before", () => {
     await killed.close();
   });
 
+  test("what a killed Deltavee had to put back is put back also by one that comes to nothing", async () => {
+    Object.assign(monitor.parameters, { "max-bandwidth": 999_999_999_937, "downtime-limit": 1 });
+    const left = { capabilities: [], parameters: { "max-bandwidth": 5e6, "downtime-limit": 250 } };
+    const vm = await open(false, left);
+    await vm.close();
+    expect(monitor.parameters).toEqual(DEFAULTS.parameters);
+  });
+
+  test("one that comes to nothing leaves a QEMU alone whose settings are the operator's", async () => {
+    const vm = await open();
+    await vm.close();
+    expect(monitor.commands.filter((command) => command.startsWith("migrate-set"))).toEqual([]);
+  });
+
   test("what a killed Deltavee has left behind is not taken for the operator's", async () => {
     // Nothing ends this one: its settings stay.
     await begin();

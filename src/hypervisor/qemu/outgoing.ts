@@ -118,6 +118,8 @@ export class QemuOutgoing implements OutgoingVm {
   readonly #qmp: QmpClient;
   readonly #options: QemuOutgoingOptions;
   readonly #restore: MigrationSettings;
+  /** QEMU has settings of a Deltavee: ours, or one's that was killed. */
+  #hasOurs: boolean;
   #wasRunning: boolean;
   #resolveEnded!: (end: OutgoingEnd) => void;
   #over = false;
@@ -171,6 +173,7 @@ export class QemuOutgoing implements OutgoingVm {
         wasRunning: status.running,
         guestRamBytes: memory["base-memory"] + (memory["plugged-memory"] ?? 0),
         restore: settingsToRestore(capabilities, parameters, options),
+        hasOurs: areOurs(parameters),
       });
     } catch (thrown) {
       qmp.close();
@@ -181,13 +184,14 @@ export class QemuOutgoing implements OutgoingVm {
   private constructor(
     qmp: QmpClient,
     options: QemuOutgoingOptions,
-    found: { wasRunning: boolean; guestRamBytes: number; restore: MigrationSettings },
+    found: { wasRunning: boolean; guestRamBytes: number; restore: MigrationSettings; hasOurs: boolean },
   ) {
     this.#qmp = qmp;
     this.#options = options;
     this.#wasRunning = found.wasRunning;
     this.guestRamBytes = found.guestRamBytes;
     this.#restore = found.restore;
+    this.#hasOurs = found.hasOurs;
     const ack = found.restore.capabilities.find(({ capability }) => capability === "switchover-ack");
     this.switchoverControl = ack === undefined ? "limit" : "ack";
     this.awaitsDestinationAck = ack?.state === true;
@@ -300,7 +304,7 @@ export class QemuOutgoing implements OutgoingVm {
     if (failure !== undefined)
       this.#options.notice(`Could not remove a temporary folder: ${failure.message}`);
     try {
-      if (this.#begun) await putBackSettings(this.#qmp, this.#restore);
+      if (this.#hasOurs) await putBackSettings(this.#qmp, this.#restore);
     } catch (thrown) {
       this.#options.notice(`QEMU's migration settings were not put back: ${toError(thrown).message}`);
     }
@@ -317,6 +321,7 @@ export class QemuOutgoing implements OutgoingVm {
       state: asked[capability] ?? CAPABILITIES[capability] ?? state,
     }));
     this.#begun = true;
+    this.#hasOurs = true;
     for (const { capability, state } of this.#restore.capabilities) {
       if (state && (asked[capability] ?? CAPABILITIES[capability]) === false) {
         this.#options.notice(`QEMU's capability ${capability} is off during this migration`);
@@ -462,11 +467,15 @@ export async function putBackSettings(qmp: QmpClient, settings: MigrationSetting
   await qmp.execute("migrate-set-parameters", settings.parameters);
 }
 
+function areOurs(parameters: MigrationParameters): boolean {
+  return parameters["max-bandwidth"] === UNLIMITED_BYTES_PER_SECOND;
+}
+
 /** For a QEMU of which nothing is known but itself: what is to be put back if a Deltavee that was killed left its own. */
 export async function findLeftSettings(qmp: QmpClient): Promise<MigrationSettings | undefined> {
   const capabilities = await qmp.execute("query-migrate-capabilities");
   const parameters = await qmp.execute("query-migrate-parameters");
-  if (parameters["max-bandwidth"] !== UNLIMITED_BYTES_PER_SECOND) return undefined;
+  if (!areOurs(parameters)) return undefined;
   return settingsToRestore(capabilities, parameters, { notice: () => {} });
 }
 
@@ -491,7 +500,7 @@ function settingsToRestore(
   parameters: MigrationParameters,
   { notice, mayThrottle = false, left }: QemuOutgoingOptions,
 ): MigrationSettings {
-  const ours = parameters["max-bandwidth"] === UNLIMITED_BYTES_PER_SECOND;
+  const ours = areOurs(parameters);
   if (ours) {
     const back =
       left === undefined ? "it gets its defaults back" : "those from before it are put back at the end";

@@ -34,6 +34,7 @@ const migrationStatusSchema = openUnion<
   | "cancelled"
   | "postcopy-active"
   | "postcopy-paused"
+  | "postcopy-recover-setup"
   | "postcopy-recover"
   | "wait-unplug"
   | "colo"

@@ -1,0 +1,62 @@
+// A command that has failed, in words and as an exit code (README): 1 failed, 2 usage, 3 given up since a promise could
+// not be kept, 4 a person must decide, 5 refused, 130 cancelled by the operator.
+
+import { DeltaveeError, type ErrorCode, isGivenUp, toError, type VmWhere } from "../base/errors.ts";
+
+const EXIT_FAILED = 1;
+export const EXIT_USAGE = 2;
+const EXIT_GIVEN_UP = 3;
+/** Some migration needs a person. */
+export const EXIT_DECIDE = 4;
+/** Those with an exit code of their own. */
+const EXIT_CODES: Readonly<Partial<Record<ErrorCode, number>>> = {
+  USAGE: EXIT_USAGE,
+  DECISION_NEEDED: EXIT_DECIDE,
+  RECOVERY_REFUSED: 5,
+  CANCELLED: 130,
+};
+
+/** What a person has to do where Deltavee must not decide: two running copies would be worse than none. */
+const VM_ADVICE: Readonly<Partial<Record<VmWhere, string>>> = {
+  unknown:
+    "It may run at the destination, and Deltavee does not resume it at the source. Look at both (QMP " +
+    "query-status), the destination first; only if it does not run there let it continue at the source (deltavee " +
+    "recover --resume-here, or QMP cont).",
+  "paused on destination":
+    "It is complete there. Make sure that it does not run at the source, then let it continue (deltavee recover " +
+    "--resume-here, or QMP cont).",
+};
+
+/** Where the error itself says more than where the VM is. */
+const ERROR_ADVICE: Readonly<Partial<Record<ErrorCode, string | undefined>>> = {
+  // A finding of recover has told what to do already.
+  DECISION_NEEDED: undefined,
+  POSTCOPY_INTERRUPTED:
+    "Let the two QEMUs go on with each other: by QMP migrate-recover at the destination, then migrate with resume " +
+    "at the source (docs/decisions/0014-postcopy.md).",
+};
+
+/** Says what went wrong, why, and where the VM is. */
+export function failureText(error: Error): string {
+  const lines = [`deltavee: ${error instanceof DeltaveeError ? `${error.code}: ` : ""}${error.message}`];
+  for (
+    let cause = error.cause;
+    cause !== undefined;
+    cause = cause instanceof Error ? cause.cause : undefined
+  ) {
+    lines.push(`  because: ${toError(cause).message}`);
+  }
+  if (!(error instanceof DeltaveeError)) {
+    if (error.stack !== undefined) lines.push(error.stack);
+  } else if (error.vm !== undefined) {
+    lines.push(`  the VM is: ${error.vm}`);
+    const advice = error.code in ERROR_ADVICE ? ERROR_ADVICE[error.code] : VM_ADVICE[error.vm];
+    if (advice !== undefined) lines.push(`  ${advice}`);
+  }
+  return lines.join("\n");
+}
+
+export function exitCodeOf(error: Error): number {
+  if (!(error instanceof DeltaveeError)) return EXIT_FAILED;
+  return EXIT_CODES[error.code] ?? (isGivenUp(error) ? EXIT_GIVEN_UP : EXIT_FAILED);
+}
