@@ -159,10 +159,11 @@ test("a destination that is fed a damaged connection commits only when its check
       const types = heard.map((frame) => frame.type).filter((type) => type !== "keepalive");
       if (state.committed) {
         committed++;
-        expect(types).toEqual(
-          ["hello", "data", "data", "returned", "resume", "commit", "done"].slice(0, types.length),
-        );
-        expect(types.length).toBeGreaterThan(5);
+        // Whole frames may have been cut out: of what has no number, or was the last of its kind, nobody can miss one.
+        const steps = types.filter((type) => type !== "data" && type !== "returned");
+        expect(steps).toEqual(["hello", "resume", "commit", "done"].slice(0, steps.length));
+        expect(steps.length).toBeGreaterThan(2);
+        expect(types).toContain("data");
       }
     }),
     { numRuns },
