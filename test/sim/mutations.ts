@@ -154,7 +154,7 @@ class StaleCache extends PageCache {
   }
 
   override reserve(blockIndex: number, pageIndex: number): number {
-    this.#isMissed = ++this.#reservations % 15 === 0;
+    this.#isMissed = ++this.#reservations % 5 === 0;
     return super.reserve(blockIndex, pageIndex);
   }
 
