@@ -12,6 +12,8 @@ import { eventsOf, expectMoved, expectStillOnSource, migration, startPair, summa
 
 /** 16 MiB, of which nothing stays as it was for longer than it takes to send it. */
 const DENSE_LOAD = "ws=16384 busy=1 pattern=page fill=random";
+/** Too much for the goal as it comes, and not for a link of this rate once the guest is slow. */
+const SLOWABLE = { append: "ws=24576 busy=1 pattern=page fill=random", rate: "400mbit" };
 const GAVE_UP = 3;
 
 const binary = findQemus().get("10.0");
@@ -20,14 +22,15 @@ async function run(
   mode: "direct" | "tunnel",
   migrateArguments: string[],
   during: (running: Migration, source: QemuVm) => Promise<void> = async () => {},
+  { append, ...link }: { append: string; rate?: string } = { append: DENSE_LOAD },
 ) {
-  const { source, destination } = await startPair({ binary: binary!, append: DENSE_LOAD });
+  const { source, destination } = await startPair({ binary: binary!, append });
   const settings = async () => [
     await source.qmp.execute("query-migrate-capabilities"),
     await source.qmp.execute("query-migrate-parameters"),
   ];
   const settingsBefore = await settings();
-  const options: MigrationOptions = { mode, source, destination, migrateArguments };
+  const options: MigrationOptions = { mode, source, destination, migrateArguments, ...link };
   const running = await migration(options);
   await during(running, source);
   const { migrate, events } = await running.finish();
@@ -87,6 +90,7 @@ describe.skipIf(binary === undefined)("a guest that dirties memory faster than i
           },
         );
       },
+      SLOWABLE,
     );
     expect(migrate).toMatchObject({ code: 0 });
     expect(throttled(events)).toBe(true);
