@@ -96,6 +96,10 @@ export function reduceProgress(state: ProgressState, event: RecordEvent): Progre
     case "opaque":
     case "heartbeat":
     case "error":
+    case "lab":
+    case "client":
+    case "usage":
+    case "verdict":
       return state;
   }
 }

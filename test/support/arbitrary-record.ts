@@ -51,7 +51,7 @@ const run = fc.record({
   startedAt: text,
   deltavee: text,
   side,
-  mode: fc.constantFrom("direct", "tunnel"),
+  mode: fc.constantFrom("direct", "tunnel", "stock"),
   method: fc.constantFrom("standard", "delta"),
   hypervisor: text,
   destination: optional(text),
@@ -115,6 +115,27 @@ const event = fc.oneof(
   fc.record({ type: is("opaque"), offsetBytes: count, reason: text }),
   fc.record({ type: is("heartbeat"), counter: count, gapMs: count, side }),
   fc.record({ type: is("error"), code: text, message: text, vm: optional(vm) }),
+  fc.record({
+    type: is("lab"),
+    scenario: text,
+    parameters: fc.dictionary(text, count, { maxKeys: 3 }),
+    guest: fc.record({ memoryMiB: count, vcpus: count }),
+    method: text,
+    link: fc.record({ bytesPerSecond: count, roundTripMs: count, lossShare: count }),
+    qemu: text,
+    run: count,
+    forcedAfterMs: optional(count),
+  }),
+  fc.record({ type: is("client"), series: text, unit: text, value: count }),
+  fc.record({
+    ...{ type: is("usage"), side, process: fc.constantFrom("qemu", "deltavee") },
+    ...{ cpuMs: count, residentBytesMax: count },
+  }),
+  fc.record({
+    ...{ type: is("verdict"), converged: fc.boolean(), forced: fc.boolean(), succeeded: fc.boolean() },
+    failures: fc.array(text, { maxLength: 3 }),
+    metrics: fc.dictionary(text, count, { maxKeys: 3 }),
+  }),
 );
 
 const summary = fc.record({
