@@ -52,7 +52,8 @@ export function escapeMarkdown(text: string): string {
     .replace(/</g, "&lt;")
     .replace(/>/g, "&gt;")
     .replace(/[\\`*_{}[\]|#~!$]/g, "\\$&")
-    .replace(/^(?=[-+=]|\d+[.)])/, "\u200b")
+    .replace(/^[-+](?=\s)/, "\\$&")
+    .replace(/^(\d+)([.)])(?=\s|$)/, "$1\\$2")
     .replace(/(https?|ftp|mailto|xmpp)(:)/gi, "$1\\$2")
     .replace(/www\./gi, "www\\.")
     .replace(/@/g, "&#64;");
