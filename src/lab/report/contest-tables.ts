@@ -2,7 +2,7 @@
 // range over its runs; which method is best in a column is worked out here, whosoever it is.
 
 import { formatMs } from "../../base/units.ts";
-import { type Contest, type Group, isClean, isOurs, settingText, spreadOfMetric } from "./contests.ts";
+import { type Contest, type Group, isClean, isOurs, spreadOfMetric } from "./contests.ts";
 import {
   COSTS,
   type Column,
@@ -22,11 +22,16 @@ export function contestTables(contest: Contest, info: ScenarioInfo | undefined):
   const others = unknownMetrics(measured, [...course, ...COSTS]);
   return [
     {
-      ...metricTable(contest, `How it went: ${settingText(contest.setting)}`, course, OUTCOMES),
-      notes: [...failureNotes(contest), ...forcedNote(contest), ...standingNotes(contest, course)],
+      ...metricTable(contest, "How it went", course, OUTCOMES),
+      notes: [
+        ...failureNotes(contest),
+        ...forcedNote(contest),
+        ...singleNote(contest),
+        ...standingNotes(contest, course),
+      ],
     },
     {
-      ...metricTable(contest, `What it took: ${settingText(contest.setting)}`, [...COSTS, ...others], []),
+      ...metricTable(contest, "What it took", [...COSTS, ...others], []),
       notes: standingNotes(contest, COSTS),
     },
   ];
@@ -158,4 +163,9 @@ function forcedNote({ groups }: Contest): string[] {
           .map(formatMs)
           .join(" or ")}`;
   return [`Forced: it did not converge, and was ended by raising the downtime limit${when}.`];
+}
+
+function singleNote({ groups }: Contest): string[] {
+  if (groups.every(({ runs }) => runs.length > 1)) return [];
+  return ["Of a single run there is no range: whether a difference to it is chance, it cannot say."];
 }

@@ -9,6 +9,8 @@ export interface Table {
   /** The first column names the row. */
   readonly head: readonly string[];
   readonly rows: readonly Row[];
+  /** Of sentences rather than figures: nothing is put to the right. */
+  readonly isProse?: boolean;
   /** Sentences below it. */
   readonly notes: readonly string[];
 }
@@ -19,10 +21,10 @@ export interface Row {
   readonly isFoot?: boolean;
 }
 
-export function tableText({ caption, head, rows, notes }: Table): string {
+export function tableText({ caption, head, rows, notes, isProse = false }: Table): string {
   const lines = columns(
     [head, ...rows.map(({ cells }) => cells)].map((row) => row.map(plain)),
-    true,
+    !isProse,
   );
   return [
     plain(caption),
@@ -31,13 +33,13 @@ export function tableText({ caption, head, rows, notes }: Table): string {
   ].join("\n");
 }
 
-export function tableMarkdown({ caption, head, rows, notes }: Table): string {
+export function tableMarkdown({ caption, head, rows, notes, isProse = false }: Table): string {
   const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
   return [
     `${escapeMarkdown(caption)}:`,
     "",
     line(head.map(escapeMarkdown)),
-    `|${head.map((_, index) => (index === 0 ? " --- |" : " ---: |")).join("")}`,
+    `|${head.map((_, index) => (index === 0 || isProse ? " --- |" : " ---: |")).join("")}`,
     ...rows.map(({ cells, isFoot }) =>
       line(cells.map((cell) => (isFoot && cell !== "" ? `*${escapeMarkdown(cell)}*` : escapeMarkdown(cell)))),
     ),
@@ -60,7 +62,7 @@ export function escapeMarkdown(text: string): string {
 }
 
 /** It scrolls by itself when the screen is too narrow, by keyboard too. */
-export function tableHtml({ caption, head, rows, notes }: Table): string {
+export function tableHtml({ caption, head, rows, notes, isProse = false }: Table): string {
   const heads = head.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join("");
   const [body, foot] = [false, true].map((wanted) =>
     rows.filter(({ isFoot = false }) => isFoot === wanted).map(rowHtml),
@@ -68,7 +70,7 @@ export function tableHtml({ caption, head, rows, notes }: Table): string {
   const listed = notes.map((note) => `<li>${escapeHtml(note)}</li>`).join("");
   return (
     `<div class="scroll" role="region" aria-label="${escapeHtml(caption)}" tabindex="0">` +
-    `<table class="figures"><caption>${escapeHtml(caption)}</caption><thead><tr>${heads}</tr></thead>` +
+    `<table class="${isProse ? "prose" : "figures"}"><caption>${escapeHtml(caption)}</caption><thead><tr>${heads}</tr></thead>` +
     `<tbody>${body!.join("\n")}</tbody>${foot!.length === 0 ? "" : `<tfoot>${foot!.join("\n")}</tfoot>`}</table></div>` +
     (listed === "" ? "" : `<ul class="notes">${listed}</ul>`)
   );
