@@ -6,6 +6,7 @@ import { bestMethods, endText } from "./contest-tables.ts";
 import {
   type Contest,
   type Group,
+  groupBy,
   groupOf,
   isClean,
   isOurs,
@@ -109,18 +110,26 @@ function downtimeFalls(contests: readonly Contest[]): Judgement {
   };
 }
 
+/** The greatest of each scenario. */
 function downtimeFactor(contests: readonly Contest[]): Judgement {
   const ratios = duels(contests, HEARTBEAT_GAP.name, true).flatMap((duel) => {
     const ratio = ratioOf(duel.spreads.ours, duel.spreads.standard);
     return ratio === undefined ? [] : [{ duel, ratio }];
   });
-  const [best] = ratios.sort((a, b) => b.ratio.median - a.ratio.median);
-  if (best === undefined) return NO_RESULTS;
-  const { duel, ratio } = best;
+  if (ratios.length === 0) return NO_RESULTS;
+  const byScenario = groupBy(ratios, ({ duel }) => duel.contest.setting.scenario);
+  const best = [...byScenario.values()].map((own) =>
+    own.reduce((most, next) => (next.ratio.median > most.ratio.median ? next : most)),
+  );
+  const told = best.map(
+    ({ duel, ratio }) =>
+      `A factor of ${ratioText(ratio)} at most: heartbeat gap ${duelText(duel, formatMs)}. ${settingName(duel.contest)}.`,
+  );
+  const isReached = best.some(({ ratio }) => ratio.median >= PAPER_FACTOR);
   return {
-    standing: ratio.median >= PAPER_FACTOR ? "shown" : ratio.min > 1 ? "shown in part" : "not shown",
-    ours: `At most a factor of ${ratioText(ratio)}: heartbeat gap ${duelText(duel, formatMs)}. ${settingName(duel.contest)}.`,
-    files: filesOf([duel]),
+    standing: isReached ? "shown" : best.some(({ ratio }) => ratio.min > 1) ? "shown in part" : "not shown",
+    ours: told.join(" "),
+    files: filesOf(best.map(({ duel }) => duel)),
   };
 }
 

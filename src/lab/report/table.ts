@@ -1,6 +1,7 @@
 // A table as data, and as text, Markdown and HTML. Texts of records stand in its cells: whatever they hold, they stay
 // text in all three.
 
+import { headRow, scrollable } from "../../report/html/document.ts";
 import { escapeHtml } from "../../report/html/svg.ts";
 import { columns, plain } from "../../report/text.ts";
 
@@ -53,7 +54,7 @@ export function escapeMarkdown(text: string): string {
     .replace(/&/g, "&amp;")
     .replace(/</g, "&lt;")
     .replace(/>/g, "&gt;")
-    .replace(/[\\`*_{}[\]|#~!$]/g, "\\$&")
+    .replace(/[\\`*_[\]|#~!$]/g, "\\$&")
     .replace(/^[-+](?=\s)/, "\\$&")
     .replace(/^(\d+)([.)])(?=\s|$)/, "$1\\$2")
     .replace(/(https?|ftp|mailto|xmpp)(:)/gi, "$1\\$2")
@@ -61,18 +62,17 @@ export function escapeMarkdown(text: string): string {
     .replace(/@/g, "&#64;");
 }
 
-/** It scrolls by itself when the screen is too narrow, by keyboard too. */
 export function tableHtml({ caption, head, rows, notes, isProse = false }: Table): string {
-  const heads = head.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join("");
   const [body, foot] = [false, true].map((wanted) =>
     rows.filter(({ isFoot = false }) => isFoot === wanted).map(rowHtml),
   );
   const listed = notes.map((note) => `<li>${escapeHtml(note)}</li>`).join("");
   return (
-    `<div class="scroll" role="region" aria-label="${escapeHtml(caption)}" tabindex="0">` +
-    `<table class="${isProse ? "prose" : "figures"}"><caption>${escapeHtml(caption)}</caption><thead><tr>${heads}</tr></thead>` +
-    `<tbody>${body!.join("\n")}</tbody>${foot!.length === 0 ? "" : `<tfoot>${foot!.join("\n")}</tfoot>`}</table></div>` +
-    (listed === "" ? "" : `<ul class="notes">${listed}</ul>`)
+    scrollable(
+      caption,
+      `<table class="${isProse ? "prose" : "figures"}"><caption>${escapeHtml(caption)}</caption>${headRow(head)}` +
+        `<tbody>${body!.join("\n")}</tbody>${foot!.length === 0 ? "" : `<tfoot>${foot!.join("\n")}</tfoot>`}</table>`,
+    ) + (listed === "" ? "" : `<ul class="notes">${listed}</ul>`)
   );
 }
 
