@@ -4,6 +4,8 @@
 
 import type { DeltaSize, GuestModel } from "./guest-model.ts";
 
+/** Encoders work beside the thread that finds and writes pages. */
+const TUNNEL_CORES = 2;
 /** On the wire beside the page: the record's header. */
 const HEADER_BYTES = 9;
 /** A zero page in QEMU's stream; in the tunnel a bit of a bitmap. */
@@ -86,20 +88,17 @@ const xbzrle = {
     mix(cached, { wireBytes: 0, cpuMs: QEMU_CPU_MS_PER_PAGE + guest.cpuMsPerPage.delta }, whole(guest)),
 };
 
-/** The tunnel takes the strongest coder that the link leaves time for: between the two that were measured. */
-function tunnelFirst(guest: GuestModel, bytesPerSecond: number, cores: number): PageCost {
-  const { cpuMsPerPage, codedShare, pageBytes } = guest;
-  const linkMs = (share: number) => (share * pageBytes * 1000) / bytesPerSecond;
-  const strongMs = cpuMsPerPage.strong / cores;
-  const isWorthIt = strongMs <= linkMs(codedShare.strong);
-  const share = isWorthIt ? codedShare.strong : codedShare.fast;
-  return {
-    wireBytes: share * pageBytes,
-    cpuMs: QEMU_CPU_MS_PER_PAGE + (isWorthIt ? cpuMsPerPage.strong : cpuMsPerPage.fast),
-  };
+/** The tunnel codes as hard as the link leaves time for: whichever lets most pages cross (engine/entropy-choice.ts). */
+function tunnelFirst({ cpuMsPerPage, codedShare, pageBytes }: GuestModel, bytesPerSecond: number): PageCost {
+  const choices = [
+    { wireBytes: pageBytes, cpuMs: QEMU_CPU_MS_PER_PAGE },
+    { wireBytes: codedShare.fast * pageBytes, cpuMs: QEMU_CPU_MS_PER_PAGE + cpuMsPerPage.fast },
+    { wireBytes: codedShare.strong * pageBytes, cpuMs: QEMU_CPU_MS_PER_PAGE + cpuMsPerPage.strong },
+  ];
+  const msPerPage = ({ wireBytes, cpuMs }: PageCost) =>
+    Math.max((wireBytes * 1000) / bytesPerSecond, cpuMs / TUNNEL_CORES);
+  return choices.reduce((best, each) => (msPerPage(each) <= msPerPage(best) ? each : best));
 }
-
-const TUNNEL_CORES = 2;
 
 export const METHODS: Readonly<Record<MethodName, MethodModel>> = {
   vanilla: { ...plain, name: "vanilla", title: "QEMU: pre-copy" },
@@ -132,7 +131,7 @@ export const METHODS: Readonly<Record<MethodName, MethodModel>> = {
     switchover: "judge",
     cores: TUNNEL_CORES,
     zero: () => ({ wireBytes: ZERO_TUNNEL_BYTES, cpuMs: QEMU_CPU_MS_PER_PAGE / 3 }),
-    first: (guest, bytesPerSecond) => tunnelFirst(guest, bytesPerSecond, TUNNEL_CORES),
+    first: (guest, bytesPerSecond) => tunnelFirst(guest, bytesPerSecond),
     changed: (guest, size, cached) =>
       mix(
         cached,
