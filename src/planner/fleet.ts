@@ -71,7 +71,8 @@ export function simulateFleet(options: FleetOptions): FleetOutcome {
     for (let i = active.length - 1; i >= 0; i--) {
       const { name, startMs, simulation } = active[i]!;
       const { outcome } = simulation;
-      if (outcome === undefined) continue;
+      // What is left when the guest is stopped has its time on the link too.
+      if (outcome === undefined || nowMs < startMs + outcome.totalMs) continue;
       active.splice(i, 1);
       members.push({ name, startMs, endMs: startMs + outcome.totalMs, outcome });
     }
