@@ -62,7 +62,9 @@ describe.skipIf(qemus.length === 0).each(qemus)("a plan for a guest of QEMU $nam
     async () => {
       const { code, text } = await plan("--rtt", "20ms", "--max-downtime", "100ms");
       expect(code).toBe(0);
-      expect(text).toMatch(/^Recommended: (tunnel|direct|xbzrle-full)\. Dirty rate .* converges in \d+ iterations?/m);
+      expect(text).toMatch(
+        /^Recommended: (tunnel|direct|xbzrle-full)\. Dirty rate .* converges in \d+ iterations?/m,
+      );
       expect(text).toMatch(/^QEMU: pre-copy +(yes|no|unsure) /m);
     },
     TIMEOUT_MS,
