@@ -144,7 +144,7 @@ export const recordEventSchema = z.discriminatedUnion("type", [
   /** The lab: what was run, before anything else is told of it. */
   event("lab", {
     scenario: z.string(),
-    parameters: z.record(z.string(), z.number()),
+    parameters: z.record(z.string(), z.union([z.number(), z.string()])),
     guest: z.object({ memoryMiB: count, vcpus: count }),
     method: z.string(),
     link: z.object({ bytesPerSecond: count, roundTripMs: count, lossShare: count }),

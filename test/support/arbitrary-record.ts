@@ -118,7 +118,7 @@ const event = fc.oneof(
   fc.record({
     type: is("lab"),
     scenario: text,
-    parameters: fc.dictionary(text, count, { maxKeys: 3 }),
+    parameters: fc.dictionary(text, fc.oneof(count, text), { maxKeys: 3 }),
     guest: fc.record({ memoryMiB: count, vcpus: count }),
     method: text,
     link: fc.record({ bytesPerSecond: count, roundTripMs: count, lossShare: count }),
