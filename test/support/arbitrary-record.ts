@@ -125,6 +125,8 @@ const event = fc.oneof(
     qemu: text,
     run: count,
     forcedAfterMs: optional(count),
+    machine: optional(text),
+    command: optional(text),
   }),
   fc.record({ type: is("client"), series: text, unit: text, value: count }),
   fc.record({
