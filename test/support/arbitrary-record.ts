@@ -125,6 +125,7 @@ const event = fc.oneof(
     qemu: text,
     run: count,
     forcedAfterMs: optional(count),
+    limitMs: optional(count),
     machine: optional(text),
     command: optional(text),
   }),

@@ -10,6 +10,7 @@ import { type CliRun, runCli } from "../host-process.ts";
 import { type Method, type MigrationEnd, netnsOption } from "./method.ts";
 import { incomingUri } from "./stock.ts";
 
+const CANCEL_TIMEOUT_MS = 30_000;
 const LISTENING_TIMEOUT_MS = 30_000;
 /** Of `deltavee migrate`, when the operator has given up. */
 const EXIT_CANCELLED = 130;
@@ -58,7 +59,11 @@ export function deltaveeMethod(
         );
         started("source", migrate);
         let forcedAtMs: number | undefined;
-        const timers = [clock.after(limitMs, () => migrate.kill("SIGINT"))];
+        const timers = [
+          clock.after(limitMs, () => migrate.kill("SIGINT")),
+          // What cannot be taken back any more cannot be cancelled either, and must come to an end all the same.
+          clock.after(limitMs + CANCEL_TIMEOUT_MS, () => migrate.kill("SIGKILL")),
+        ];
         if (forceAfterMs !== undefined) {
           const force = () => {
             forcedAtMs = clock.nowMs() - startMs;
@@ -66,7 +71,7 @@ export function deltaveeMethod(
           };
           timers.push(clock.after(forceAfterMs, force));
         }
-        const { code } = await migrate.exited;
+        const { code, signal } = await migrate.exited;
         for (const cancel of timers) cancel();
         const end: MigrationEnd = {
           arrived: code === 0,
@@ -74,8 +79,7 @@ export function deltaveeMethod(
         };
         if (code === EXIT_CANCELLED) return end;
         if (code !== 0) {
-          const text = `deltavee migrate ended with exit code ${code}: ${migrate.stderrTail()}`;
-          throw new DeltaveeError("MIGRATION_FAILED", text);
+          throw failedCommand("migrate", code, signal, migrate.stderrTail());
         }
         if (receive !== undefined) await goodEnd(receive);
         return end;
@@ -102,6 +106,15 @@ async function goodEnd(receive: CliRun): Promise<void> {
   const { code, signal } = await receive.exited;
   clearTimeout(timer);
   if (code === 0) return;
+  throw failedCommand("receive", code, signal, receive.stderrTail());
+}
+
+function failedCommand(
+  name: string,
+  code: number | null,
+  signal: string | null,
+  said: string,
+): DeltaveeError {
   const how = signal === null ? `exit code ${code}` : `signal ${signal}`;
-  throw new DeltaveeError("MIGRATION_FAILED", `deltavee receive ended with ${how}: ${receive.stderrTail()}`);
+  return new DeltaveeError("MIGRATION_FAILED", `deltavee ${name} ended with ${how}: ${said}`);
 }

@@ -3,6 +3,7 @@
 // found by asking it.
 
 import { DeltaveeError, QmpCommandError } from "../../base/errors.ts";
+import { formatMs } from "../../base/units.ts";
 import type {
   MigrationCapability,
   MigrationParameters,
@@ -167,7 +168,7 @@ class StockMigration {
           `QEMU's migration has ${end}${why === undefined ? "" : `: ${why}`}`,
         );
       }
-      if (end === "late") await this.#cancel();
+      if (end === "late") await this.#giveUp();
       return {
         arrived: end === "completed",
         ...(this.#forcedAtMs === undefined ? {} : { forcedAtMs: this.#forcedAtMs }),
@@ -225,8 +226,12 @@ class StockMigration {
     await this.#setting.source.qmp.execute("migrate-start-postcopy");
   }
 
-  async #cancel(): Promise<void> {
-    const { clock, source } = this.#setting;
+  async #giveUp(): Promise<void> {
+    const { clock, source, limitMs } = this.#setting;
+    if (this.#postcopyAsked) {
+      const text = `Post-copy has not ended within ${formatMs(limitMs)}, and there is no way back`;
+      throw new DeltaveeError("MIGRATION_FAILED", text);
+    }
     const cancelled = this.#nextEnd();
     let release: () => void = () => {};
     const late = new Promise<"late">((resolve) => {
