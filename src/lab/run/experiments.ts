@@ -62,15 +62,103 @@ const LOSS_SHARES = [0, 0.001];
 const DIRTY_PAGES_PER_SECOND = [500, 2000, 8000];
 const BYTES_PER_PAGE = [1, 16, 64, 256, 1024, 4096];
 
+/** Whose first pass alone takes longer than a small one's whole migration. */
+const LARGE_GUEST = { forceAfterMs: 90_000, limitMs: 240_000 };
+
+const SMOKE: readonly (readonly [scenario: string, method: string])[] = [
+  ["lmbench", "xbzrle-tenth"],
+  ["writer", "tunnel"],
+  ["video", "vanilla"],
+  ["enterprise", "tunnel"],
+  ["postgres", "multifd-zstd"],
+  ["idle", "tunnel"],
+  ["compile", "auto-converge"],
+  ["keyvalue", "tunnel"],
+];
+
 export const EXPERIMENTS: readonly Experiment[] = [
+  {
+    name: "headline",
+    description: "the rows that docs/evaluation.md shows: each scenario, by every method",
+    runs: 5,
+    rows: [
+      {
+        scenario: "lmbench",
+        links: [labLink(1000)],
+        methods: ALL_METHODS,
+        ...{ forceAfterMs: 15_000, limitMs: 60_000 },
+      },
+      { scenario: "writer", links: [labLink(100)], methods: ALL_METHODS },
+      { scenario: "video", links: [labLink(100)], methods: ALL_METHODS },
+      { scenario: "enterprise", links: [labLink(300)], methods: ALL_METHODS, ...LARGE_GUEST },
+      { scenario: "postgres", links: [labLink(100)], methods: ALL_METHODS, ...LARGE_GUEST },
+      { scenario: "idle", links: [labLink(100)], methods: ALL_METHODS },
+      { scenario: "compile", links: [labLink(100)], methods: ALL_METHODS },
+      { scenario: "keyvalue", links: [labLink(300)], methods: ALL_METHODS },
+    ],
+  },
+  {
+    name: "memory-benchmark",
+    description: "LMbench on a fast and on a slow link, by every method",
+    runs: 3,
+    rows: [
+      { scenario: "lmbench", links: [labLink(100)], methods: ALL_METHODS },
+      {
+        scenario: "lmbench",
+        links: [labLink(1000)],
+        methods: ALL_METHODS,
+        ...{ forceAfterMs: 15_000, limitMs: 60_000 },
+      },
+    ],
+  },
+  {
+    name: "sweep",
+    description: "the writer: dirty pages per second by bytes changed per dirtied page",
+    runs: 1,
+    rows: DIRTY_PAGES_PER_SECOND.flatMap((dirtyPagesPerSecond) =>
+      BYTES_PER_PAGE.map((bytesPerPage) => ({
+        scenario: "writer",
+        parameters: { dirtyPagesPerSecond, bytesPerPage },
+        links: [labLink(100)],
+        methods: FEW_METHODS,
+      })),
+    ),
+  },
+  {
+    name: "links",
+    description: "the writer over every link: rate by round trip by loss",
+    runs: 1,
+    rows: LINK_RATES.map(({ mbit, forceAfterMs, limitMs }) => ({
+      scenario: "writer",
+      links: ROUND_TRIPS_MS.flatMap((roundTripMs) =>
+        LOSS_SHARES.map((lossShare) => labLink(mbit, roundTripMs, lossShare)),
+      ),
+      methods: FEW_METHODS,
+      ...{ forceAfterMs, limitMs },
+    })),
+  },
+  {
+    name: "qemu-7.2",
+    description: "the writer and LMbench on the older QEMU, by every method",
+    runs: 1,
+    rows: [
+      { scenario: "writer", links: [labLink(100)], methods: ALL_METHODS, qemu: "7.2" },
+      { scenario: "lmbench", links: [labLink(100)], methods: ALL_METHODS, qemu: "7.2" },
+    ],
+  },
   {
     name: "smoke",
     description:
       "each scenario once, small and short, QEMU's methods and the tunnel in turn: does the lab work?",
     runs: 1,
-    rows: [],
-    beforeMs: 1000,
-    afterMs: 1000,
+    rows: SMOKE.map(([scenario, method]) => ({
+      scenario,
+      links: [labLink(300)],
+      methods: [method],
+      isSmoke: true,
+      ...{ forceAfterMs: 10_000, limitMs: 40_000 },
+    })),
+    ...{ beforeMs: 1000, afterMs: 1000 },
   },
 ];
 
@@ -92,7 +180,7 @@ export function plansOf(
   for (let run = 1; run <= (selection.runs ?? experiment.runs); run++) {
     for (const row of experiment.rows) {
       if (selection.scenario !== undefined && selection.scenario !== row.scenario) continue;
-      const scenario = named(scenarios, row.scenario);
+      const scenario = scenarioOf(scenarios, row.scenario);
       for (const link of row.links) {
         for (const method of row.methods) {
           methodNamed(method);
@@ -141,6 +229,14 @@ function planOf(
   };
 }
 
+/** @throws UsageError */
+export function experimentNamed(name: string): Experiment {
+  const experiment = EXPERIMENTS.find((candidate) => candidate.name === name);
+  if (experiment !== undefined) return experiment;
+  const names = EXPERIMENTS.map((candidate) => candidate.name).join(", ");
+  throw new UsageError(`There is no experiment "${name}" (${names})`);
+}
+
 /** @throws UsageError for one that the scenario does not have, or that is a word where it must be a number */
 export function checkedParameters(scenario: Scenario, asked: ScenarioParameters): ScenarioParameters {
   for (const [name, value] of Object.entries(asked)) {
@@ -158,10 +254,10 @@ export function checkedParameters(scenario: Scenario, asked: ScenarioParameters)
   return asked;
 }
 
-function named(scenarios: readonly Scenario[], name: string): Scenario {
+/** @throws UsageError */
+export function scenarioOf(scenarios: readonly Scenario[], name: string): Scenario {
   const scenario = scenarios.find((candidate) => candidate.name === name);
   if (scenario !== undefined) return scenario;
-  throw new UsageError(
-    `There is no scenario "${name}" (${scenarios.map((candidate) => candidate.name).join(", ")})`,
-  );
+  const names = scenarios.map((candidate) => candidate.name).join(", ");
+  throw new UsageError(`There is no scenario "${name}" (${names})`);
 }
