@@ -44,8 +44,10 @@ export interface MatrixOptions {
 
 export interface MatrixResult {
   readonly made: number;
-  /** Of those that were made now. */
+  /** Of those that were made now: whose users would not call it good. */
   readonly failed: number;
+  /** Of those: which could not be made, or whose migration itself failed, rather than not converging. */
+  readonly broken: number;
 }
 
 /** @throws what `runOnce` throws: an interruption; records of runs before are kept */
@@ -61,7 +63,7 @@ export async function runMatrix({ plans, store, runOnce, on, nowMs }: MatrixOpti
     failedBefore: states.filter((state) => state === "failed").length,
     leftMs: estimate.leftMs,
   });
-  let failed = 0;
+  let [failed, broken] = [0, 0];
   for (const plan of left) {
     const position = { index: plans.indexOf(plan) + 1, of: plans.length, plan };
     on({ type: "run-begins", ...position, leftMs: estimate.leftMs });
@@ -72,13 +74,15 @@ export async function runMatrix({ plans, store, runOnce, on, nowMs }: MatrixOpti
     estimate.took(plan, elapsedMs);
     const { verdict } = finished;
     if (!verdict.succeeded) failed++;
+    const last = finished.entries.at(-1)?.entry;
+    if (last?.type === "summary" && last.outcome === "failed") broken++;
     on({
       type: "run-ended",
       ...position,
       ...{ verdict, elapsedMs, leftMs: estimate.leftMs, record: store.path(plan) },
     });
   }
-  return { made: left.length, failed };
+  return { made: left.length, failed, broken };
 }
 
 /** Hosts set up, a warm state loaded, clients steady, and everything taken down again (measured: 10 to 30 s). */

@@ -161,13 +161,14 @@ class Run {
       const phase = end === undefined ? "failed" : end.arrived ? "completed" : "cancelled";
       this.#add({ type: "phase", phase });
       this.#noteUsage(usage);
-      await sleep(LAST_PACKETS_MS);
+      const lastPacketsMs = Math.min(LAST_PACKETS_MS, afterMs);
+      await sleep(lastPacketsMs);
       this.#seen = { ...this.#seen, end, migrationMs, wire: wire(), usages: usage.usages };
       await stockWatch?.end().catch(() => {});
       this.#keep(stockWatch?.entries ?? []);
       if (end !== undefined && !end.arrived)
         this.#failures.push(`it has not ended within ${this.#plan.limitMs / 1000} s`);
-      await sleep(afterMs, undefined, { signal: this.#context.signal });
+      await sleep(afterMs - lastPacketsMs, undefined, { signal: this.#context.signal });
       const { downtime } = await source.qmp.execute("query-migrate").catch(() => ({ downtime: undefined }));
       const { vm, failures } = await findGuest(opened, end?.arrived ?? false);
       this.#vm = vm;
