@@ -1,8 +1,6 @@
 // One run: a guest that does what its scenario says and has clients, moved by one method over one link, watched before,
 // during and after. Everything seen becomes entries of its record, whatever happens: only an interrupted run leaves none.
 
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { systemClock } from "../../base/clock.ts";
@@ -12,6 +10,7 @@ import { NO_PAGES, type RecordEntry } from "../../record/schema.ts";
 import { methodNamed } from "../method/all.ts";
 import type { Method, MigrationEnd, Side } from "../method/method.ts";
 import type { Activity, ClientView } from "../model.ts";
+import { ownedTempFolder } from "../ownership.ts";
 import type { OpenedStage, OpenStage } from "./opened-stage.ts";
 import { planText, type RunPlan } from "./plan.ts";
 import { StockWatch } from "./stock-watch.ts";
@@ -88,19 +87,19 @@ class Run {
     const close = () => void opened.close();
     signal.addEventListener("abort", close, { once: true });
     const usage = new UsageWatch();
-    const folder = mkdtempSync(join(tmpdir(), "deltavee-lab-run-"));
+    const folder = ownedTempFolder();
     try {
       signal.throwIfAborted();
       this.#hypervisor = await describeHypervisor(opened);
       usage.qemu("source", opened.source.pid);
       usage.qemu("destination", opened.destination.pid);
       const activity = await this.#untilAborted(scenario.begin(opened.stage, parameters));
-      await this.#untilAborted(this.#move(opened, activity, usage, folder));
+      await this.#untilAborted(this.#move(opened, activity, usage, folder.path));
     } finally {
       signal.removeEventListener("abort", close);
       usage.end();
       await opened.close();
-      rmSync(folder, { recursive: true, force: true });
+      folder.remove();
     }
   }
 
