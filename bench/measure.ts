@@ -4,7 +4,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { systemClock } from "../src/base/clock.ts";
 import { DOWNTIME_MS_MAX_DEFAULT, type Method, netnsOption } from "../src/lab/method/method.ts";
-import { QEMU_ARGUMENTS, qemuCpuSeconds, residentBytesMax, Watch } from "../src/lab/run/usage.ts";
+import { QEMU_ARGUMENTS, qemuCpuSeconds, residentBytesMax, Watch } from "../src/lab/usage.ts";
 import { type CliRun, cpuSeconds } from "../test/support/processes.ts";
 import type { QemuBinary } from "../test/support/qemu-binaries.ts";
 import { type QemuOptions, type QemuVm, startQemu } from "../test/support/qemu-vm.ts";

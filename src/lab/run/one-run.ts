@@ -16,7 +16,7 @@ import { planText, type RunPlan } from "./plan.ts";
 import { StockWatch } from "./stock-watch.ts";
 import { epochNowMs, type TimedEntry, thinned } from "./timed.ts";
 import { readToolRecord, type ToolRecord } from "./tool-record.ts";
-import { UsageWatch } from "./usage.ts";
+import { UsageWatch } from "./usage-watch.ts";
 import { judge, type Seen, type Verdict } from "./verdict.ts";
 import { findGuest } from "./whereabouts.ts";
 

@@ -5,7 +5,7 @@ import type { RecordEntry, RecordEvent } from "../../record/schema.ts";
 import type { MigrationEnd } from "../method/method.ts";
 import type { ClientView } from "../model.ts";
 import type { WireBytes } from "./opened-stage.ts";
-import type { Usage } from "./usage.ts";
+import type { Usage } from "./usage-watch.ts";
 
 export type Verdict = Omit<Extract<RecordEvent, { type: "verdict" }>, "atMs">;
 

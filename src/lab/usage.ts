@@ -3,11 +3,10 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { cpuSeconds } from "../host-process.ts";
-import type { Side } from "../method/method.ts";
+import { cpuSeconds } from "./host-process.ts";
 
 /** Started with this, QEMU names its threads, and the guest's can be told from the others. */
-export const QEMU_ARGUMENTS = ["-name", "lab,debug-threads=on"] as const;
+export const QEMU_ARGUMENTS = ["-name", "deltavee,debug-threads=on"] as const;
 const VCPU_THREAD = /^CPU \d+\//;
 const LOOK_EVERY_MS = 100;
 
@@ -67,53 +66,4 @@ export function residentBytesMax(pid: number): number {
   // A process that has just ended has no memory any more.
   if (kilobytes === undefined) throw new Error(`Process ${pid} has ended`);
   return Number(kilobytes) * 1024;
-}
-
-export interface Usage {
-  readonly side: Side;
-  readonly process: "qemu" | "deltavee";
-  readonly cpuMs: number;
-  readonly residentBytesMax: number;
-}
-
-interface Watched extends Pick<Usage, "side" | "process"> {
-  readonly cpuSeconds: Watch;
-  readonly residentBytes: Watch;
-}
-
-/** All processes of a migration, on both sides. CPU time counts from when each was added. */
-export class UsageWatch {
-  readonly #watched: Watched[] = [];
-
-  qemu(side: Side, pid: number): void {
-    this.#add(side, "qemu", pid, qemuCpuSeconds);
-  }
-
-  deltavee(side: Side, pid: number): void {
-    this.#add(side, "deltavee", pid, cpuSeconds);
-  }
-
-  /** By now; of a process that has ended, until it did. */
-  get usages(): Usage[] {
-    return this.#watched.map(({ side, process, cpuSeconds, residentBytes }) => ({
-      ...{ side, process },
-      cpuMs: cpuSeconds.growth * 1000,
-      residentBytesMax: residentBytes.last,
-    }));
-  }
-
-  end(): void {
-    for (const { cpuSeconds, residentBytes } of this.#watched) {
-      cpuSeconds.end();
-      residentBytes.end();
-    }
-  }
-
-  #add(side: Side, process: Usage["process"], pid: number, cpu: (pid: number) => number): void {
-    this.#watched.push({
-      ...{ side, process },
-      cpuSeconds: new Watch(() => cpu(pid)),
-      residentBytes: new Watch(() => residentBytesMax(pid)),
-    });
-  }
 }
