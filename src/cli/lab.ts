@@ -21,13 +21,13 @@ import {
   plansOf,
   QEMU_DEFAULT,
 } from "../lab/run/experiments.ts";
+import { openLabStage, requireQemu } from "../lab/run/lab-stage.ts";
 import { takeLock } from "../lab/run/lock.ts";
 import { estimateMs, type MatrixResult, runMatrix } from "../lab/run/matrix.ts";
 import { runOnce } from "../lab/run/one-run.ts";
 import { planText, type RunPlan } from "../lab/run/plan.ts";
 import { ResultStore } from "../lab/run/store.ts";
 import { SCENARIOS } from "../lab/scenario/index.ts";
-import { openStage } from "../lab/stage.ts";
 import { onInterrupt } from "./common.ts";
 import { openMatrixDisplay, planAsJson } from "./lab/display.ts";
 import {
@@ -192,7 +192,8 @@ async function runAll(
     const display = openMatrixDisplay(process.stderr, options.json === true ? process.stdout : undefined);
     const notice = (text: string) => display.notice(text);
     try {
-      const context = { openStage, machine: machineText(), command: commandText(), notice, signal };
+      for (const { setting } of plans) requireQemu(setting.qemu);
+      const context = { openStage: openLabStage, machine: machineText(), command: commandText(), notice, signal };
       return await runMatrix({
         ...{ plans, store, nowMs: () => performance.now() },
         on: (event) => display.show(event),

@@ -137,7 +137,7 @@ test.each([
   ["a counter in its heartbeat, where its work has no speed", {}, 0.5],
 ])("its loss of speed is that of %s", async (_what, metrics, share) => {
   const stage = new FakeStage();
-  stage.beats = { metrics: { throughputBefore: 100, throughputDuring: 50 }, failures: [], series: [] };
+  stage.beats = { metrics: { slowdownShare: 0.5 }, failures: [], series: [] };
   const { verdict } = await run({ stage, plan: fakePlan({ scenario: fakeScenario({ view: { metrics } }) }) });
   expect(verdict.metrics.slowdownShare).toBe(share);
 });

@@ -32,7 +32,7 @@ export function judge(seen: Seen): Verdict {
   const { end, heartbeat, clients } = seen;
   const arrived = end?.arrived ?? false;
   const forced = arrived && end?.forcedAtMs !== undefined;
-  const failures = [...seen.failures, ...(clients?.failures ?? [])];
+  const failures = [...seen.failures, ...(heartbeat?.failures ?? []), ...(clients?.failures ?? [])];
   const metrics: Record<string, number> = {};
   const put = (name: string, value: number | undefined) => {
     // What could not be measured is left out.
@@ -42,14 +42,16 @@ export function judge(seen: Seen): Verdict {
     put("totalMs", seen.totalMs);
     put("downtimeMsReported", seen.downtimeMsReported);
     put("heartbeatGapMs", heartbeat?.metrics.heartbeatGapMs);
+    put("heartbeatsLost", heartbeat?.metrics.heartbeatsLost);
   }
+  put("heartbeatGapMsBefore", heartbeat?.metrics.heartbeatGapMsBefore);
   put("migrationMs", seen.migrationMs);
   put("forcedAtMs", end?.forcedAtMs);
   put("wireBytes", seen.wire?.bySource);
   put("wireBytesBack", seen.wire?.byDestination);
   put("dirtyPagesPerSecond", dirtyPagesPerSecond(seen.entries));
   put("iterations", seen.iterations ?? iterationsOf(seen.entries));
-  put("slowdownShare", slowdownShare(clients) ?? slowdownShare(heartbeat));
+  put("slowdownShare", slowdownShare(clients) ?? heartbeat?.metrics.slowdownShare);
   for (const side of ["source", "destination"] as const) {
     const usages = seen.usages.filter((usage) => usage.side === side);
     if (usages.length === 0) continue;
