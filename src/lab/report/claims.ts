@@ -29,6 +29,9 @@ export interface JudgedClaim {
   readonly files: readonly string[];
 }
 
+/** Of a table of claims. */
+export const CLAIM_HEAD = ["claim", "in the paper", "here", "what was measured here"];
+
 type Judgement = Omit<JudgedClaim, "claim">;
 
 const NO_RESULTS: Judgement = { standing: "no results", ours: "No results yet.", files: [] };

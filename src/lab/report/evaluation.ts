@@ -2,7 +2,7 @@
 // in place; what people wrote around it stays. A scenario without results says so. Every table names its records.
 
 import { replaceSection } from "../../report/section.ts";
-import { type JudgedClaim, judgedClaims } from "./claims.ts";
+import { CLAIM_HEAD, type JudgedClaim, judgedClaims } from "./claims.ts";
 import { contestTables, endText, successText } from "./contest-tables.ts";
 import { type Contest, contestsOf, groupBy, settingText, spreadOfMetric } from "./contests.ts";
 import { columnFor, courseMetrics, formatSpread, type ScenarioInfo, WIRE_BYTES } from "./metrics.ts";
@@ -105,7 +105,7 @@ function details(title: string, items: readonly string[]): string[] {
 function paperSection(claims: readonly JudgedClaim[]): string {
   const table: Table = {
     caption: `Claims of the paper, ${PAPER}, and what was measured here`,
-    head: ["claim", "there", "here", "measured here"],
+    head: CLAIM_HEAD,
     rows: claims.map(({ claim, standing, ours }) => ({ cells: [claim.claim, claim.where, standing, ours] })),
     isProse: true,
     notes: [],

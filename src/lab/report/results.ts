@@ -98,8 +98,12 @@ async function recordFiles(folder: string): Promise<string[]> {
   return files.sort((a, b) => (a < b ? -1 : 1));
 }
 
-/** The result, or why there is none. */
-function resultOf(events: readonly RecordEvent[], file: string, experiment: string): RunResult | string {
+/** The result of a record with these events, or why there is none. */
+export function resultOf(
+  events: readonly RecordEvent[],
+  file: string,
+  experiment: string,
+): RunResult | string {
   const run = eventsOf(events, "run")[0];
   const [lab, ...otherLabs] = eventsOf(events, "lab");
   const [verdict, ...otherVerdicts] = eventsOf(events, "verdict");

@@ -163,8 +163,9 @@ function isSwept(part: string, names: readonly string[]): boolean {
 export interface HeatMap {
   readonly title: string;
   readonly says: string;
-  /** "dirtyPagesPerSecond ↓ bytesPerPage →" */
-  readonly corner: string;
+  /** What rows and columns differ in. */
+  readonly down: string;
+  readonly across: string;
   readonly columns: readonly string[];
   readonly rows: readonly { readonly name: string; readonly cells: readonly HeatCell[] }[];
 }
@@ -247,7 +248,8 @@ function mapOf(sweep: Sweep, title: string, says: string, cell: (contest: Contes
   return {
     title,
     says,
-    corner: `${y.name} ↓ ${x.name} →`,
+    down: y.name,
+    across: x.name,
     columns: x.values.map(x.format),
     rows: y.values.map((row) => ({
       name: y.format(row),
@@ -259,10 +261,10 @@ function mapOf(sweep: Sweep, title: string, says: string, cell: (contest: Contes
   };
 }
 
-export function heatMapTable({ title, says, corner, columns, rows }: HeatMap): Table {
+export function heatMapTable({ title, says, down, across, columns, rows }: HeatMap): Table {
   return {
     caption: title,
-    head: [corner, ...columns],
+    head: [`↓ ${down}, ${across} →`, ...columns],
     rows: rows.map(({ name, cells }) => ({ cells: [name, ...cells.map(({ text }) => text)] })),
     notes: [says],
   };
