@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define NANOSECONDS 1000000000ull
-#define PROGRESS_PERIOD_NANOSECONDS (NANOSECONDS / 10)
+#define PROGRESS_PERIOD_NANOSECONDS (NANOSECONDS / 50)
 #define WATCHERS_MAX 8
 
 static uint64_t now_nanoseconds(void)
