@@ -81,8 +81,10 @@ export class RedisConnection {
 
   #reply(reply: RespReply): void {
     const waiting = this.#waiting[0];
-    if (waiting === undefined)
-      return this.#break(new Error("Redis said something that nobody had asked for"));
+    if (waiting === undefined) {
+      this.#break(new Error("Redis said something that nobody had asked for"));
+      return;
+    }
     waiting.replies.push(reply);
     if (waiting.replies.length < waiting.count) return;
     this.#waiting.shift();
