@@ -6,7 +6,7 @@ import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import type { ClientView } from "../model.ts";
-import { metricInPhase, Samples, spansOf, thinned } from "./phases.ts";
+import { metricInPhase, Samples, SERIES_POINTS_MAX, spansOf } from "./phases.ts";
 import { epochNowMs, type Lab } from "./protocol.ts";
 
 export const progressOptionsSchema = z.strictObject({
@@ -88,6 +88,8 @@ class ProgressWatch {
   readonly #options: z.output<typeof progressOptionsSchema>;
   readonly #socket: Socket;
   readonly #throughput = new Samples();
+  /** The same as a series, where it is a speed itself. */
+  readonly #speeds = new Samples(SERIES_POINTS_MAX);
   readonly #missed = new Samples();
   #unfinished = "";
   #steadyMs = Number.POSITIVE_INFINITY;
@@ -159,16 +161,8 @@ class ProgressWatch {
     }
     this.#socket.destroy();
     const points =
-      kind === "counter" ? this.#throughput.rates(undefined, this.#options.stepMs) : this.#values();
+      kind === "counter" ? this.#throughput.rates(undefined, this.#options.stepMs) : this.#speeds.points;
     return { metrics, failures, series: points.length === 0 ? [] : [{ name, unit, points }] };
-  }
-
-  /** Of a speed that is told, what it was in each step. */
-  #values() {
-    return thinned(
-      this.#throughput.points,
-      (values) => values.reduce((sum, value) => sum + value, 0) / values.length,
-    );
   }
 
   #silentMs(nowMs: number): number {
@@ -208,7 +202,10 @@ class ProgressWatch {
     this.#lastLineMs = nowMs;
     this.#failureCount = (failures && fields.get(failures.field)) ?? this.#failureCount;
     const value = fields.get(throughput.field);
-    if (value !== undefined) this.#throughput.push(nowMs, value);
+    if (value !== undefined) {
+      this.#throughput.push(nowMs, value);
+      this.#speeds.push(nowMs, value);
+    }
     const missed = missedField === undefined ? undefined : fields.get(missedField);
     if (missed !== undefined) this.#missed.push(nowMs, missed);
   }
