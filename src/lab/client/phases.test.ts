@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { metricInPhase, Samples, spansOf } from "./phases.ts";
+import { metricInPhase, Samples, spansOf, thinned } from "./phases.ts";
 
 describe("the phases of a migration", () => {
   it("follow each other without a gap, from when all was steady to the end", () => {
@@ -79,5 +79,28 @@ describe("samples of a value", () => {
       samples.push(ms, value);
     expect(samples.mean({ beginMs: 0, endMs: 20 })).toBe(2);
     expect(samples.mean({ beginMs: 30, endMs: 40 })).toBeUndefined();
+  });
+});
+
+describe("thinning", () => {
+  const highest = (values: readonly number[]) => Math.max(...values);
+
+  it("keeps a short series as it is", () => {
+    const points = [{ epochMs: 1, value: 2 }];
+    expect(thinned(points, highest)).toEqual(points);
+  });
+
+  it("keeps the order, the peak and the bound", () => {
+    const series = fc.array(fc.record({ epochMs: fc.nat(10_000), value: fc.nat() }), { minLength: 51 });
+    fc.assert(
+      fc.property(series, (points) => {
+        points.sort((a, b) => a.epochMs - b.epochMs);
+        fc.pre(points.at(-1)!.epochMs > points[0]!.epochMs);
+        const thin = thinned(points, highest, 50);
+        expect(thin.length).toBeLessThanOrEqual(50);
+        expect(highest(thin.map(({ value }) => value))).toBe(highest(points.map(({ value }) => value)));
+        for (let i = 1; i < thin.length; i++) expect(thin[i]!.epochMs).toBeGreaterThan(thin[i - 1]!.epochMs);
+      }),
+    );
   });
 });

@@ -119,3 +119,32 @@ function mean(points: readonly Point[]): number | undefined {
   if (points.length === 0) return undefined;
   return points.reduce((sum, { value }) => sum + value, 0) / points.length;
 }
+
+/**
+ * At most `pointsMax` points: those of equal stretches of time become one, with the value that `pick` makes of theirs
+ * (the highest of latencies, so that a peak stays one) and the time of their middle.
+ */
+export function thinned(
+  points: readonly Point[],
+  pick: (values: readonly number[]) => number,
+  pointsMax = SERIES_POINTS_MAX,
+): Point[] {
+  if (points.length <= pointsMax) return [...points];
+  const beginMs = points[0]!.epochMs;
+  const stepMs = (points.at(-1)!.epochMs - beginMs) / pointsMax;
+  const thin: Point[] = [];
+  let inside: number[] = [];
+  let index = 0;
+  const close = () => {
+    if (inside.length > 0) thin.push({ epochMs: beginMs + (index + 0.5) * stepMs, value: pick(inside) });
+    inside = [];
+  };
+  for (const { epochMs, value } of points) {
+    const stretch = Math.min(Math.floor((epochMs - beginMs) / stepMs), pointsMax - 1);
+    if (stretch !== index) close();
+    index = stretch;
+    inside.push(value);
+  }
+  close();
+  return thin;
+}

@@ -7,11 +7,10 @@ import { z } from "zod";
 import { toError } from "../../base/errors.ts";
 import type { ClientView } from "../model.ts";
 import { LatencyHistogram } from "./histogram.ts";
-import { metricInPhase, type Point, Samples, spansOf } from "./phases.ts";
+import { metricInPhase, type Point, Samples, spansOf, thinned } from "./phases.ts";
 import { epochNowMs, type Lab, type Phase } from "./protocol.ts";
 import { RedisConnection } from "./redis.ts";
 import { documentOf } from "./redis-values.ts";
-import { thinToPeaks } from "./series.ts";
 import { type Finding, WriteLedger } from "./write-ledger.ts";
 
 const optionsSchema = z.strictObject({
@@ -265,7 +264,7 @@ class RedisLoad {
   #series(): ClientView["series"] {
     return [
       { name: "writes", unit: "1/s", points: this.#acknowledged.rates(undefined, STEP_MS) },
-      { name: "slowest write", unit: "ms", points: thinToPeaks(this.#slowest) },
+      { name: "slowest write", unit: "ms", points: thinned(this.#slowest, (values) => Math.max(...values)) },
     ].filter(({ points }) => points.length > 0);
   }
 }
