@@ -1,14 +1,10 @@
 // A connection to a Redis: commands go out at once, as many under way as the caller likes; replies come in order.
 // One that breaks stays broken: whoever wants to go on opens another.
 
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { toError } from "../../base/errors.ts";
+import { type Address, connectOnce } from "./connect.ts";
 import { encodeCommand, RespErrorReply, RespParser, type RespReply } from "./resp.ts";
-
-export interface RedisAddress {
-  readonly host: string;
-  readonly port: number;
-}
 
 export type RedisCommand = readonly (string | number)[];
 
@@ -26,7 +22,6 @@ export class RedisConnection {
 
   private constructor(socket: Socket) {
     this.#socket = socket;
-    socket.setNoDelay(true);
     const parser = new RespParser((reply) => this.#reply(reply));
     socket.on("data", (chunk) => {
       try {
@@ -39,23 +34,8 @@ export class RedisConnection {
     socket.on("close", () => this.#break(new Error("The connection to Redis has ended")));
   }
 
-  static open({ host, port }: RedisAddress, timeoutMs: number): Promise<RedisConnection> {
-    return new Promise((resolve, reject) => {
-      const socket = connect({ host, port });
-      const refuse = (error: Error) => {
-        socket.destroy();
-        reject(error);
-      };
-      socket.setTimeout(timeoutMs, () =>
-        refuse(new Error(`Redis took no connection within ${timeoutMs} ms`)),
-      );
-      socket.once("error", refuse);
-      socket.once("connect", () => {
-        socket.setTimeout(0);
-        socket.removeListener("error", refuse);
-        resolve(new RedisConnection(socket));
-      });
-    });
+  static async open(address: Address, timeoutMs: number): Promise<RedisConnection> {
+    return new RedisConnection(await connectOnce(address, timeoutMs));
   }
 
   /** @throws Error when Redis answers with one */

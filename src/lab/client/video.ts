@@ -1,12 +1,12 @@
 // Client program: watches a video stream and tells what players with buffers of several sizes would have shown of it.
 
-import { connect, type Socket } from "node:net";
 import { z } from "zod";
 import { toError } from "../../base/errors.ts";
 import type { ClientView } from "../model.ts";
+import { connectInTime } from "./connect.ts";
+import { thinned } from "./phases.ts";
 import { countLost, longestGapMs, playBack } from "./playback.ts";
 import { epochNowMs, type Lab, runClient } from "./protocol.ts";
-import { thinToPeaks } from "./series.ts";
 import { type Picture, TransportStreamParser } from "./transport-stream.ts";
 
 const optionsSchema = z.object({
@@ -26,13 +26,10 @@ type Options = z.infer<typeof optionsSchema>;
 const PICTURES_MAX = 432_000;
 /** Steady is a stream of which so much has come: the player with the largest buffer has begun to show it. */
 const STEADY_MS = 3000;
-const RETRY_MS = 200;
-
-await runClient(watch);
 
 async function watch(lab: Lab): Promise<ClientView> {
   const options = optionsSchema.parse(lab.options);
-  const socket = await connectInTime(options);
+  const socket = await connectInTime(options, options.connectTimeoutMs);
   const pictures: Picture[] = [];
   let isReady = false;
   const parser = new TransportStreamParser((picture) => {
@@ -111,38 +108,10 @@ function viewOf(
   return {
     metrics,
     failures,
-    series: [{ name: "delay of the picture", unit: "ms", points: thinToPeaks(delays) }],
+    series: [
+      { name: "delay of the picture", unit: "ms", points: thinned(delays, (values) => Math.max(...values)) },
+    ],
   };
 }
 
-/** Tries again as long as nobody listens. */
-async function connectInTime({ host, port, connectTimeoutMs }: Options): Promise<Socket> {
-  const giveUpMs = performance.now() + connectTimeoutMs;
-  for (;;) {
-    try {
-      return await connectOnce(host, port, giveUpMs - performance.now());
-    } catch (thrown) {
-      if (performance.now() + RETRY_MS >= giveUpMs) {
-        throw new Error(`No video server at ${host}:${port}`, { cause: thrown });
-      }
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-    }
-  }
-}
-
-function connectOnce(host: string, port: number, timeoutMs: number): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ host, port });
-    const refuse = (error: Error) => {
-      socket.destroy();
-      reject(error);
-    };
-    const timer = setTimeout(() => refuse(new Error("No answer")), timeoutMs);
-    socket.once("error", refuse);
-    socket.once("connect", () => {
-      clearTimeout(timer);
-      socket.removeListener("error", refuse);
-      resolve(socket);
-    });
-  });
-}
+await runClient(watch);
