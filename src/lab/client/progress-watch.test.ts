@@ -1,8 +1,8 @@
 import { createServer, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
+import { FakeLab } from "../../../test/support/fake-lab.ts";
 import { parseProgressLine, watchProgress } from "./progress-watch.ts";
-import { epochNowMs, type Lab, type Phase } from "./protocol.ts";
 
 /** A program in the guest: what it writes is the test's. */
 class FakeProgram {
@@ -36,35 +36,6 @@ class FakeProgram {
     this.silence();
     this.socket?.destroy();
     this.#server.close();
-  }
-}
-
-class FakeLab implements Lab {
-  readonly options: unknown;
-  phase: Phase = "before";
-  migrationBeganMs: number | undefined;
-  migrationEndedMs: number | undefined;
-  finish = (): void => {};
-  readonly finishing = new Promise<void>((resolve) => {
-    this.finish = resolve;
-  });
-  ready = (): void => {};
-  readonly isReady = new Promise<void>((resolve) => {
-    this.ready = resolve;
-  });
-
-  constructor(options: unknown) {
-    this.options = options;
-  }
-
-  begin(): void {
-    this.phase = "during";
-    this.migrationBeganMs = epochNowMs();
-  }
-
-  end(): void {
-    this.phase = "after";
-    this.migrationEndedMs = epochNowMs();
   }
 }
 

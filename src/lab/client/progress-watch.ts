@@ -2,10 +2,11 @@
 // after a migration by this host's clock, how long nothing was heard of it, and, where it can tell, whether what
 // it wrote is still there. Knows nothing of what is counted.
 
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import type { ClientView } from "../model.ts";
+import { connectInTime } from "./connect.ts";
 import { metricInPhase, Samples, SERIES_POINTS_MAX, spansOf } from "./phases.ts";
 import { epochNowMs, type Lab } from "./protocol.ts";
 
@@ -50,7 +51,7 @@ export function parseProgressLine(
 
 /** The program may still be filling its memory. */
 const CONNECT_TIMEOUT_MS = 60_000;
-const RETRY_MS = 100;
+const POLL_MS = 100;
 /** A working set of some GiB is gone through in that time, under emulation too. */
 const VERIFY_TIMEOUT_MS = 45_000;
 /** Lines come fifty times per second: a program that was silent for so long in the end is not there any more. */
@@ -60,27 +61,15 @@ const LINE_LENGTH_MAX = 1024;
 /** @throws Error when the program cannot be reached, or goes away before the guest may be moved */
 export async function watchProgress(lab: Lab): Promise<ClientView> {
   const options = progressOptionsSchema.parse(lab.options);
-  const watch = new ProgressWatch(lab, options, await connectTo(options.address, options.port));
+  const watch = new ProgressWatch(
+    lab,
+    options,
+    await connectInTime({ host: options.address, port: options.port }, CONNECT_TIMEOUT_MS),
+  );
   await watch.isSteady();
   lab.ready();
   await lab.finishing;
   return await watch.finish();
-}
-
-async function connectTo(address: string, port: number): Promise<Socket> {
-  for (const beganMs = epochNowMs(); ; ) {
-    const socket = connect(port, address);
-    try {
-      await new Promise((resolve, reject) => socket.once("connect", resolve).once("error", reject));
-      return socket;
-    } catch (thrown) {
-      socket.destroy();
-      if (epochNowMs() - beganMs > CONNECT_TIMEOUT_MS) {
-        throw new Error(`No program in the guest answers at ${address}:${port}`, { cause: thrown });
-      }
-    }
-    await sleep(RETRY_MS);
-  }
 }
 
 class ProgressWatch {
@@ -103,7 +92,7 @@ class ProgressWatch {
     this.#lab = lab;
     this.#options = options;
     this.#socket = socket;
-    socket.setEncoding("utf8").setNoDelay(true);
+    socket.setEncoding("utf8");
     socket.on("data", (text: string) => this.#push(text, epochNowMs()));
     socket.on("error", (error) => this.#break(error.message));
     socket.on("close", () => this.#break("closed"));
@@ -116,7 +105,7 @@ class ProgressWatch {
       this.#mustBeThere();
       if (epochNowMs() > deadlineMs)
         throw new Error(`The program in the guest does not tell its ${throughput.field}`);
-      await sleep(RETRY_MS);
+      await sleep(POLL_MS);
     }
     this.#steadyMs = epochNowMs();
     await sleep(beforeMs);

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { toError } from "../../base/errors.ts";
 import type { ClientView } from "../model.ts";
+import type { Address } from "./connect.ts";
 import { LatencyHistogram } from "./histogram.ts";
 import { metricInPhase, type Point, Samples, spansOf, thinned } from "./phases.ts";
 import { epochNowMs, type Lab, type Phase } from "./protocol.ts";
@@ -61,6 +62,17 @@ export async function watchRedisLoad(lab: Lab): Promise<ClientView> {
   return await load.finish();
 }
 
+/** The server may have been started a moment ago only. */
+async function openInTime(address: Address): Promise<RedisConnection> {
+  for (const beganMs = epochNowMs(); ; await sleep(RETRY_MS)) {
+    try {
+      return await RedisConnection.open(address, CONNECT_TIMEOUT_MS);
+    } catch (thrown) {
+      if (epochNowMs() - beganMs > CONNECT_TIMEOUT_MS) throw thrown;
+    }
+  }
+}
+
 function keyName(key: number): string {
   return `document:${key}`;
 }
@@ -72,7 +84,7 @@ function setCommand(key: number, version: number, valueBytes: number): readonly 
 async function populate({ host, port, keys, valueBytes, connections }: Options): Promise<void> {
   let nextKey = 0;
   const write = async () => {
-    const connection = await RedisConnection.open({ host, port }, CONNECT_TIMEOUT_MS);
+    const connection = await openInTime({ host, port });
     while (nextKey < keys) {
       const commands: (readonly string[])[] = [];
       for (; commands.length < POPULATE_DEPTH && nextKey < keys; nextKey++) {
