@@ -27,7 +27,7 @@ import { estimateMs, type MatrixResult, runMatrix } from "../lab/run/matrix.ts";
 import { runOnce } from "../lab/run/one-run.ts";
 import { planText, type RunPlan } from "../lab/run/plan.ts";
 import { ResultStore } from "../lab/run/store.ts";
-import { SCENARIOS } from "../lab/scenario/index.ts";
+import { scenarios as SCENARIOS } from "../lab/scenario/index.ts";
 import { onInterrupt } from "./common.ts";
 import { openMatrixDisplay, planAsJson } from "./lab/display.ts";
 import {

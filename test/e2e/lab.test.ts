@@ -8,7 +8,7 @@ import { labCacheFolder } from "../../src/lab/cache.ts";
 import { EXPERIMENTS, plansOf, QEMU_DEFAULT } from "../../src/lab/run/experiments.ts";
 import { takeLock } from "../../src/lab/run/lock.ts";
 import { ResultStore } from "../../src/lab/run/store.ts";
-import { SCENARIOS } from "../../src/lab/scenario/index.ts";
+import { scenarios as SCENARIOS } from "../../src/lab/scenario/index.ts";
 import { parseRecord } from "../../src/record/reader.ts";
 import { eventsOf } from "../../src/report/figures.ts";
 import { type CliRun, runCli, tempFolder } from "../support/processes.ts";

@@ -1,7 +1,7 @@
 // What is asked for on the command line, as runs; and nonsense, refused with what would have been sense.
 
 import { describe, expect, test } from "vitest";
-import { fakeScenario } from "../../../test/support/fake-lab.ts";
+import { fakeScenario } from "../../../test/support/fake-stage.ts";
 import { recordName } from "../../lab/run/plan.ts";
 import {
   parseForceAfter,

@@ -8,7 +8,7 @@ import { evaluationMarkdown } from "../../lab/report/evaluation.ts";
 import { labReportHtml } from "../../lab/report/html/page.ts";
 import { readResults } from "../../lab/report/results.ts";
 import { labReportText } from "../../lab/report/text.ts";
-import { SCENARIOS } from "../../lab/scenario/index.ts";
+import { scenarios as SCENARIOS } from "../../lab/scenario/index.ts";
 import { plain } from "../../report/text.ts";
 
 /** The one that makes it again, wherever the document is looked at. */

@@ -1,7 +1,7 @@
 // QEMU's own methods, at two monitors behind which nothing is: what each side is told, and when a migration is ended.
 
 import { describe, expect, test } from "vitest";
-import { type FakeMonitor, FakeStage, noProcess, RAM } from "../../../test/support/fake-lab.ts";
+import { type FakeMonitor, FakeStage, noProcess, RAM } from "../../../test/support/fake-stage.ts";
 import { VirtualClock } from "../../base/clock.ts";
 import { QmpCommandError } from "../../base/errors.ts";
 import { METHODS, methodNamed } from "./all.ts";

@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFile
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { FakeStage, fakeMethod, fakeScenario } from "../../../test/support/fake-lab.ts";
+import { FakeStage, fakeMethod, fakeScenario } from "../../../test/support/fake-stage.ts";
 import { CancelledError } from "../../base/errors.ts";
 import { parseRecord } from "../../record/reader.ts";
 import { METHODS } from "../method/all.ts";

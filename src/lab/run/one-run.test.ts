@@ -1,7 +1,7 @@
 // One run, with a stage of nothing: what becomes of it in its record, whatever happens on the way.
 
 import { describe, expect, test } from "vitest";
-import { FakeStage, fakeMethod, fakePlan, fakeScenario, RAM } from "../../../test/support/fake-lab.ts";
+import { FakeStage, fakeMethod, fakePlan, fakeScenario, RAM } from "../../../test/support/fake-stage.ts";
 import { CancelledError } from "../../base/errors.ts";
 import type { RecordEntry } from "../../record/schema.ts";
 import type { Method, MethodSetting, MigrationEnd } from "../method/method.ts";
