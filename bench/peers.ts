@@ -65,7 +65,7 @@ async function main(options: Options): Promise<void> {
   if (binary === undefined) throw new UsageError(`There is no QEMU ${options.qemu} here`);
   if (options.records !== undefined) mkdirSync(options.records, { recursive: true });
   const boot = options.guest.boot(options.workload);
-  const link = makeLink(options.link);
+  const link = await makeLink(options.link);
   const scene: Scene = {
     ...{ binary, boot, link, limitMs: options.timeLimit, started: [] },
     limitOf: options.limit ? limitMethod(options.methods) : undefined,
@@ -75,7 +75,7 @@ async function main(options: Options): Promise<void> {
   try {
     results = await measureAll(scene, options);
   } finally {
-    link.remove();
+    await link.remove();
   }
   publish(results, options, binary);
   if (results.failures.length > 0) process.exitCode = 1;
@@ -166,10 +166,9 @@ function settingOf(options: Options, { version }: QemuBinary): string[] {
 function cleanUpWhenInterrupted({ started, link }: Scene): void {
   const cleanUp = (exitCode: number) => {
     console.error("bench:peers: interrupted");
-    void Promise.all(started.map((each) => each.stop())).finally(() => {
-      link.remove();
-      process.exit(exitCode);
-    });
+    void Promise.allSettled(started.map((each) => each.stop()))
+      .then(() => link.remove())
+      .finally(() => process.exit(exitCode));
   };
   process.once("SIGINT", () => cleanUp(130));
   process.once("SIGTERM", () => cleanUp(143));
