@@ -55,6 +55,9 @@ export const vmWhereSchema = z.enum([
   "unknown",
 ]);
 
+/** Between `low` and `high`, so it is expected; most likely `expected`. */
+const intervalSchema = z.object({ low: count, expected: count, high: count });
+
 const event = <Type extends string, Shape extends z.ZodRawShape>(type: Type, shape: Shape) =>
   z.object({ type: z.literal(type), atMs: z.number(), ...shape });
 
@@ -133,6 +136,17 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     outageMs: count.optional(),
     /** What this side has sent again, since it had not arrived. */
     resentBytes: count.optional(),
+  }),
+  /** What was expected of the whole migration, from a sample of the guest's memory, before the truth was known. */
+  event("forecast", {
+    method: z.string(),
+    converges: z.enum(["yes", "no", "unsure"]),
+    totalMs: intervalSchema,
+    downtimeMs: intervalSchema,
+    wireBytes: intervalSchema,
+    linkBytesPerSecond: count,
+    roundTripMs: count,
+    reason: z.string(),
   }),
   /** Something a person should know; the migration goes on. */
   event("notice", { message: z.string() }),

@@ -45,6 +45,8 @@ const vm = fc.constantFrom(
 const side = fc.constantFrom("source", "destination");
 const is = <T extends string>(type: T) => fc.constant(type);
 
+const interval = fc.record({ low: count, expected: count, high: count });
+
 const run = fc.record({
   type: is("run"),
   version: fc.constant(1),
@@ -141,6 +143,17 @@ const event = fc.oneof(
   fc.record({ type: is("heartbeat"), counter: count, gapMs: count, side }),
   fc.record({ type: is("error"), code: text, message: text, vm: optional(vm) }),
   lab,
+  fc.record({
+    type: is("forecast"),
+    method: text,
+    converges: fc.constantFrom("yes", "no", "unsure"),
+    totalMs: interval,
+    downtimeMs: interval,
+    wireBytes: interval,
+    linkBytesPerSecond: count,
+    roundTripMs: count,
+    reason: text,
+  }),
   fc.record({ type: is("client"), series: text, unit: text, value: count }),
   fc.record({
     ...{ type: is("usage"), side, process: fc.constantFrom("qemu", "deltavee") },

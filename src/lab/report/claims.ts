@@ -2,6 +2,8 @@
 // Deltavee's methods did best. Downtime is the gap in the guest's heartbeat, as it is seen from outside.
 
 import { formatMs } from "../../base/units.ts";
+import { type Ratio, rangesOverlap, ratioOf, type Spread } from "../../report/statistics.ts";
+import { formatFigure } from "../../report/text.ts";
 import { bestMethods, endText } from "./contest-tables.ts";
 import {
   type Contest,
@@ -14,9 +16,8 @@ import {
   settingText,
   spreadOfMetric,
 } from "./contests.ts";
-import { formatFigure, formatSpread, HEARTBEAT_GAP, type ScenarioInfo } from "./metrics.ts";
+import { formatSpread, HEARTBEAT_GAP, type ScenarioInfo } from "./metrics.ts";
 import { CLAIMS, PAPER_FACTOR, type PaperClaim, UNNOTICED_MS_MAX } from "./paper.ts";
-import { type Ratio, rangesOverlap, ratioOf, type Spread } from "./statistics.ts";
 import { sweepsOf } from "./sweeps.ts";
 
 type Standing = "measured" | "shown" | "shown in part" | "not shown" | "no results";

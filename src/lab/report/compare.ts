@@ -4,21 +4,20 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { UsageError } from "../../base/errors.ts";
-import { plain } from "../../report/text.ts";
+import { type Ratio, rangesOverlap, ratioOf, type Spread } from "../../report/statistics.ts";
+import { formatFigure, plain } from "../../report/text.ts";
 import { endText, successText } from "./contest-tables.ts";
 import { type Contest, contestsOf, type Group, settingText, spreadOfMetric } from "./contests.ts";
 import {
   COSTS,
   columnFor,
   courseMetrics,
-  formatFigure,
   formatSpread,
   type ReportMetric,
   type ScenarioInfo,
   unknownMetrics,
 } from "./metrics.ts";
 import { type RunResult, readResults, settingKey } from "./results.ts";
-import { type Ratio, rangesOverlap, ratioOf, type Spread } from "./statistics.ts";
 import { escapeMarkdown, type Table, tableMarkdown, tableText } from "./table.ts";
 
 /** What is compared: results by a name that says where they come from. */

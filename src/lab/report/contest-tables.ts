@@ -2,6 +2,7 @@
 // range over its runs; which method is best in a column is worked out here, whosoever it is.
 
 import { formatMs } from "../../base/units.ts";
+import { rangesOverlap } from "../../report/statistics.ts";
 import { type Contest, type Group, isClean, isOurs, spreadOfMetric } from "./contests.ts";
 import {
   COSTS,
@@ -13,7 +14,6 @@ import {
   type ScenarioInfo,
   unknownMetrics,
 } from "./metrics.ts";
-import { rangesOverlap } from "./statistics.ts";
 import type { Row, Table } from "./table.ts";
 
 export function contestTables(contest: Contest, info: ScenarioInfo | undefined): Table[] {

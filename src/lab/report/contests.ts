@@ -2,9 +2,9 @@
 // contest. Only within a contest are methods compared.
 
 import { formatBytesPerSecond } from "../../base/units.ts";
+import { type Spread, spreadOf } from "../../report/statistics.ts";
 import type { Setting } from "../model.ts";
 import { type RunResult, settingKey } from "./results.ts";
-import { type Spread, spreadOf } from "./statistics.ts";
 
 /** Repetitions of one setting. */
 export interface Group {

@@ -1,8 +1,9 @@
 // What was measured, and how it is written: one unit for a whole column, so that its figures can be compared at a
 // glance. The metrics that every run has are listed here, those of a scenario are the scenario's own.
 
+import type { Spread } from "../../report/statistics.ts";
+import { formatFigure } from "../../report/text.ts";
 import type { Metric, Scenario } from "../model.ts";
-import type { Spread } from "./statistics.ts";
 
 export type ScenarioInfo = Pick<Scenario, "name" | "title" | "description" | "metrics">;
 
@@ -90,16 +91,6 @@ export function columnFor(metric: ReportMetric, values: readonly number[]): Colu
     unit: scale.unit,
     format: (value) => formatFigure(value / scale.size),
   };
-}
-
-/** Three figures that count, thousands grouped: "0.042", "8.10", "84.2", "6,700". */
-export function formatFigure(value: number): string {
-  const size = Math.abs(value);
-  if (size === 0) return "0";
-  if (size >= 1e12 || size < 1e-3) return value.toExponential(2);
-  const isWhole = Number.isInteger(value) && size < 1e6;
-  const digits = isWhole || size >= 99.95 ? 0 : size >= 9.995 ? 1 : size >= 0.9995 ? 2 : 3;
-  return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
 /** "84.2 (80.1–91.0)"; of one run, or of runs that agree, "84.2". */

@@ -1,7 +1,7 @@
-// What clients and probes saw over time, from the events of a record, thinned out to what a plot can show. The highest
-// and the lowest of what is near each other stay: a gap or a dip is what is looked for.
+// What clients and probes saw over time, from the events of a record, thinned out to what a plot can show.
 
 import type { RecordEvent } from "../../record/schema.ts";
+import { thinned } from "../../report/thinning.ts";
 
 export interface Series {
   readonly name: string;
@@ -18,8 +18,6 @@ export interface SeriesPoint {
 export const HEARTBEAT_SERIES = "gap in the heartbeat";
 
 const SERIES_MAX = 12;
-/** As many points as a plot has columns of pixels, two of each. */
-const COLUMNS_MAX = 300;
 
 export function seriesOf(events: readonly RecordEvent[], beganMs: number): Series[] {
   const all = new Map<string, { name: string; unit: string; points: SeriesPoint[] }>();
@@ -37,18 +35,4 @@ export function seriesOf(events: readonly RecordEvent[], beganMs: number): Serie
     if (event.type === "client") add(event.series, event.unit, event.atMs - beganMs, event.value);
   }
   return [...all.values()].map((series) => ({ ...series, points: thinned(series.points) }));
-}
-
-function thinned(points: readonly SeriesPoint[]): readonly SeriesPoint[] {
-  if (points.length <= 2 * COLUMNS_MAX) return points;
-  const perColumn = Math.ceil(points.length / COLUMNS_MAX);
-  const kept: SeriesPoint[] = [];
-  for (let start = 0; start < points.length; start += perColumn) {
-    const column = points.slice(start, start + perColumn);
-    const lowest = column.reduce((low, point) => (point.value < low.value ? point : low));
-    const highest = column.reduce((high, point) => (point.value > high.value ? point : high));
-    if (lowest === highest) kept.push(lowest);
-    else kept.push(...(lowest.ms <= highest.ms ? [lowest, highest] : [highest, lowest]));
-  }
-  return kept;
 }

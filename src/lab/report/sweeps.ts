@@ -2,6 +2,8 @@
 // and are shown as maps over the two. Found from the settings themselves: nobody has to say what was swept.
 
 import { formatBytesPerSecond } from "../../base/units.ts";
+import { ratioOf } from "../../report/statistics.ts";
+import { formatFigure } from "../../report/text.ts";
 import { bestMethods } from "./contest-tables.ts";
 import {
   byMethod,
@@ -14,8 +16,7 @@ import {
   settingText,
   spreadOfMetric,
 } from "./contests.ts";
-import { formatFigure, HEARTBEAT_GAP, type ReportMetric, WIRE_BYTES } from "./metrics.ts";
-import { ratioOf } from "./statistics.ts";
+import { HEARTBEAT_GAP, type ReportMetric, WIRE_BYTES } from "./metrics.ts";
 import type { Table } from "./table.ts";
 
 interface Axis {

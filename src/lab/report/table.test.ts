@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { columnFor, formatFigure, formatSpread } from "./metrics.ts";
-import { rangesOverlap, ratioOf, spreadOf } from "./statistics.ts";
+import { rangesOverlap, ratioOf, spreadOf } from "../../report/statistics.ts";
+import { formatFigure } from "../../report/text.ts";
+import { columnFor, formatSpread } from "./metrics.ts";
 import { escapeMarkdown, type Table, tableHtml, tableMarkdown, tableText } from "./table.ts";
 
 const figure = fc.double({ min: 1e-6, max: 1e12, noNaN: true });

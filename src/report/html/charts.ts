@@ -44,11 +44,11 @@ const RATE_SPAN_RATIO = 1 / 120;
 const RATE_SPAN_MS_MIN = 200;
 
 /** Colour and dashes of a run, or of the nth quantity in a plot. */
-function seriesClass(index: number): string {
+export function seriesClass(index: number): string {
   return `s${index % SERIES_COUNT} dash${index % SERIES_COUNT}`;
 }
 
-function maxOf(values: readonly number[]): number {
+export function maxOf(values: readonly number[]): number {
   return values.reduce((max, value) => Math.max(max, value), 0);
 }
 
@@ -56,7 +56,7 @@ function endMs(runs: readonly RecordedRun[]): number {
   return maxOf(runs.map(({ events }) => events.at(-1)?.atMs ?? 0));
 }
 
-function timeAxis(runs: readonly RecordedRun[], span: Span): Axis & { name: string } {
+export function timeAxis(runs: readonly RecordedRun[], span: Span): Axis & { name: string } {
   const max = endMs(runs);
   // Minutes only when there are enough of them to read a figure off.
   const unit = unitFor(max / 4, TIME_UNITS);

@@ -13,6 +13,7 @@ import {
   type RunFigures,
   runFigures,
 } from "../figures.ts";
+import { labRows } from "../lab-figures.ts";
 import { linkEventText } from "../link-text.ts";
 import { comparisonRows, comparisonVerdict, outcomeText } from "../summary.ts";
 import { formatCount } from "../text.ts";
@@ -23,6 +24,7 @@ import {
   raceFigures,
   throughputFigure,
 } from "./charts.ts";
+import { clientFigures } from "./client-charts.ts";
 import { documentHtml, headRow, scrollable } from "./document.ts";
 import { escapeHtml } from "./svg.ts";
 
@@ -54,7 +56,7 @@ ${raceFigures(runs)}</div>
 <div class="grid-2">
 ${pageClassFigures(runs)}${iterationBytesFigure(runs)}</div>
 ${runs.map(iterationTable).join("\n")}
-<h2>Decisions</h2>
+${labSection(runs, figures)}<h2>Decisions</h2>
 ${runs.map(decisionTable).join("\n")}
 <h2>Worth knowing</h2>
 ${runs.map(noticeList).join("\n")}
@@ -118,6 +120,20 @@ function sharedCellsHtml(cells: readonly string[]): string {
   const [first = "", ...others] = cells;
   if (others.length === 0 || others.some((cell) => cell !== first)) return cellsHtml(cells);
   return `<td colspan="${cells.length}">${escapeHtml(first)}</td>`;
+}
+
+/** Of records of the lab: what was run, how it was judged, and what clients saw. Nothing of other records. */
+function labSection(runs: readonly RecordedRun[], figures: readonly RunFigures[]): string {
+  const tables = figures.flatMap(({ label, lab }) => {
+    const rows = labRows(lab).map(
+      ([name, text]) => `<tr><th scope="row">${escapeHtml(name)}</th><td>${escapeHtml(text)}</td></tr>`,
+    );
+    if (rows.length === 0) return [];
+    const table = `<table><caption>${escapeHtml(label)}</caption><tbody>${rows.join("\n")}</tbody></table>`;
+    return [scrollable(`The lab: ${label}`, table)];
+  });
+  if (tables.length === 0) return "";
+  return `<h2>The lab</h2>\n${tables.join("\n")}\n<div class="grid-2">\n${clientFigures(runs)}</div>\n`;
 }
 
 /** The figures of the iteration plots, for those who want to read them. */

@@ -17,8 +17,9 @@ import {
   type Span,
   unitFor,
 } from "../../../report/html/svg.ts";
+import { formatFigure } from "../../../report/text.ts";
 import { type Contest, type Group, isClean, isOurs, spreadOfMetric } from "../contests.ts";
-import { columnFor, formatFigure, formatSpread, HEARTBEAT_GAP, type ReportMetric } from "../metrics.ts";
+import { columnFor, formatSpread, HEARTBEAT_GAP, type ReportMetric } from "../metrics.ts";
 import type { RunResult } from "../results.ts";
 import type { Series } from "../series.ts";
 
