@@ -27,7 +27,7 @@ import { estimateMs, type MatrixResult, runMatrix } from "../lab/run/matrix.ts";
 import { runOnce } from "../lab/run/one-run.ts";
 import { planText, type RunPlan } from "../lab/run/plan.ts";
 import { ResultStore } from "../lab/run/store.ts";
-import { scenarios as SCENARIOS } from "../lab/scenario/index.ts";
+import { scenarios } from "../lab/scenario/index.ts";
 import { onInterrupt } from "./common.ts";
 import { openMatrixDisplay, planAsJson } from "./lab/display.ts";
 import {
@@ -153,7 +153,7 @@ function runCommand(): Command {
 }
 
 async function run(scenarioName: string | undefined, options: LabRunOptions): Promise<void> {
-  const plans = plansFor(scenarioName, options, SCENARIOS);
+  const plans = plansFor(scenarioName, options, scenarios);
   const store = new ResultStore(options.results);
   if (options.dryRun === true) dryRun(plans, store, options.json === true);
   else {
@@ -193,7 +193,13 @@ async function runAll(
     const notice = (text: string) => display.notice(text);
     try {
       for (const { setting } of plans) requireQemu(setting.qemu);
-      const context = { openStage: openLabStage, machine: machineText(), command: commandText(), notice, signal };
+      const context = {
+        openStage: openLabStage,
+        machine: machineText(),
+        command: commandText(),
+        notice,
+        signal,
+      };
       return await runMatrix({
         ...{ plans, store, nowMs: () => performance.now() },
         on: (event) => display.show(event),
@@ -260,18 +266,18 @@ function listCommand(): Command {
 
 function list(options: { json?: true }): void {
   const experiments = EXPERIMENTS.map(({ name, description, runs, ...experiment }) => {
-    const plans = plansOf({ name, description, runs, ...experiment }, SCENARIOS);
+    const plans = plansOf({ name, description, runs, ...experiment }, scenarios);
     const estimatedMs = plans.reduce((sum, plan) => sum + estimateMs(plan), 0);
     return { name, description, runs: plans.length, estimatedMs };
   });
   if (options.json === true) {
-    const scenarios = SCENARIOS.map(({ warmUp: _warmUp, begin: _begin, ...scenario }) => scenario);
+    const shown = scenarios.map(({ warmUp: _warmUp, begin: _begin, ...scenario }) => scenario);
     const methods = METHODS.map(({ name, title, mode }) => ({ name, title, mode }));
-    process.stdout.write(`${JSON.stringify({ scenarios, methods, experiments }, null, 2)}\n`);
+    process.stdout.write(`${JSON.stringify({ scenarios: shown, methods, experiments }, null, 2)}\n`);
     return;
   }
   const lines = [
-    ...["Scenarios", ...SCENARIOS.flatMap(scenarioLines)],
+    ...["Scenarios", ...scenarios.flatMap(scenarioLines)],
     ...["", "Methods", ...METHODS.map(({ name, title }) => `  ${name.padEnd(14)} ${title}`)],
     ...["", "Experiments"],
     ...experiments.flatMap(({ name, description, runs, estimatedMs }) => [

@@ -8,7 +8,7 @@ import { labCacheFolder } from "../../src/lab/cache.ts";
 import { EXPERIMENTS, plansOf, QEMU_DEFAULT } from "../../src/lab/run/experiments.ts";
 import { takeLock } from "../../src/lab/run/lock.ts";
 import { ResultStore } from "../../src/lab/run/store.ts";
-import { scenarios as SCENARIOS } from "../../src/lab/scenario/index.ts";
+import { scenarios } from "../../src/lab/scenario/index.ts";
 import { parseRecord } from "../../src/record/reader.ts";
 import { eventsOf } from "../../src/report/figures.ts";
 import { type CliRun, runCli, tempFolder } from "../support/processes.ts";
@@ -37,7 +37,7 @@ function whatIsMissing(): string | undefined {
 }
 
 const smoke = EXPERIMENTS.find(({ name }) => name === "smoke")!;
-const plans = plansOf(smoke, SCENARIOS);
+const plans = plansOf(smoke, scenarios);
 const folder = tempFolder();
 let running: CliRun | undefined;
 
@@ -111,6 +111,6 @@ describe.skipIf(missing !== undefined)("the lab", () => {
 
 test("the smoke run has each scenario", () => {
   expect([...new Set(plans.map(({ setting }) => setting.scenario))].sort()).toEqual(
-    SCENARIOS.map(({ name }) => name).sort(),
+    scenarios.map(({ name }) => name).sort(),
   );
 });

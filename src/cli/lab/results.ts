@@ -8,7 +8,7 @@ import { evaluationMarkdown } from "../../lab/report/evaluation.ts";
 import { labReportHtml } from "../../lab/report/html/page.ts";
 import { readResults } from "../../lab/report/results.ts";
 import { labReportText } from "../../lab/report/text.ts";
-import { scenarios as SCENARIOS } from "../../lab/scenario/index.ts";
+import { scenarios } from "../../lab/scenario/index.ts";
 import { plain } from "../../report/text.ts";
 
 /** The one that makes it again, wherever the document is looked at. */
@@ -25,7 +25,7 @@ export function compareCommand(resultsDefault: string): Command {
     .action(async (a: string, b: string, options: { results: string; markdown?: true; json?: true }) => {
       const sides = await readSides(a, b, options.results);
       tellNotices(sides.notices);
-      const comparison = compareSides(sides.a, sides.b, SCENARIOS);
+      const comparison = compareSides(sides.a, sides.b, scenarios);
       const text = options.json
         ? `${JSON.stringify(comparison, null, 2)}\n`
         : options.markdown
@@ -45,14 +45,14 @@ export function reportCommand(resultsDefault: string): Command {
       const results = await readResults(folder);
       tellNotices(results.notices);
       const { html, evaluation } = options;
-      if (html !== undefined) write(html, labReportHtml(results, SCENARIOS));
+      if (html !== undefined) write(html, labReportHtml(results, scenarios));
       if (evaluation !== undefined) {
         const existing = existsSync(evaluation) ? readFileSync(evaluation, "utf8") : "";
         const command = EVALUATION_COMMAND;
-        write(evaluation, evaluationMarkdown(existing, results, { scenarios: SCENARIOS, command }));
+        write(evaluation, evaluationMarkdown(existing, results, { scenarios: scenarios, command }));
       }
       if (html === undefined && evaluation === undefined) {
-        process.stdout.write(labReportText(results, SCENARIOS));
+        process.stdout.write(labReportText(results, scenarios));
       }
     });
 }

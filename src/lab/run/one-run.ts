@@ -82,7 +82,7 @@ class Run {
     const { openStage, notice, signal } = this.#context;
     const { scenario, setting } = this.#plan;
     const { parameters, guest, link, qemu } = setting;
-    const opened = await openStage({ ...{ scenario, parameters, guest, link, qemu, notice, signal } });
+    const opened = await openStage({ scenario, parameters, guest, link, qemu, notice, signal });
     // Whoever waits for anything of the stage's hears of its end.
     const close = () => void opened.close();
     signal.addEventListener("abort", close, { once: true });
