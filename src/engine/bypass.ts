@@ -78,11 +78,11 @@ export class BypassJudge {
   }
 
   #open({ isFirstPass, isLinkKnown, linkBytesPerSecond, handedOverBytes }: Progress): void {
+    const isFast = linkBytesPerSecond >= FAST_BYTES_PER_SECOND;
+    const isSlow = isLinkKnown && linkBytesPerSecond < SLOW_BYTES_PER_SECOND;
+    if (isFirstPass && (isFast || !(isSlow || handedOverBytes >= OPENING_BYTES_MAX))) return;
     const carries = `the link carries ${formatBytesPerSecond(linkBytesPerSecond)}`;
-    if (!isFirstPass) this.#look(`the first pass is over, in which ${carries}`);
-    else if (linkBytesPerSecond >= FAST_BYTES_PER_SECOND) return;
-    else if (isLinkKnown && linkBytesPerSecond < SLOW_BYTES_PER_SECOND) this.#look(carries);
-    else if (handedOverBytes >= OPENING_BYTES_MAX) this.#look(carries);
+    this.#look(isFirstPass ? carries : `the first pass is over, in which ${carries}`);
   }
 
   #measured(bytesPerSecond: number, busyShare: number, nowMs: number): void {
