@@ -143,7 +143,7 @@ async function measureQemu(
   if (process.getuid?.() !== 0) {
     throw new UsageError("The link is made of network namespaces: run this command as root");
   }
-  const link = makeLink(bytesPerSecond);
+  const link = await makeLink(bytesPerSecond);
   const started: Scene["started"] = [];
   const scene = (boot: Scene["boot"]): Scene => ({
     ...{ binary, boot, link, limitMs: options.timeLimit, limitOf: undefined, started },
@@ -163,7 +163,7 @@ async function measureQemu(
       });
     }
   } finally {
-    link.remove();
+    await link.remove();
   }
 }
 
@@ -324,13 +324,12 @@ function publish(options: Options, link: number, hypervisor: string, results: Re
 }
 
 /** A benchmark that is killed cannot do this: what it leaves behind is removed by the next one. */
-function cleanUpWhenInterrupted(started: Scene["started"], removeLink: () => void): void {
+function cleanUpWhenInterrupted(started: Scene["started"], removeLink: () => Promise<void>): void {
   const cleanUp = (exitCode: number) => {
     console.error("bench:downtime: interrupted");
-    void Promise.all(started.map((each) => each.stop())).finally(() => {
-      removeLink();
-      process.exit(exitCode);
-    });
+    void Promise.allSettled(started.map((each) => each.stop()))
+      .then(removeLink)
+      .finally(() => process.exit(exitCode));
   };
   process.once("SIGINT", () => cleanUp(130));
   process.once("SIGTERM", () => cleanUp(143));

@@ -77,6 +77,7 @@ const lab = fc.record({
   qemu: text,
   run: count,
   forcedAfterMs: optional(count),
+  limitMs: optional(count),
   machine: optional(text),
   command: optional(text),
 });
