@@ -10,6 +10,9 @@ export interface LabLink {
   readonly lossShare: number;
 }
 
+/** What can be varied of a scenario, by name: numbers, or words where a number would be a riddle ("wr"). */
+export type ScenarioParameters = Readonly<Record<string, number | string>>;
+
 export interface GuestShape {
   readonly memoryMiB: number;
   readonly vcpus: number;
@@ -19,7 +22,7 @@ export interface GuestShape {
 export interface Setting {
   readonly scenario: string;
   /** The scenario's parameters, all of them, as used (`Scenario.parameters` gives names and defaults). */
-  readonly parameters: Readonly<Record<string, number>>;
+  readonly parameters: ScenarioParameters;
   readonly guest: GuestShape;
   readonly method: string;
   readonly link: LabLink;
@@ -92,16 +95,16 @@ export interface Scenario {
   readonly description: string;
   readonly guest: GuestShape;
   /** The smallest that still shows something: for the smoke run. */
-  readonly smoke: { readonly guest: GuestShape; readonly parameters: Readonly<Record<string, number>> };
+  readonly smoke: { readonly guest: GuestShape; readonly parameters: ScenarioParameters };
   /** Names and defaults of what can be varied (`--set bytesPerPage=64`). */
-  readonly parameters: Readonly<Record<string, number>>;
+  readonly parameters: ScenarioParameters;
   /** Those of them on which the warm state depends (the size of a database). */
   readonly warmParameters: readonly string[];
   readonly metrics: readonly Metric[];
   /** Brings a guest that has just booted to where every run starts. Once: its RAM and disk are kept and loaded again. */
-  warmUp(stage: Stage, parameters: Readonly<Record<string, number>>): Promise<void>;
+  warmUp(stage: Stage, parameters: ScenarioParameters): Promise<void>;
   /** Starts load and clients; resolves when all is steady and the guest may be moved. */
-  begin(stage: Stage, parameters: Readonly<Record<string, number>>): Promise<Activity>;
+  begin(stage: Stage, parameters: ScenarioParameters): Promise<Activity>;
 }
 
 /** What a scenario has going on while the guest is moved. */
