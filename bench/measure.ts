@@ -2,11 +2,11 @@
 // outside.
 
 import { setTimeout as sleep } from "node:timers/promises";
+import { QEMU_ARGUMENTS, qemuCpuSeconds, residentBytesMax, Watch } from "../src/lab/usage.ts";
 import { type CliRun, cpuSeconds } from "../test/support/processes.ts";
 import type { QemuBinary } from "../test/support/qemu-binaries.ts";
 import { type QemuOptions, type QemuVm, startQemu } from "../test/support/qemu-vm.ts";
 import { heartbeatGap } from "../test/support/serial.ts";
-import { QEMU_ARGUMENTS, qemuCpuSeconds, residentBytesMax, Watch } from "./cpu.ts";
 import { limitBytesOf } from "./limit.ts";
 import { type Method, netnsOption } from "./methods.ts";
 import type { BenchLink } from "./network.ts";

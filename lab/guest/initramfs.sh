@@ -5,6 +5,6 @@
 while read -r module; do
     /bin/busybox insmod "/modules/$module"
 done </modules/order
-/bin/busybox mount -t ext4 -o rw,noatime /dev/vda /root
+/bin/busybox mount -t ext4 -o rw,noatime,noinit_itable /dev/vda /root
 /bin/busybox mount -o move /dev /root/dev
 exec /bin/busybox switch_root /root /lab/init
