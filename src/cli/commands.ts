@@ -6,12 +6,14 @@ import type { Command } from "commander";
 const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ["migrate", async () => (await import("./migrate.ts")).migrateCommand()],
   ["receive", async () => (await import("./receive.ts")).receiveCommand()],
+  ["plan", async () => (await import("./plan.ts")).planCommand()],
   ["status", async () => (await import("./status.ts")).statusCommand()],
   ["recover", async () => (await import("./recover.ts")).recoverCommand()],
   ["relay", async () => (await import("./relay.ts")).relayCommand()],
   ["report", async () => (await import("./report.ts")).reportCommand()],
   ["trace", async () => (await import("./trace.ts")).traceCommand()],
   ["demo", async () => (await import("./demo.ts")).demoCommand()],
+  ["lab", async () => (await import("./lab.ts")).labCommand()],
 ]);
 
 /**

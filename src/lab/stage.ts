@@ -14,7 +14,7 @@ import { type WarmState, type WarmStateOf, warmState } from "./guest/warm-state.
 import { GUEST_ADDRESS, openHosts, type TestHosts } from "./hosts/hosts.ts";
 import { requireNamespaces } from "./hosts/namespaces.ts";
 import { buildImage, type Progress } from "./image/image.ts";
-import type { GuestShape, LabLink, Scenario, Stage } from "./model.ts";
+import type { GuestShape, LabLink, Scenario, ScenarioParameters, Stage } from "./model.ts";
 import { ownedTempFolder } from "./ownership.ts";
 import type { QemuBinary } from "./qemu-binaries.ts";
 
@@ -30,12 +30,14 @@ const ANY_LINK: LabLink = { bytesPerSecond: 125e6, roundTripMs: 0, lossShare: 0 
 export interface StageOptions {
   readonly scenario: Scenario;
   /** All of the scenario's. */
-  readonly parameters: Readonly<Record<string, number>>;
+  readonly parameters: ScenarioParameters;
   readonly shape: GuestShape;
   readonly link: LabLink;
   /** On both sides. */
   readonly binary: QemuBinary;
   readonly progress?: Progress;
+  /** Ends everything at once, also while a warm state is made. */
+  readonly signal?: AbortSignal;
 }
 
 export interface OpenStage extends Stage {
@@ -54,13 +56,13 @@ export interface OpenStage extends Stage {
  * @throws UsageError, before anything is done, where the lab cannot run (not root, packages missing)
  */
 export async function openStage(options: StageOptions): Promise<OpenStage> {
-  const { scenario, parameters, shape, link, binary, progress = () => {} } = options;
+  const { scenario, parameters, shape, link, binary, signal, progress = () => {} } = options;
   requireNamespaces();
   const image = await buildImage(progress);
   const accelerator = await usableAccelerator(binary);
   const of: WarmStateOf = { scenario, parameters, shape, image, binary, accelerator };
-  const warm = await warmState(of, (to) => makeWarmState(of, to, progress));
-  return withScene(shape, link, async (scene) => {
+  const warm = await warmState(of, (to) => makeWarmState(of, to, progress, signal));
+  return withScene(shape, link, signal, async (scene) => {
     const disk = join(scene.folder, "disk.qcow2");
     await makeOverlay(disk, warm.disk, "qcow2");
     const vm = { binary, accelerator, image, shape, disk, incoming: true };
@@ -75,11 +77,16 @@ export async function openStage(options: StageOptions): Promise<OpenStage> {
 }
 
 /** Boots the guest, has the scenario warm it up, and keeps what it is then. */
-async function makeWarmState(of: WarmStateOf, to: WarmState, progress: Progress): Promise<void> {
+async function makeWarmState(
+  of: WarmStateOf,
+  to: WarmState,
+  progress: Progress,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const { scenario, parameters, shape, image, binary, accelerator } = of;
   await makeOverlay(to.disk, image.disk, "raw");
   progress(`booting the guest of ${scenario.name} for its warm state`);
-  const close = await withScene(shape, ANY_LINK, async (scene) => {
+  const close = await withScene(shape, ANY_LINK, signal, async (scene) => {
     const vm = { binary, accelerator, image, shape, disk: to.disk, netns: scene.hosts.sourceNetns };
     const source = await scene.startVm(vm);
     await waitForShell(scene.stage.guest, BOOT_TIMEOUT_MS);
@@ -102,19 +109,33 @@ interface Scene {
 }
 
 /** Test hosts and the guest's shell; what `use` starts on them is ended with them, at once if it throws. */
-async function withScene<T>(shape: GuestShape, link: LabLink, use: (scene: Scene) => Promise<T>): Promise<T> {
+async function withScene<T>(
+  shape: GuestShape,
+  link: LabLink,
+  signal: AbortSignal | undefined,
+  use: (scene: Scene) => Promise<T>,
+): Promise<T> {
+  signal?.throwIfAborted();
   const hosts = await openHosts(link);
   const folder = ownedTempFolder();
   const started: { stop(): Promise<unknown> }[] = [];
   const close = async (): Promise<void> => {
+    signal?.removeEventListener("abort", closeAtOnce);
     const stops = await Promise.allSettled(started.splice(0).map((each) => each.stop()));
     await hosts.remove();
     folder.remove();
     for (const stop of stops) if (stop.status === "rejected") throw toError(stop.reason);
   };
+  // What waits for any of it fails then, and says so; why it was closed the signal says.
+  const closeAtOnce = () => void close().catch(() => {});
+  signal?.addEventListener("abort", closeAtOnce, { once: true });
   const keep = async <S extends { stop(): Promise<unknown> }>(starting: Promise<S>): Promise<S> => {
     const each = await starting;
     started.push(each);
+    if (signal?.aborted) {
+      await each.stop();
+      signal.throwIfAborted();
+    }
     return each;
   };
   try {
@@ -130,6 +151,7 @@ async function withScene<T>(shape: GuestShape, link: LabLink, use: (scene: Scene
     return await use({ hosts, folder: folder.path, stage, startVm, startClient, close });
   } catch (thrown) {
     await close();
+    signal?.throwIfAborted();
     throw thrown;
   }
 }

@@ -55,6 +55,9 @@ export const vmWhereSchema = z.enum([
   "unknown",
 ]);
 
+/** Between `low` and `high`, so it is expected; most likely `expected`. */
+const intervalSchema = z.object({ low: count, expected: count, high: count });
+
 const event = <Type extends string, Shape extends z.ZodRawShape>(type: Type, shape: Shape) =>
   z.object({ type: z.literal(type), atMs: z.number(), ...shape });
 
@@ -134,6 +137,17 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     /** What this side has sent again, since it had not arrived. */
     resentBytes: count.optional(),
   }),
+  /** What was expected of the whole migration, from a sample of the guest's memory, before the truth was known. */
+  event("forecast", {
+    method: z.string(),
+    converges: z.enum(["yes", "no", "unsure"]),
+    totalMs: intervalSchema,
+    downtimeMs: intervalSchema,
+    wireBytes: intervalSchema,
+    linkBytesPerSecond: count,
+    roundTripMs: count,
+    reason: z.string(),
+  }),
   /** Something a person should know; the migration goes on. */
   event("notice", { message: z.string() }),
   /** The stream has reached something Deltavee does not interpret: from here on it is carried untouched. */
@@ -150,8 +164,13 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     link: z.object({ bytesPerSecond: count, roundTripMs: count, lossShare: count }),
     qemu: z.string(),
     run: count,
-    /** When the downtime limit was raised for a method that had not converged, so that "never" has an end too. */
+    /** A method that has not converged by then is allowed any downtime, so that "never" has an end too. */
     forcedAfterMs: count.optional(),
+    /** What has not ended by then is cancelled. */
+    limitMs: count.optional(),
+    /** What the figures hold for, in words: processors, memory, accelerator; and the command that made them. */
+    machine: z.string().optional(),
+    command: z.string().optional(),
   }),
   /** The lab: something that a client of the guest, or a probe, saw at this time. */
   event("client", { series: z.string(), unit: z.string(), value: z.number() }),

@@ -4,6 +4,7 @@
 
 import type { VmWhere } from "../base/errors.ts";
 import { type CacheStats, NO_PAGES, type PageClasses, type RecordEvent } from "../record/schema.ts";
+import { type LabFigures, labFigures } from "./lab-figures.ts";
 
 /** The record counts pages; on x86, which is all that the hypervisors we speak to migrate, they are this long. */
 export const PAGE_BYTES = 4096;
@@ -56,6 +57,8 @@ export interface RunFigures {
   readonly cache?: CacheStats;
   readonly cpuMs?: number;
   readonly memoryVerified?: boolean;
+  /** Of a record of the lab. */
+  readonly lab?: LabFigures;
 }
 
 type EventOf<Type extends RecordEvent["type"]> = Extract<RecordEvent, { type: Type }>;
@@ -100,6 +103,7 @@ export function runFigures({ label, events }: RecordedRun): RunFigures {
       cache: last?.cache?.limitBytes === 0 ? undefined : last?.cache,
       cpuMs: last?.cpuMs,
       memoryVerified: summary?.memoryVerified,
+      lab: labFigures(events),
     }),
     outcome: summary?.outcome ?? "unfinished",
     vm: summary?.vm ?? errors.findLast(({ vm }) => vm !== undefined)?.vm ?? "unknown",

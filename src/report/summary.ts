@@ -16,6 +16,7 @@ import {
   type RunFigures,
   runFigures,
 } from "./figures.ts";
+import { labRows, verdictText } from "./lab-figures.ts";
 import { linkEventText } from "./link-text.ts";
 import { columns, formatCount, formatRatio, plain } from "./text.ts";
 
@@ -80,6 +81,7 @@ function figureRows(figures: RunFigures, label: string | undefined): string[][] 
     ["CPU", cpuText(figures)],
     ["post-copy", postcopyText(figures)],
     ["memory", memoryText(figures)],
+    ...labRows(figures.lab),
   ];
   return rows.filter((row): row is [string, string] => row[1] !== undefined);
 }
@@ -236,6 +238,7 @@ export function comparisonRows(runs: readonly RunFigures[]): { name: string; cel
     ),
     row("cache hits", (run) => optional(run.cache, hitRatioText)),
     row("CPU", (run) => optional(run.cpuMs, formatMs)),
+    row("judged", (run) => run.lab?.verdict && verdictText(run.lab)),
     row("outcome", (run) => run.outcome),
     row("VM", (run) => plain(run.vm).replace(/^(running on|with the) /, "")),
     row("memory verified", (run) =>

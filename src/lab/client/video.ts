@@ -56,11 +56,11 @@ async function watch(lab: Lab): Promise<ClientView> {
     socket.on("error", (error) => end(error.message));
     socket.on("close", () => end("The server ended it"));
   });
-  if (!isReady) await Promise.race([ended, lab.finishing]);
+  await Promise.race([ended, lab.finishing]);
+  if (!isReady) throw new Error(`The stream never became steady: ${broken ?? "too little came"}`);
   await lab.finishing;
   const brokenBecause = broken;
   socket.destroy();
-  if (pictures.length === 0) throw new Error(`No picture came: ${brokenBecause ?? "the stream had none"}`);
   return viewOf(pictures, parser.packetsLost, brokenBecause, lab, options);
 }
 

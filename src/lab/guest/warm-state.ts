@@ -5,7 +5,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { cachedFolder, cacheKey } from "../cache.ts";
 import type { GuestImage } from "../image/image.ts";
-import type { GuestShape, Scenario } from "../model.ts";
+import type { GuestShape, Scenario, ScenarioParameters } from "../model.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
 import type { QemuBinary } from "../qemu-binaries.ts";
 import { machineArguments } from "./guest-vm.ts";
@@ -20,7 +20,7 @@ export interface WarmState {
 
 export interface WarmStateOf {
   readonly scenario: Scenario;
-  readonly parameters: Readonly<Record<string, number>>;
+  readonly parameters: ScenarioParameters;
   readonly shape: GuestShape;
   readonly image: GuestImage;
   readonly binary: QemuBinary;

@@ -42,8 +42,7 @@ export interface TestHosts extends ShapedLink {
  */
 export async function openHosts(link: LabLink): Promise<TestHosts> {
   requireNamespaces();
-  await removeLeftoverNamespaces(PREFIX);
-  removeLeftoverFolders();
+  await removeLeftovers();
   const made: string[] = [];
   let shaped: ShapedLink | undefined;
   const remove = async () => {
@@ -63,6 +62,12 @@ export async function openHosts(link: LabLink): Promise<TestHosts> {
     await remove();
     throw thrown;
   }
+}
+
+/** What killed runs have left: test hosts with all that runs on them, and temporary folders. */
+export async function removeLeftovers(): Promise<void> {
+  await removeLeftoverNamespaces(PREFIX);
+  removeLeftoverFolders();
 }
 
 /** The client host is the switch: a bridge with a port to each host, on which the guest's tap device is bridged. */

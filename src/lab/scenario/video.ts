@@ -48,7 +48,7 @@ function dirtierOf(parameters: ScenarioParameters): string | undefined {
       return undefined;
     case "lmbench":
       // Without these bw_mem spends its time on finding out how long to run, and under emulation never ends.
-      return `ENOUGH=200000 TIMING_O=0 LOOP_O=0 /usr/lib/lmbench/bin/*/bw_mem -W 0 -N 100000 ${mebibytes}M wr`;
+      return `ENOUGH=200000 TIMING_O=0 LOOP_O=0 bw_mem -W 0 -N 100000 ${mebibytes}M wr`;
     case "writer": {
       const pagesPerSecond = numberOf(parameters, "dirtyPagesPerSecond", { min: 1 });
       const bytesPerPage = numberOf(parameters, "bytesPerPage", { min: 1, max: 4096 });
@@ -69,8 +69,8 @@ export const video: Scenario = {
     parameters: { width: 320, height: 180, kbitPerSecond: 500, dirtyMiB: 16, dirtyPagesPerSecond: 500 },
   },
   parameters: {
-    width: 1280,
-    height: 720,
+    width: 640,
+    height: 360,
     kbitPerSecond: 3000,
     /** copy: the clip as it lies there. encode: made while it is sent. */
     server: "copy",
