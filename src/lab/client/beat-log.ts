@@ -8,12 +8,16 @@ const BEAT_BYTES = 32;
 /** A beat each 2 ms for more than half an hour; what comes later is not kept. */
 const BEATS_MAX = 1_000_000;
 const SERIES_POINTS_MAX = 200;
+/** A guest that has not been heard of for so long when all ends is not there any more. */
+const SILENCE_MS_MAX = 1_000;
 /** Beats in a row whose mean speed is one point, at least: single ones tell of the client's own pauses too. */
 const SERIES_STEP_MS_MIN = 100;
 
+/** What happened when: the migration, and the end of listening. */
 export interface BeatTimes {
   readonly beganMs: number;
   readonly endedMs: number;
+  readonly finishedMs: number;
 }
 
 /** Of a stretch of time: the guest's share of beats sent of those due, and the mean work time of a beat. */
@@ -48,7 +52,7 @@ export class BeatLog {
     this.count++;
   }
 
-  view({ beganMs, endedMs }: BeatTimes): ClientView {
+  view({ beganMs, endedMs, finishedMs }: BeatTimes): ClientView {
     const [began, ended] = [this.#firstFrom(beganMs), this.#firstFrom(endedMs)];
     // The guest is at its destination before its mover knows of it, and may stand still after it: until the end.
     const gap = this.#largestGap(Math.max(1, began), this.count);
@@ -62,7 +66,12 @@ export class BeatLog {
     if (quiet !== undefined) metrics.heartbeatGapMsBefore = quiet.ms;
     const slowdown = this.#slowdown(began, ended, gap.at);
     if (slowdown !== undefined) metrics.slowdownShare = slowdown;
-    return { metrics, failures: [], series: this.#series() };
+    const silentMs = finishedMs - this.#receivedMs[this.count - 1]!;
+    const isSilent = silentMs > SILENCE_MS_MAX;
+    // How long it would have lasted nobody knows, but longer than any gap that ended.
+    if (isSilent) for (const name of ["heartbeatGapMs", "heartbeatGapEndEpochMs"]) delete metrics[name];
+    const failures = isSilent ? [`no heartbeat in the last ${Math.round(silentMs)} ms`] : [];
+    return { metrics, failures, series: this.#series() };
   }
 
   /** How much less the guest did while it was being moved; its longest pause, which is told apart, is left out. */

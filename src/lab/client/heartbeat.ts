@@ -27,6 +27,7 @@ await runClient(async (lab) => {
   const times: BeatTimes = {
     beganMs: lab.migrationBeganMs ?? epochNowMs(),
     endedMs: lab.migrationEndedMs ?? epochNowMs(),
+    finishedMs: epochNowMs(),
   };
   return beats.view(times);
 });
