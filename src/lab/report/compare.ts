@@ -16,6 +16,7 @@ import {
   type ReportMetric,
   type ScenarioInfo,
   unknownMetrics,
+  userMetrics,
 } from "./metrics.ts";
 import { type RunResult, readResults, settingKey } from "./results.ts";
 import { escapeMarkdown, type Table, tableMarkdown, tableText } from "./table.ts";
@@ -166,7 +167,7 @@ function matchSide(group: Group): MatchSide {
 }
 
 function comparedMetrics(a: Group, b: Group, info: ScenarioInfo | undefined): ComparedMetric[] {
-  const known = [...courseMetrics(info), ...COSTS];
+  const known = [...courseMetrics(info), ...userMetrics(info), ...COSTS];
   const measured = [a, b].flatMap(({ runs }) => runs.flatMap(({ metrics }) => [...metrics.keys()]));
   return [...known, ...unknownMetrics(measured, known)].flatMap((metric) => {
     const spreads = { a: spreadOfMetric(a, metric.name), b: spreadOfMetric(b, metric.name) };

@@ -1,4 +1,4 @@
-// A contest as two tables: how it went for the guest and its users, and what it took. One row per method, median and
+// A contest as tables: how it went, what else its users saw, and what it took. One row per method, median and
 // range over its runs; which method is best in a column is worked out here, whosoever it is.
 
 import { formatMs } from "../../base/units.ts";
@@ -13,14 +13,16 @@ import {
   type ReportMetric,
   type ScenarioInfo,
   unknownMetrics,
+  userMetrics,
 } from "./metrics.ts";
 import type { Row, Table } from "./table.ts";
 
 export function contestTables(contest: Contest, info: ScenarioInfo | undefined): Table[] {
   const course = courseMetrics(info);
   const measured = contest.groups.flatMap(({ runs }) => runs.flatMap(({ metrics }) => [...metrics.keys()]));
-  const others = unknownMetrics(measured, [...course, ...COSTS]);
-  return [
+  const users = userMetrics(info);
+  const others = unknownMetrics(measured, [...course, ...users, ...COSTS]);
+  const tables: Table[] = [
     {
       ...metricTable(contest, "How it went", course, OUTCOMES),
       notes: [
@@ -30,11 +32,13 @@ export function contestTables(contest: Contest, info: ScenarioInfo | undefined):
         ...standingNotes(contest, course),
       ],
     },
+    { ...metricTable(contest, "What else its users saw", users, []), notes: standingNotes(contest, users) },
     {
       ...metricTable(contest, "What it took", [...COSTS, ...others], []),
       notes: standingNotes(contest, COSTS),
     },
   ];
+  return tables.filter(({ head }) => head.length > 1);
 }
 
 /** Columns that are no metric. */

@@ -67,6 +67,17 @@ test("A scenario's tables have median and range, how it ended, who is best, and 
   expect(video).toContain("- headline/video-tunnel-12500000--{1,2,3}.ndjson");
 });
 
+test("The first of a scenario's metrics stands with the course, the others in a table of their own", async () => {
+  const enterprise = section(await evaluation(evaluationFiles()), "enterprise");
+  const heads = enterprise.split("\n").filter((line) => line.startsWith("| method"));
+  expect(heads.map((line) => line.split(" | ").slice(1, 5))).toEqual([
+    ["runs", "succeeded", "ended", "failed transactions"],
+    ["throughput while moving, 1/s |"],
+    ["on the wire, MB", "CPU, source, ms", "memory, source, GB |"],
+  ]);
+  expect(enterprise).toContain("- vanilla: 3 sessions lost (1 of 1); service down for 7 s (1 of 1).");
+});
+
 test("What is forced to end or fails is never best, however good its figures", async () => {
   const text = await evaluation({
     ...labRuns("e", [10], { verdict: { forced: true, converged: false } }),

@@ -37,11 +37,24 @@ export const COSTS: readonly ReportMetric[] = [
   common("destinationResidentBytesMax", "memory, destination", "bytes"),
   common("dirtyPagesPerSecond", "dirty pages", "1/s", false),
   common("iterations", "iterations", "", false),
+  // Later than the guest's arrival where the method goes on after it (post-copy).
+  common("migrationMs", "until the method ended", "ms", false),
+  common("forcedAtMs", "forced at", "ms", false),
 ];
 
-/** What the users of the guest saw comes first. */
+/** What the users of the guest noticed, by the first of the scenario's own metrics, and how it went for the guest. */
 export function courseMetrics(info: ScenarioInfo | undefined): ReportMetric[] {
-  return [...(info?.metrics ?? []).map((metric) => ({ ...metric, isJudged: true })), ...COURSE];
+  return [...scenarioMetrics(info).slice(0, 1), ...COURSE];
+}
+
+/** The scenario's other metrics. */
+export function userMetrics(info: ScenarioInfo | undefined): ReportMetric[] {
+  return scenarioMetrics(info).slice(1);
+}
+
+/** What was measured before the migration says nothing about a method. */
+function scenarioMetrics(info: ScenarioInfo | undefined): ReportMetric[] {
+  return (info?.metrics ?? []).map((metric) => ({ ...metric, isJudged: !metric.name.endsWith("Before") }));
 }
 
 /** Measured, but described nowhere: shown under its own name, and not judged. */

@@ -6,7 +6,7 @@ import { escapeHtml } from "../../../report/html/svg.ts";
 import { CLAIM_HEAD, judgedClaims } from "../claims.ts";
 import { contestTables } from "../contest-tables.ts";
 import { type Contest, contestsOf, groupBy, settingText } from "../contests.ts";
-import { COSTS, courseMetrics, type ScenarioInfo } from "../metrics.ts";
+import { COSTS, courseMetrics, type ScenarioInfo, userMetrics } from "../metrics.ts";
 import { PAPER } from "../paper.ts";
 import { recordNames } from "../record-names.ts";
 import type { Results } from "../results.ts";
@@ -18,6 +18,7 @@ import { LAB_STYLE } from "./style.ts";
 /** Contests with plots; the others have their tables. A page with more would be slow to open. */
 const PLOTTED_MAX = 24;
 const SERIES_PLOTTED_MAX = 5;
+const USER_METRICS_PLOTTED_MAX = 3;
 const COSTS_PLOTTED: ReadonlySet<string> = new Set(["wireBytes", "slowdownShare", "sourceCpuMs"]);
 
 export function labReportHtml(results: Results, scenarios: readonly ScenarioInfo[]): string {
@@ -80,7 +81,11 @@ function contestHtml(contest: Contest, info: ScenarioInfo | undefined, index: nu
 }
 
 function plotsHtml(contest: Contest, info: ScenarioInfo | undefined, id: string): string {
-  const metrics = [...courseMetrics(info), ...COSTS.filter(({ name }) => COSTS_PLOTTED.has(name))];
+  const metrics = [
+    ...courseMetrics(info),
+    ...userMetrics(info).slice(0, USER_METRICS_PLOTTED_MAX),
+    ...COSTS.filter(({ name }) => COSTS_PLOTTED.has(name)),
+  ];
   const bars = metrics.map((metric, index) => metricBars(`${id}-bars-${index}`, contest, metric));
   const series = seriesNames(contest);
   const strips = series

@@ -53,7 +53,7 @@ function footnote(groups: readonly Group[]): string {
 export function metricBars(id: string, contest: Contest, metric: ReportMetric): string {
   const measured = contest.groups.flatMap((group) => {
     const spread = spreadOfMetric(group, metric.name);
-    return spread === undefined || spread.min < 0 ? [] : [{ group, spread }];
+    return spread === undefined ? [] : [{ group, spread }];
   });
   if (measured.length === 0) return "";
   const column = columnFor(
@@ -74,7 +74,7 @@ export function metricBars(id: string, contest: Contest, metric: ReportMetric): 
     heightPx: measured.length * BAR_ROW_PX + BAR_MARGIN_PX,
     draw({ size }) {
       const [left, right] = [BAR_MARGIN_PX, size.widthPx - BAR_MARGIN_PX];
-      const at = (value: number) => left + (max === 0 ? 0 : value / max) * (right - left);
+      const at = (value: number) => left + (max === 0 ? 0 : Math.max(0, value) / max) * (right - left);
       return measured
         .map(({ group, spread }, index) => {
           const top = index * BAR_ROW_PX;
