@@ -8,6 +8,7 @@ import { FakeStage, fakeMethod, fakeScenario } from "../../../test/support/fake-
 import { CancelledError } from "../../base/errors.ts";
 import { parseRecord } from "../../record/reader.ts";
 import { METHODS } from "../method/all.ts";
+import { scenarios } from "../scenario/index.ts";
 import { EXPERIMENTS, type Experiment, labLink, plansOf } from "./experiments.ts";
 import { estimateMs, type MatrixEvent, runMatrix } from "./matrix.ts";
 import { runOnce } from "./one-run.ts";
@@ -205,8 +206,17 @@ describe("an experiment", () => {
   });
 });
 
-test("the headline has every method", () => {
-  const headline = EXPERIMENTS.find(({ name }) => name === "headline");
-  const methods = new Set(headline?.rows.flatMap((row) => row.methods));
-  expect([...methods].sort()).toEqual(METHODS.map(({ name }) => name).sort());
+describe("the experiments that there are", () => {
+  test.each(EXPERIMENTS.map((experiment) => [experiment.name, experiment] as const))(
+    "%s names only scenarios, parameters and methods that there are",
+    (_name, experiment) => {
+      expect(plansOf(experiment, scenarios).length).toBeGreaterThan(0);
+    },
+  );
+
+  test("show every scenario and every method in the headline", () => {
+    const rows = EXPERIMENTS.find(({ name }) => name === "headline")!.rows;
+    expect(new Set(rows.map(({ scenario }) => scenario))).toEqual(new Set(scenarios.map(({ name }) => name)));
+    expect(new Set(rows.flatMap(({ methods }) => methods))).toEqual(new Set(METHODS.map(({ name }) => name)));
+  });
 });

@@ -148,7 +148,7 @@ test("what clients saw over time is in the record, thinned, in order, never befo
   const view: Partial<ClientView> = { series: [{ name: "delay of the picture", unit: "ms", points }] };
   const finished = await run({ plan: fakePlan({ scenario: fakeScenario({ view }) }) });
   const values = finished.entries.flatMap(({ entry }) => (entry.type === "client" ? [entry.value] : []));
-  expect(values.length).toBe(150);
+  expect(values.length).toBe(100);
   expect([values[0], values.at(-1)]).toEqual([0, 999]);
   const times = finished.entries.map(({ epochMs }) => epochMs);
   expect(times).toEqual([...times].sort((one, other) => one - other));

@@ -42,8 +42,8 @@ export interface FinishedRun {
 const USAGE_EVERY_MS = 1000;
 const STOCK_SAMPLES_MAX = 120;
 const ITERATIONS_MAX = 60;
-const USAGES_MAX = 120;
-const POINTS_MAX = 150;
+const USAGES_MAX = 80;
+const POINTS_MAX = 100;
 /** Last acknowledgements and farewells, which are counted too. */
 const LAST_PACKETS_MS = 200;
 

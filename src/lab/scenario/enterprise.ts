@@ -37,8 +37,7 @@ async function warmUp({ guest }: Stage, parameters: ScenarioParameters): Promise
   // Until all is loaded it answers with an error.
   await guest.run(`until redis-cli -p ${PORT} ping | grep -q PONG; do sleep 0.5; done`, POPULATE_TIMEOUT_MS);
   const size = (await guest.run(`redis-cli -p ${PORT} dbsize`)).trim();
-  if (!size.endsWith(String(documents)))
-    throw new Error(`The database holds ${size} of ${documents} documents`);
+  if (size !== String(documents)) throw new Error(`The database holds ${size} of ${documents} documents`);
 }
 
 export const enterprise: Scenario = {
