@@ -60,7 +60,8 @@ export const enterprise: Scenario = {
     /** Of each document, beside its version. */
     changedBytes: 64,
     sessions: 200,
-    thinkMs: 100,
+    /** So long that an emulated guest has time to spare: time-outs are to be those of the migration. */
+    thinkMs: 500,
     leaseMs: 5000,
     timeoutMs: 5000,
   },
