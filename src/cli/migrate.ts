@@ -291,8 +291,6 @@ async function migrate(options: Options): Promise<void> {
     });
     left.forget();
     coder = tunnel ? makeBatchCoder(home) : undefined;
-    // In the background, while the two sides introduce themselves.
-    void coder?.start();
     const engine = new SourceEngine({
       ...home,
       vm,

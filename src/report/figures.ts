@@ -37,6 +37,8 @@ export interface RunFigures {
   readonly forecastDowntimeMs?: number;
   /** What the hypervisor itself says. */
   readonly downtimeMsReported?: number;
+  /** What was forecast of all of it, before or soon after it began. */
+  readonly forecast?: EventOf<"forecast">;
   readonly downtimeMsMax?: number;
   /** Promises about the whole migration, where they were made. */
   readonly timeMsMax?: number;
@@ -92,6 +94,7 @@ export function runFigures({ label, events }: RecordedRun): RunFigures {
       downtimeMs: summary?.downtimeMs,
       forecastDowntimeMs: summary?.forecastDowntimeMs,
       downtimeMsReported: summary?.downtimeMsReported,
+      forecast: eventsOf(events, "forecast")[0],
       downtimeMsMax: run?.downtimeMsMax,
       timeMsMax: run?.timeMsMax,
       wireBytesMax: run?.wireBytesMax,
