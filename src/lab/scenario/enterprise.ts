@@ -31,7 +31,7 @@ async function warmUp({ guest }: Stage, parameters: ScenarioParameters): Promise
   await guest.run("mkdir -p /tmp/redis && mkfifo /tmp/redis/dump.rdb");
   await guest.start(`/lab/bin/documents ${documents} ${bytes} 1 > /tmp/redis/dump.rdb`, "/tmp/documents.log");
   await guest.start(
-    `redis-server --port ${PORT} --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --dir /tmp/redis`,
+    `redis-server --port ${PORT} --bind 0.0.0.0 --protected-mode no --save '' --rdbchecksum no --appendonly no --dir /tmp/redis`,
     "/tmp/redis.log",
   );
   // Until all is loaded it answers with an error.
@@ -60,7 +60,8 @@ export const enterprise: Scenario = {
     /** Of each document, beside its version. */
     changedBytes: 64,
     sessions: 200,
-    thinkMs: 100,
+    /** So long that an emulated guest has time to spare: time-outs are to be those of the migration. */
+    thinkMs: 500,
     leaseMs: 5000,
     timeoutMs: 5000,
   },
