@@ -243,6 +243,11 @@ export class SourceEngine {
     return this.#result;
   }
 
+  /** The operator wants it to end: the guest is stopped at the next best moment, whatever the goal for its downtime. */
+  allowAnyDowntime(): void {
+    this.#switchover.allowAnyDowntime();
+  }
+
   /** The operator gives up. Before `committed` the guest goes on here; afterwards it cannot be taken back. */
   cancel(): boolean {
     if (this.#handover.committed || this.#handover.isOver) return false;
