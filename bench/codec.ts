@@ -275,7 +275,10 @@ const NONE = "-";
 
 function setsTable(sets: readonly PageSet[]): string[][] {
   return [
-    ["set", "what", "pages", "unchanged", "≤ 128 B changed", "> 2 KiB changed", "was zero", "bytes changed"],
+    [
+      ...["set", "what", "pages", "unchanged", "≤ 128 B changed", "> 2 KiB changed", "was zero"],
+      ...["bytes changed", "of these, hexadecimal digits"],
+    ],
     ...sets.map((set) => {
       const figures = changeFigures(set);
       return [
@@ -287,6 +290,7 @@ function setsTable(sets: readonly PageSet[]): string[][] {
         percent(figures.largeChangeShare),
         percent(figures.wasZeroShare),
         figures.changedBytesMean.toFixed(0),
+        figures.changedDigitsMean.toFixed(0),
       ];
     }),
   ];

@@ -15,6 +15,8 @@ const FORMAT_VERSION = 1;
 /** A page counts as barely touched up to the first, as mostly rewritten above the second. */
 const SMALL_CHANGE_BYTES_MAX = 128;
 const LARGE_CHANGE_BYTES_MIN = 2048;
+/** Shorter runs of hexadecimal digits are words and numbers. */
+const DIGITS_MIN = 16;
 
 /** What the two snapshots as a whole looked like, from which the pages were taken. */
 export interface SnapshotCounts {
@@ -47,6 +49,8 @@ export interface ChangeFigures {
   largeChangeShare: number;
   wasZeroShare: number;
   changedBytesMean: number;
+  /** Of these, hexadecimal digits in long runs of them: where they are random, no format needs less than half of that. */
+  changedDigitsMean: number;
 }
 
 /** How much of the pages has changed, counted in bytes. */
@@ -75,8 +79,27 @@ export function changeFigures(set: PageSet): ChangeFigures {
     largeChangeShare: large / pages,
     wasZeroShare: wasZero / pages,
     changedBytesMean: total / pages,
+    changedDigitsMean: changedDigits(set) / pages,
   };
 }
+
+/** Bytes that changed and stand, now, in a run of at least DIGITS_MIN hexadecimal digits. */
+function changedDigits({ oldPages, newPages }: PageSet): number {
+  let [digits, runBytes, runChanged] = [0, 0, 0];
+  for (let i = 0; i <= newPages.length; i++) {
+    if (i < newPages.length && i % PAGE_BYTES !== 0 && isDigit(newPages[i]!)) {
+      runBytes++;
+      if (oldPages[i] !== newPages[i]) runChanged++;
+    } else {
+      if (runBytes >= DIGITS_MIN) digits += runChanged;
+      runBytes = runChanged = 0;
+    }
+  }
+  return digits;
+}
+
+/** 0 to 9, a to f. */
+const isDigit = (byte: number) => (byte >= 0x30 && byte <= 0x39) || (byte >= 0x61 && byte <= 0x66);
 
 /** Gathers changed pages from pairs of snapshots. */
 export class PairCollector {

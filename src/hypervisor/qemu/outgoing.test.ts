@@ -94,6 +94,12 @@ class Monitor {
     }
   }
 
+  /** QEMU has looked for dirty pages: for the first time before the first pass. */
+  pass(pass: number): void {
+    const event = { event: "MIGRATION_PASS", data: { pass }, timestamp: { seconds: 0, microseconds: 0 } };
+    this.sockets[0]!.write(`${JSON.stringify(event)}\r\n`);
+  }
+
   /** What query-migrate says from now on. */
   iterate(iteration: number, remainingBytes: number, mbps = 80): void {
     const zeros = { transferred: 0, total: 0, duplicate: 0, normal: 0, "normal-bytes": 0 };
@@ -208,6 +214,19 @@ test("what is left includes what the guest must have dirtied since QEMU looked",
   monitor.iterate(1, 0);
   await new Promise((resolve) => setTimeout(resolve, 20));
   expect((await vm.status()).remainingBytes).toBeGreaterThan(1e6);
+});
+
+test("the end of the first pass is told when QEMU looks for dirty pages a second time", async () => {
+  const vm = await begin();
+  let ended = false;
+  void vm.firstPassEnded.then(() => {
+    ended = true;
+  });
+  monitor.pass(1);
+  await vm.status();
+  expect(ended).toBe(false);
+  monitor.pass(2);
+  await vm.firstPassEnded;
 });
 
 describe("when it is over", () => {
