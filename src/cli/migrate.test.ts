@@ -70,17 +70,3 @@ test("what only a tunnel has is refused in direct mode, before anything is conne
     });
   }
 });
-
-test("post-copy is refused in tunnel mode, before anything is connected to", async () => {
-  const tunnel = [
-    "--qmp",
-    "/nowhere/vm.qmp",
-    "--to",
-    "deltavee://host2:4445",
-    "--on-stall",
-    "postcopy",
-    "--quiet",
-  ];
-  const asked = migrateCommand().exitOverride().parseAsync(tunnel, { from: "user" });
-  await expect(asked).rejects.toBeInstanceOf(UsageError);
-});

@@ -129,6 +129,8 @@ export class SourceEngine {
   #opaqueReturnPath = false;
   /** The destination's verdict, withheld from the hypervisor until the destination engine says LOADED. */
   #heldVerdict: Buffer | undefined;
+  /** Tunnel, post-copy: the guest could run there, but RAM is missing. */
+  #destinationReady = false;
   #destinationLoaded = false;
   #verdictGiven = false;
   /** The hypervisor has completed with its verdict: only COMMIT is missing. */
@@ -203,11 +205,15 @@ export class SourceEngine {
           lost: (error) => this.#linkLost(error),
           resumed: (outage) => this.#linkResumed(outage),
           decision,
+          ready: () => {
+            this.#destinationReady = true;
+            this.#commitOnLink();
+          },
           loaded: () => {
             this.#destinationLoaded = true;
-            void this.#commitTunnel();
+            void (this.#runsThere ? this.#endPostcopy() : this.#commitTunnel());
           },
-          running: () => this.#complete(),
+          running: () => this.#running(),
         },
       });
       this.#link = this.#tunnel;
@@ -222,7 +228,10 @@ export class SourceEngine {
         },
         stopped: () => this.#stopped(),
         package: () => this.#postcopy(),
-        packageEnd: () => this.#direct?.beginPostcopy(),
+        packageEnd: () => {
+          this.#direct?.beginPostcopy();
+          this.#tunnel?.beginPostcopy();
+        },
         deviceState: () => this.#deviceState(),
         opaque: (reason, offsetBytes) => this.#opaque(reason, offsetBytes),
       },
@@ -370,10 +379,12 @@ export class SourceEngine {
     this.#link.liftWindow();
   }
 
-  /** The package goes to a destination that lets the guest run when it has loaded it. */
+  /** The package goes out. In direct mode the destination lets the guest run when it has loaded it. */
   #postcopy(): void {
     this.#postcopySinceMs = this.#options.clock.nowMs();
     this.#input.limitReads(POSTCOPY_READ_BYTES);
+    // A destination engine asks first.
+    if (this.#direct === undefined) return;
     // No guard is needed (vm.committed): in post-copy QEMU does not resume the guest when its connection closes. And
     // a verdict of the guard's would end the migration with pages missing.
     if (!this.#handover.committed)
@@ -420,18 +431,18 @@ export class SourceEngine {
     const verdict = shutValue(message);
     if (verdict === 0 && this.#tunnel !== undefined) {
       this.#heldVerdict = Buffer.from(message.bytes);
-      void this.#commitTunnel();
+      if (!this.#runsThere) void this.#commitTunnel();
       return;
     }
+    // Whoever has the guest does not give it back: its engine says what has become of it.
+    if (verdict !== undefined && this.#tunnel !== undefined && this.#handover.committed) return;
     // Only the first verdict is one: whoever has taken the guest does not give it back by another.
     if (verdict !== undefined && verdict !== 0 && this.#direct !== undefined && !this.#destinationLoaded)
       this.#destinationRefused = true;
     this.#requestedBytes += requestedBytes(message);
     // Device state is loaded, and the command to run the guest is the next thing that the destination reads.
-    if (this.#postcopySinceMs !== undefined && pongValue(message) === PACKAGE_PING_VALUE) {
-      this.#runsThere = true;
-      if (this.#stoppedMs !== undefined) this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
-    }
+    const isPackagePong = pongValue(message) === PACKAGE_PING_VALUE;
+    if (this.#direct !== undefined && this.#postcopySinceMs !== undefined && isPackagePong) this.#runs();
     if (verdict === 0 && this.#direct !== undefined) {
       // The destination has sent this after starting the guest.
       if (this.#postcopySinceMs === undefined && this.#stoppedMs !== undefined)
@@ -478,9 +489,14 @@ export class SourceEngine {
 
   /** Only with a connection to say COMMIT on: as long as it has not gone out, the guest can still be taken back. */
   #commitOnLink(): void {
-    if (!this.#hasCompleted || this.#handover.committed || !this.#tunnel?.mayCommit) return;
+    if (this.#ending || this.#handover.committed || !this.#tunnel?.mayCommit) return;
+    if (!this.#hasCompleted && !this.#destinationReady) return;
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
-    this.#handover.enter("committed", "the source hypervisor has completed, the destination has everything");
+    // A hypervisor in post-copy does not resume the guest by itself, whatever happens to its connection.
+    const reason = this.#hasCompleted
+      ? "the source hypervisor has completed, the destination has everything"
+      : "post-copy: the guest could run at the destination, which fetches the rest";
+    this.#handover.enter("committed", reason);
     this.#tunnel?.commit(this.#options.vm.wasRunning);
     this.#awaitRunning();
   }
@@ -501,7 +517,35 @@ export class SourceEngine {
   #linkResumed(outage: { outageMs: number; resentBytes: number }): void {
     this.#options.record.add({ type: "link", state: "resumed", ...outage });
     if (this.#handover.committed) this.#awaitRunning();
+    else if (this.#destinationReady) this.#commitOnLink();
     else void this.#commitTunnel();
+  }
+
+  #running(): void {
+    if (this.#ending) return;
+    this.#cancelRunningTimer();
+    if (this.#destinationReady) this.#runs();
+    else this.#complete();
+  }
+
+  /** Post-copy: from here on the guest is there, and a part of its RAM here. */
+  #runs(): void {
+    if (this.#runsThere) return;
+    this.#runsThere = true;
+    if (this.#stoppedMs !== undefined) this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
+  }
+
+  /** Nothing is missing at the destination any more, whose engine has no more to say. */
+  async #endPostcopy(): Promise<void> {
+    this.#tunnel?.end();
+    const verdict = this.#heldVerdict ?? returnPathMessage(ReturnPathType.SHUT, 0);
+    if (!this.#opaqueReturnPath) this.#vmChannel?.write(verdict);
+    const end = await this.#endWithin(END_TIMEOUT_MS);
+    if (end?.outcome !== "completed") {
+      const message = `The destination has all of the guest, but the hypervisor here did not complete: ${end?.reason ?? "no answer"}`;
+      this.#options.record.add({ type: "notice", message });
+    }
+    this.#complete();
   }
 
   async #endWithin(timeoutMs: number): Promise<OutgoingEnd | undefined> {
@@ -521,6 +565,8 @@ export class SourceEngine {
       if (this.#tunnel === undefined) this.#complete();
       return;
     }
+    // Nobody needs it any more.
+    if (this.#tunnel !== undefined && this.#runsThere && this.#destinationLoaded) return;
     const text = `Source hypervisor ended the migration: ${end.reason}`;
     void this.#fail(
       end.outcome === "cancelled" ? new CancelledError(text) : new DeltaveeError("HYPERVISOR_FAILED", text),
@@ -581,7 +627,9 @@ export class SourceEngine {
     // In post-copy it may also fail later on.
     const mayRunThere = this.#handover.committed && (this.#runsThere || !this.#destinationRefused);
     let where: VmWhere;
-    if (mayRunThere && this.#postcopySinceMs !== undefined) {
+    // What is sent in post-copy before COMMIT is a copy.
+    const isSplit = this.#direct === undefined ? this.#destinationReady : this.#postcopySinceMs !== undefined;
+    if (mayRunThere && isSplit) {
       // Both hypervisors keep what they have, and can go on with each other over another connection.
       this.#vmChannel?.destroy();
       this.#link.destroy();
@@ -633,6 +681,9 @@ export class SourceEngine {
     if (this.#direct === undefined || !this.#reader.isOpaque || this.#handover.committed) return;
     this.#link.destroy();
     if (!vm.wasRunning || (await vm.isRunning()) === true) return;
+    // Nor the package. A verdict of our own would end the post-copy with pages missing.
+    if (this.#switchover.postcopyAsked && (await vm.status()).isPostcopy === true)
+      this.#postcopySinceMs ??= this.#options.clock.nowMs();
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
     this.#handover.enter("committed", "the guest was stopped, and how far its state had got is not known");
   }
@@ -780,7 +831,10 @@ export class SourceEngine {
       vm,
       totalMs,
       ...(outcome === "completed" && this.#downtimeMs !== undefined ? { downtimeMs: this.#downtimeMs } : {}),
-      ...(outcome === "completed" && this.#forecastDowntimeMs !== undefined
+      // Of pre-copy, which was left because it was too long.
+      ...(outcome === "completed" &&
+      this.#postcopySinceMs === undefined &&
+      this.#forecastDowntimeMs !== undefined
         ? { forecastDowntimeMs: this.#forecastDowntimeMs }
         : {}),
       ...(outcome === "completed" && downtimeMsReported !== undefined ? { downtimeMsReported } : {}),

@@ -76,6 +76,7 @@ function connected(codingMs = 0) {
       failed: (error) => failures.push(error.message),
       loaded: () => {},
       running: () => {},
+      ready: () => {},
       decision: () => {},
       lost: () => {},
       resumed: () => {},
