@@ -517,7 +517,6 @@ export class SourceEngine {
   #linkResumed(outage: { outageMs: number; resentBytes: number }): void {
     this.#options.record.add({ type: "link", state: "resumed", ...outage });
     if (this.#handover.committed) this.#awaitRunning();
-    else if (this.#destinationReady) this.#commitOnLink();
     else void this.#commitTunnel();
   }
 
