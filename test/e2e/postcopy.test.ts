@@ -5,9 +5,11 @@
 // every run and without Deltavee too (docs/decisions/0014-postcopy.md).
 
 import { describe, expect, test } from "vitest";
+import type { RecordEvent } from "../../src/record/schema.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
-import { eventsOf, expectMoved, migration, startPair, summaryOf } from "./scene.ts";
+import { BreakableLink } from "./breakable-link.ts";
+import { eventsOf, expectMoved, expectStillOnSource, migration, startPair, summaryOf } from "./scene.ts";
 
 /** 16 MB/s of text, which direct mode cannot make less, over 12.5 MB/s. */
 const DENSE_LOAD = "ws=32768 rate=4000 pattern=text fill=text";
@@ -28,6 +30,19 @@ async function allowPostcopy(vm: QemuVm): Promise<void> {
   await vm.qmp.execute("migrate-set-capabilities", {
     capabilities: [{ capability: "postcopy-ram", state: true }],
   });
+}
+
+/** Of a post-copy that was interrupted: nothing has gone, and QEMU's own recovery brings the rest. */
+async function goOnWithEachOther(source: QemuVm, destination: QemuVm): Promise<void> {
+  expect(await source.qmp.execute("query-status")).toMatchObject({ running: false });
+  expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
+  expect(await destination.qmp.execute("query-status")).toMatchObject({ running: true });
+
+  const uri = `unix:${source.folder}/recover`;
+  await destination.qmp.execute("human-monitor-command", { "command-line": `migrate_recover ${uri}` });
+  await source.qmp.execute("migrate", { uri, resume: true });
+  await expectMoved(source, destination);
+  expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
 }
 
 describe.each(pairs)("post-copy from QEMU $name", ({ from, to, machine }) => {
@@ -89,15 +104,56 @@ describe.skipIf(qemu10 === undefined)("post-copy of QEMU 10.0", () => {
     const { code } = await running.migrate.exited;
     expect(code).toBe(1);
     expect(running.migrate.stderrTail()).toContain("POSTCOPY_INTERRUPTED");
-    expect(await source.qmp.execute("query-status")).toMatchObject({ running: false });
-    expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
-    expect(await destination.qmp.execute("query-status")).toMatchObject({ running: true });
+    await goOnWithEachOther(source, destination);
+  });
 
-    const uri = `unix:${source.folder}/recover`;
-    await destination.qmp.execute("human-monitor-command", { "command-line": `migrate_recover ${uri}` });
-    await source.qmp.execute("migrate", { uri, resume: true });
-    await expectMoved(source, destination);
-    expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+  describe("in a tunnel, when the link breaks in it", () => {
+    const isFetching = (event: RecordEvent) => event.type === "sample" && (event.requestedBytes ?? 0) > 0;
+
+    async function fetching() {
+      const { source, destination } = await startPair({ binary: qemu10!, append: NOISE_LOAD });
+      // Slow enough for the end not to come before the link has broken.
+      const link = await BreakableLink.between(source, destination, "40mbit", 1, ARGUMENTS);
+      await link.waitFor(isFetching, "post-copy");
+      return { source, destination, link };
+    }
+
+    test("and comes back: the guest moves whole, and neither QEMU has noticed", async () => {
+      const { source, destination, link } = await fetching();
+      await link.breakFor(2000);
+      // QEMU says of itself when it has.
+      expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-active" });
+      const { migrate, receive, events } = await link.finish();
+      expect(migrate).toEqual({ code: 0, signal: null, stderr: "" });
+      expect(receive).toEqual({ code: 0, signal: null, stderr: "" });
+      await expectMoved(source, destination);
+      expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+      expect(eventsOf(events, "link").map(({ state }) => state)).toEqual(["lost", "resumed"]);
+      expect(summaryOf(events).downtimeMs).toBeLessThan(1000);
+    });
+
+    test("for good, before the destination could run it: the guest goes on at the source", async () => {
+      const { source, destination } = await startPair({ binary: qemu10!, append: NOISE_LOAD });
+      // READY takes a round trip, and the device state some time.
+      const link = await BreakableLink.between(source, destination, "40mbit", 100, ARGUMENTS);
+      await link.waitFor((event) => event.type === "phase" && event.phase === "switchover", "the stop");
+      await link.close();
+      const { migrate } = await link.finish();
+      expect(migrate.stderr).toMatch(/^deltavee: LINK_LOST: /);
+      expect(migrate.stderr).toContain("the VM is: running on source");
+      await expectStillOnSource(source, destination);
+    });
+
+    test("for good: both sides say so, and the QEMUs go on with each other", async () => {
+      const { source, destination, link } = await fetching();
+      await link.close();
+      const { migrate, receive } = await link.finish();
+      expect([migrate.code, receive.code]).toEqual([1, 1]);
+      expect(migrate.stderr).toContain("POSTCOPY_INTERRUPTED");
+      expect(receive.stderr).toContain("POSTCOPY_INTERRUPTED");
+      expect(receive.stderr).toContain("the VM is: running on destination");
+      await goOnWithEachOther(source, destination);
+    });
   });
 
   test("a destination that was not told fails at once, and the guest goes on at the source", async () => {
