@@ -70,3 +70,17 @@ test("what only a tunnel has is refused in direct mode, before anything is conne
     });
   }
 });
+
+test("a codec for pages that are not coded is refused, before anything is connected to", async () => {
+  const words = [
+    "--qmp",
+    "/nowhere/vm.qmp",
+    "--to",
+    "deltavee://host2:4445",
+    "--standard",
+    "--codec",
+    "xbrle",
+  ];
+  const asked = migrateCommand().exitOverride().parseAsync(words, { from: "user" });
+  await expect(asked).rejects.toMatchObject({ code: "USAGE", message: expect.stringContaining("--codec") });
+});

@@ -209,6 +209,9 @@ async function migrate(options: Options): Promise<void> {
   if (!tunnel && options.codec !== undefined) {
     throw new UsageError("--codec is for a tunnel (--to deltavee://...): a stock QEMU knows XBZRLE only");
   }
+  if (options.standard && options.codec !== undefined) {
+    throw new UsageError("--standard sends every page whole: there is nothing for --codec to code");
+  }
   let journal: KeptJournal | undefined;
   const run = await openShownRun(options, (event) => journal?.listener(event));
   const { record } = run;
