@@ -162,7 +162,9 @@ export class SourceEngine {
       ...options,
       mode: options.tunnel === undefined ? "direct" : "tunnel",
       release: () => this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK)),
-      giveUp: (error) => void this.#fail(error),
+      giveUp: (error) => {
+        if (!this.#handover.committed) void this.#fail(error);
+      },
     });
     this.#result = new Promise((resolve) => {
       this.#resolve = resolve;

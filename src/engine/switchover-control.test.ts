@@ -529,3 +529,25 @@ test("promises that are kept are not spoken of", () => {
   expect(scene.leftBytes).toBeDefined();
   expect([scene.said, scene.givenUp]).toEqual([[], []]);
 });
+
+describe("a hypervisor that does not answer", () => {
+  test("does not keep a migration from being given up when its time is over", () => {
+    const scene = new Scene({ timeMsMax: 5000 });
+    scene.run(2000);
+    scene.clock.advance(3000);
+    expect(scene.givenUp).toEqual([]);
+    scene.clock.advance(1000);
+    expect(scene.givenUp).toEqual(["MAX_TIME_REACHED"]);
+  });
+
+  test.each<[string, (scene: Scene) => void]>([
+    ["has been stopped", ({ control }) => control.guestStopped()],
+    ["is gone", ({ control }) => control.end()],
+  ])("says nothing of a guest that %s", (_, happens) => {
+    const scene = new Scene({ timeMsMax: 5000 });
+    scene.run(2000);
+    happens(scene);
+    scene.clock.advance(60_000);
+    expect(scene.givenUp).toEqual([]);
+  });
+});
