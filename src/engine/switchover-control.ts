@@ -229,6 +229,9 @@ export class SwitchoverControl {
     this.#expectation = isFirstPass
       ? {}
       : { forecastDowntimeMs: asked.estimatedMs, ...(end.kind === "in" ? { forecastEndMs: end.ms } : {}) };
+    // With nothing left at all the hypervisor stops the guest in any case: that too must be within the goal.
+    if (throttlePercentage > 0 && asked.affordableBytes > 0 && !asked.linkStandsStill)
+      this.#judge.takeWhatIsFound(nowMs);
     if (beyondGoalMs !== undefined) this.#judge.goBeyond(beyondGoalMs, nowMs);
     if (!vm.wasRunning && !isFirstPass) this.#judge.goBeyond(asked.estimatedMs, nowMs);
     this.#throttle(throttlePercentage);
