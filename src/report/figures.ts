@@ -21,7 +21,7 @@ type Outcome = "completed" | "failed" | "cancelled" | "unfinished";
 export interface RunFigures {
   readonly label: string;
   readonly method?: "standard" | "delta";
-  readonly mode?: "direct" | "tunnel";
+  readonly mode?: "direct" | "tunnel" | "stock";
   readonly hypervisor?: string;
   readonly destination?: string;
   readonly outcome: Outcome;

@@ -45,13 +45,15 @@ const vm = fc.constantFrom(
 const side = fc.constantFrom("source", "destination");
 const is = <T extends string>(type: T) => fc.constant(type);
 
+const interval = fc.record({ low: count, expected: count, high: count });
+
 const run = fc.record({
   type: is("run"),
   version: fc.constant(1),
   startedAt: text,
   deltavee: text,
   side,
-  mode: fc.constantFrom("direct", "tunnel"),
+  mode: fc.constantFrom("direct", "tunnel", "stock"),
   method: fc.constantFrom("standard", "delta"),
   hypervisor: text,
   destination: optional(text),
@@ -115,6 +117,38 @@ const event = fc.oneof(
   fc.record({ type: is("opaque"), offsetBytes: count, reason: text }),
   fc.record({ type: is("heartbeat"), counter: count, gapMs: count, side }),
   fc.record({ type: is("error"), code: text, message: text, vm: optional(vm) }),
+  fc.record({
+    type: is("lab"),
+    scenario: text,
+    parameters: fc.dictionary(text, fc.oneof(count, text), { maxKeys: 3 }),
+    guest: fc.record({ memoryMiB: count, vcpus: count }),
+    method: text,
+    link: fc.record({ bytesPerSecond: count, roundTripMs: count, lossShare: count }),
+    qemu: text,
+    run: count,
+    forcedAfterMs: optional(count),
+  }),
+  fc.record({
+    type: is("forecast"),
+    method: text,
+    converges: fc.constantFrom("yes", "no", "unsure"),
+    totalMs: interval,
+    downtimeMs: interval,
+    wireBytes: interval,
+    linkBytesPerSecond: count,
+    roundTripMs: count,
+    reason: text,
+  }),
+  fc.record({ type: is("client"), series: text, unit: text, value: count }),
+  fc.record({
+    ...{ type: is("usage"), side, process: fc.constantFrom("qemu", "deltavee") },
+    ...{ cpuMs: count, residentBytesMax: count },
+  }),
+  fc.record({
+    ...{ type: is("verdict"), converged: fc.boolean(), forced: fc.boolean(), succeeded: fc.boolean() },
+    failures: fc.array(text, { maxLength: 3 }),
+    metrics: fc.dictionary(text, count, { maxKeys: 3 }),
+  }),
 );
 
 const summary = fc.record({
