@@ -239,15 +239,21 @@ describe.each(["direct", "tunnel"] as const)(
       expectWhole(migration);
     });
 
-    test("is not ended by us with pages missing when the link is lost", async () => {
-      const when = MOMENTS["RAM is missing"]!;
-      const migration = await run(mode, {
-        ...opaque,
-        disturb: { when, action: ({ sourceEnd }) => sourceEnd.cut() },
-      });
-      expect(migration.sourceOutcome!.error!.code).toBe("POSTCOPY_INTERRUPTED");
-      expect(migration.outgoing.end?.outcome).toBe("failed");
-    });
+    test.each(["says that it is in post-copy", "does not answer"])(
+      "is not ended by us with pages missing when the link is lost, and the hypervisor %s",
+      async (what) => {
+        const action = ({ sourceEnd, outgoing }: Migration) => {
+          if (what === "does not answer") outgoing.status = () => Promise.reject(new Error("silence"));
+          sourceEnd.cut();
+        };
+        const migration = await run(mode, {
+          ...opaque,
+          disturb: { when: MOMENTS["RAM is missing"]!, action },
+        });
+        expect(migration.sourceOutcome!.error!.code).toBe("POSTCOPY_INTERRUPTED");
+        expect(migration.outgoing.end?.outcome).toBe("failed");
+      },
+    );
   },
 );
 

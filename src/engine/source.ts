@@ -34,6 +34,14 @@ import { InputBuffer } from "./input-buffer.ts";
 import type { PageSink } from "./page-sink.ts";
 import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "./ports.ts";
 import { type CacheFactory, StreamRewriter } from "./rewriter.ts";
+import {
+  endOf,
+  type FailedSource,
+  isInPostcopy,
+  leaveInPart,
+  leaveStopped,
+  takeBack,
+} from "./source-endings.ts";
 import type { SourceLink } from "./source-link.ts";
 import { StreamSink } from "./stream-sink.ts";
 import { SwitchoverControl } from "./switchover-control.ts";
@@ -91,8 +99,6 @@ const POSTCOPY_READ_BYTES = 16 * 1024;
 const SAMPLE_EVERY_MS = 250;
 /** A hypervisor that is silent for longer has nothing to hand over; it is not slow. */
 const HANDOVER_GAP_MS_MAX = 20;
-/** How long the hypervisor may take to say how the migration ended, once both sides have what they need. */
-const END_TIMEOUT_MS = 30_000;
 /** How long the destination may take from COMMIT to RUNNING. */
 const RUNNING_TIMEOUT_MS = 30_000;
 /** How long the stopped guest may wait while nothing moves any more and the destination has not loaded it. */
@@ -474,7 +480,7 @@ export class SourceEngine {
     else if (!this.#opaqueReturnPath) return;
     this.#heldVerdict = undefined;
     this.#verdictGiven = true;
-    const end = await this.#endWithin(END_TIMEOUT_MS);
+    const end = await endOf(this.#options);
     if (this.#ending) return;
     if (end?.outcome !== "completed") {
       void this.#fail(
@@ -541,22 +547,12 @@ export class SourceEngine {
     this.#tunnel?.end();
     const verdict = this.#heldVerdict ?? returnPathMessage(ReturnPathType.SHUT, 0);
     if (!this.#opaqueReturnPath) this.#vmChannel?.write(verdict);
-    const end = await this.#endWithin(END_TIMEOUT_MS);
+    const end = await endOf(this.#options);
     if (end?.outcome !== "completed") {
       const message = `The destination has all of the guest, but the hypervisor here did not complete: ${end?.reason ?? "no answer"}`;
       this.#options.record.add({ type: "notice", message });
     }
     this.#complete();
-  }
-
-  async #endWithin(timeoutMs: number): Promise<OutgoingEnd | undefined> {
-    return new Promise((resolve) => {
-      const cancel = this.#options.clock.after(timeoutMs, () => resolve(undefined));
-      void this.#options.vm.ended.then((end) => {
-        cancel();
-        resolve(end);
-      });
-    });
   }
 
   #hypervisorEnded(end: OutgoingEnd): void {
@@ -621,7 +617,7 @@ export class SourceEngine {
   async #fail(error: Error): Promise<void> {
     if (this.#ending) return;
     this.#ending = true;
-    const { vm, record } = this.#options;
+    const { record } = this.#options;
     await this.#settleOpaqueDirect();
     let failure =
       error instanceof DeltaveeError ? error : new DeltaveeError("INTERNAL", error.message, { cause: error });
@@ -631,28 +627,14 @@ export class SourceEngine {
     // What is sent in post-copy before COMMIT is a copy.
     const isSplit = this.#direct === undefined ? this.#destinationReady : this.#postcopySinceMs !== undefined;
     if (mayRunThere && isSplit) {
-      // Both hypervisors keep what they have, and can go on with each other over another connection.
-      this.#vmChannel?.destroy();
       this.#link.destroy();
-      await this.#endWithin(END_TIMEOUT_MS);
+      await leaveInPart(this.#failedSource);
       where = this.#runsThere ? "with the destination" : "unknown";
       const text = `Post-copy was interrupted: ${failure.message}. Part of the guest's RAM is only here: end neither QEMU`;
       failure = new DeltaveeError("POSTCOPY_INTERRUPTED", text, { cause: failure });
     } else if (mayRunThere) {
-      // The guest may be running there. A verdict of our own makes the hypervisor here complete, paused,
-      // instead of resuming the guest when the connection closes: never both.
-      if (this.#direct !== undefined) this.#vmChannel?.write(returnPathMessage(ReturnPathType.SHUT, 0));
-      // What it has not yet said it must get rid of to complete.
-      this.#vmChannel?.resume();
-      await this.#endWithin(END_TIMEOUT_MS);
+      await leaveStopped(this.#failedSource, this.#direct !== undefined);
       where = "unknown";
-      const running = await vm.isRunning();
-      record.add({
-        type: "notice",
-        message: running
-          ? "The hypervisor here has let the guest run on by itself: if it runs at the destination too, stop one."
-          : "The destination may have the guest, so it is not resumed here.",
-      });
     } else {
       if (this.#tunnel !== undefined) {
         try {
@@ -662,7 +644,7 @@ export class SourceEngine {
           this.#tunnel.destroy();
         }
       } else this.#link.destroy();
-      where = await this.#takeBack();
+      where = await takeBack(this.#failedSource, this.#switchover.postcopyAsked);
     }
     this.#vmChannel?.destroy();
     this.#link.destroy();
@@ -683,42 +665,14 @@ export class SourceEngine {
     this.#link.destroy();
     if (!vm.wasRunning || (await vm.isRunning()) === true) return;
     // Nor the package. A verdict of our own would end the post-copy with pages missing.
-    if (this.#switchover.postcopyAsked && (await vm.status()).isPostcopy === true)
+    if (this.#switchover.postcopyAsked && (await isInPostcopy(this.#failedSource)))
       this.#postcopySinceMs ??= this.#options.clock.nowMs();
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
     this.#handover.enter("committed", "the guest was stopped, and how far its state had got is not known");
   }
 
-  /** Cancels at the hypervisor and finds out whether the guest runs here again. */
-  async #takeBack(): Promise<VmWhere> {
-    const { vm, record } = this.#options;
-    const { postcopyAsked } = this.#switchover;
-    try {
-      await vm.cancel();
-    } catch (thrown) {
-      record.add({ type: "notice", message: `Cancel was not confirmed: ${toError(thrown).message}` });
-      if (postcopyAsked) {
-        // QEMU does not cancel a post-copy. But nobody else has the guest: told that all is well it completes, once
-        // it has got rid of what it has to say, and can then be told to go on.
-        this.#vmChannel?.write(returnPathMessage(ReturnPathType.SHUT, 0));
-        this.#vmChannel?.resume();
-        await this.#endWithin(END_TIMEOUT_MS);
-      }
-    }
-    this.#vmChannel?.destroy();
-    const end = this.#vmChannel === undefined ? undefined : await this.#endWithin(END_TIMEOUT_MS);
-    // It had its verdict, but COMMIT has not gone out: it will not resume by itself, and nobody else has the guest.
-    const mayStand = end?.outcome === "completed" || (postcopyAsked && end !== undefined);
-    if (mayStand && vm.wasRunning) {
-      try {
-        await vm.resume();
-      } catch (thrown) {
-        record.add({ type: "notice", message: `The guest was not resumed: ${toError(thrown).message}` });
-      }
-    }
-    const running = await vm.isRunning();
-    if (running === undefined) return "unknown";
-    return running ? "running on source" : "paused on source";
+  get #failedSource(): FailedSource {
+    return { ...this.#options, channel: this.#vmChannel };
   }
 
   // ---- what is seen of it ----
