@@ -8,12 +8,12 @@ import { Command, CommanderError, Option } from "commander";
 import { toError, UsageError } from "../src/base/errors.ts";
 import { formatBytesPerSecond, formatMs, parseBytesPerSecond, parseMs } from "../src/base/units.ts";
 import { isStallPolicy, STALL_POLICIES, type StallPolicy } from "../src/engine/stall-policies.ts";
+import { replaceSection } from "../src/report/section.ts";
 import type { Mode } from "../test/support/migration.ts";
 import { findQemus, type QemuBinary } from "../test/support/qemu-binaries.ts";
 import { type KeptRun, keptByQemu, keptByV86, type UnkeptRun, unkeptByQemu } from "./downtime-runs.ts";
 import type { Scene } from "./measure.ts";
 import { makeLink } from "./network.ts";
-import { replaceSection } from "./section.ts";
 import { markdown, plainText, type Table } from "./table.ts";
 import { median } from "./timing.ts";
 import { GUESTS, type Guest, WORKLOADS } from "./workloads.ts";
@@ -152,7 +152,7 @@ async function measureQemu(
   binary: QemuBinary,
   bytesPerSecond: number,
 ): Promise<void> {
-  const link = makeLink(bytesPerSecond);
+  const link = await makeLink(bytesPerSecond);
   const started: Scene["started"] = [];
   const scene = (boot: Scene["boot"]): Scene => ({
     ...{ binary, boot, link, limitMs: options.timeLimit, limitOf: undefined, started },
@@ -173,7 +173,7 @@ async function measureQemu(
     }
   } finally {
     release();
-    link.remove();
+    await link.remove();
   }
 }
 
@@ -345,13 +345,12 @@ function publish(options: Options, link: number, hypervisor: string, results: Re
  * A benchmark that is killed cannot do this: what it leaves behind is removed by the next one. The returned function
  * lets go of the signals.
  */
-function cleanUpWhenInterrupted(started: Scene["started"], removeLink: () => void): () => void {
+function cleanUpWhenInterrupted(started: Scene["started"], removeLink: () => Promise<void>): () => void {
   const cleanUp = (exitCode: number) => {
     console.error("bench:downtime: interrupted");
-    void Promise.all(started.map((each) => each.stop())).finally(() => {
-      removeLink();
-      process.exit(exitCode);
-    });
+    void Promise.allSettled(started.map((each) => each.stop()))
+      .then(removeLink)
+      .finally(() => process.exit(exitCode));
   };
   const interrupted = () => cleanUp(130);
   const terminated = () => cleanUp(143);

@@ -14,6 +14,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ["report", async () => (await import("./report.ts")).reportCommand()],
   ["trace", async () => (await import("./trace.ts")).traceCommand()],
   ["demo", async () => (await import("./demo.ts")).demoCommand()],
+  ["lab", async () => (await import("./lab.ts")).labCommand()],
 ]);
 
 /**

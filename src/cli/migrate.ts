@@ -98,6 +98,9 @@ direct mode the destination's QEMU must have been told before: migrate-set-capab
 "deltavee receive" sees to it, the guest can be taken back until the destination could run it, and a link that is away
 for a while delays the pages that the guest waits for and nothing else.
 
+SIGUSR2 (kill -USR2 PID) changes --max-downtime under way: any downtime will do from then on, and the guest is stopped at
+the next best moment, though not before each page has been sent once.
+
 Examples:
   To a QEMU started with -incoming tcp:0.0.0.0:4444:
     deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --max-downtime 100ms
@@ -288,8 +291,6 @@ async function migrate(options: Options): Promise<void> {
     });
     left.forget();
     coder = tunnel ? makeBatchCoder(home) : undefined;
-    // In the background, while the two sides introduce themselves.
-    void coder?.start();
     const engine = new SourceEngine({
       ...home,
       vm,
@@ -329,7 +330,13 @@ async function migrate(options: Options): Promise<void> {
       if (engine.cancel()) notice("Interrupted: giving the migration up, the guest goes on here");
       else notice("Too late to cancel: the guest belongs to the destination already");
     });
+    const allowAnyDowntime = () => {
+      notice("SIGUSR2: any downtime will do from now on");
+      engine.allowAnyDowntime();
+    };
+    process.on("SIGUSR2", allowAnyDowntime);
     const { error, vm: where } = await engine.run();
+    process.off("SIGUSR2", allowAnyDowntime);
     release();
     await closeTrace(trace, notice);
     trace = undefined;

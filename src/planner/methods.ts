@@ -40,6 +40,8 @@ export interface MethodModel {
   /** `judge`: Deltavee's own decision. `stock`: QEMU's, which counts whole pages. */
   readonly switchover: "judge" | "stock";
   readonly throttles: boolean;
+  /** QEMU's xbzrle begins after the first pass: a page must have been sent twice before a delta of it can be. */
+  readonly cachesFirstPass: boolean;
   /** After the first pass the guest goes on at the destination. */
   readonly postcopy: boolean;
   /** Threads that share the work on pages. */
@@ -65,6 +67,7 @@ const mix = (share: number, a: PageCost, b: PageCost): PageCost => ({
 const plain = {
   switchover: "stock",
   throttles: false,
+  cachesFirstPass: true,
   postcopy: false,
   cores: 1,
   zero: () => ({ wireBytes: ZERO_RECORD_BYTES, cpuMs: QEMU_CPU_MS_PER_PAGE / 3 }),
@@ -102,7 +105,13 @@ function tunnelFirst({ cpuMsPerPage, codedShare, pageBytes }: GuestModel, bytesP
 
 export const METHODS: Readonly<Record<MethodName, MethodModel>> = {
   vanilla: { ...plain, name: "vanilla", title: "QEMU: pre-copy" },
-  "xbzrle-full": { ...plain, ...xbzrle, name: "xbzrle-full", title: "QEMU: xbzrle, full cache" },
+  "xbzrle-full": {
+    ...plain,
+    ...xbzrle,
+    name: "xbzrle-full",
+    title: "QEMU: xbzrle, full cache",
+    cachesFirstPass: false,
+  },
   "multifd-zstd": {
     ...plain,
     name: "multifd-zstd",

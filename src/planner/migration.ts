@@ -39,7 +39,8 @@ const STEP_MS_MAX = 50;
 /** To find the dirty pages: a bitmap of the guest's RAM, and the turn of QEMU's loop. */
 const SYNC_MS_PER_GIB = 0.03;
 const SYNC_MS_MIN = 1;
-/** No progress for as long as that, and this share of the time so far, is none to be expected. */
+/** No progress for as long as that, this share of the time so far, and so many iterations, is none to be expected. */
+const STALLED_ITERATIONS = 3;
 const STALLED_MS = 20_000;
 const STALLED_SHARE = 0.25;
 const PROGRESS_SHARE = 0.03;
@@ -60,8 +61,9 @@ export class MigrationSimulation {
   readonly #syncMs: number;
   #nowMs = 0;
   #iteration = 0;
-  /** Since QEMU has last looked for dirty pages. */
+  /** Since QEMU has last looked for dirty pages, and when that was. */
   #sinceSyncMs = 0;
+  #syncedMs = 0;
   /** Of this iteration: pages still to be sent, and what one costs. */
   #leftPages: number;
   #cost: PageCost;
@@ -75,6 +77,7 @@ export class MigrationSimulation {
   /** The least that was left to be sent at the end of an iteration, and when. */
   #bestPages = Number.POSITIVE_INFINITY;
   #bestMs = 0;
+  #bestIteration = 0;
   #outcome: MigrationOutcome | undefined;
 
   constructor(options: MigrationOptions, bytesPerSecond: number) {
@@ -173,9 +176,10 @@ export class MigrationSimulation {
     const dirty = changed + rewritten;
     if (dirty > 0) {
       const size = deltaSizeAfter(guest, this.#sinceSyncMs);
+      const cached = this.#cached * this.#knownShare();
       this.#cost = mean([
-        [changed, this.#method.changed(guest, size, this.#cached)],
-        [rewritten, this.#method.rewritten(guest, this.#cached)],
+        [changed, this.#method.changed(guest, size, cached)],
+        [rewritten, this.#method.rewritten(guest, cached)],
       ]);
     }
     const figures = this.#figures(dirty, bytesPerSecond);
@@ -193,10 +197,23 @@ export class MigrationSimulation {
       this.#adaptThrottle(dirtyBytes);
     }
     this.#iteration++;
+    this.#syncedMs = this.#nowMs;
     this.#sentThisIteration = 0;
     this.#sinceSyncMs = 0;
     this.#leftPages = dirty;
     if (this.#isPostcopy && dirty === 0) this.#end(true, this.#postcopyDowntimeMs, 0);
+  }
+
+  /** Of the pages that are dirty now: those that were sent before in a way that has put them into the cache. */
+  #knownShare(): number {
+    if (this.#method.cachesFirstPass) return 1;
+    let [dirty, known] = [0, 0];
+    for (const { pages, changesPerSecond } of this.#options.guest.rateClasses) {
+      const now = pages * -Math.expm1((-changesPerSecond * this.#sinceSyncMs) / 1000);
+      dirty += now;
+      known += now * -Math.expm1((-changesPerSecond * this.#syncedMs) / 1000);
+    }
+    return dirty === 0 ? 1 : known / dirty;
   }
 
   /** Of guest RAM, when the guest may be stopped. */
@@ -236,8 +253,10 @@ export class MigrationSimulation {
     if (dirtyPages < this.#bestPages * (1 - PROGRESS_SHARE)) {
       this.#bestPages = dirtyPages;
       this.#bestMs = this.#nowMs;
+      this.#bestIteration = this.#iteration;
       return;
     }
+    if (this.#iteration - this.#bestIteration < STALLED_ITERATIONS) return;
     const patienceMs = Math.max(STALLED_MS, this.#nowMs * STALLED_SHARE);
     if (this.#nowMs - this.#bestMs < patienceMs) return;
     this.#wireBytes += dirtyPages * this.#cost.wireBytes;

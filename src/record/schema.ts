@@ -164,8 +164,13 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     link: z.object({ bytesPerSecond: count, roundTripMs: count, lossShare: count }),
     qemu: z.string(),
     run: count,
-    /** When the downtime limit was raised for a method that had not converged, so that "never" has an end too. */
+    /** A method that has not converged by then is allowed any downtime, so that "never" has an end too. */
     forcedAfterMs: count.optional(),
+    /** What has not ended by then is cancelled. */
+    limitMs: count.optional(),
+    /** What the figures hold for, in words: processors, memory, accelerator; and the command that made them. */
+    machine: z.string().optional(),
+    command: z.string().optional(),
   }),
   /** The lab: something that a client of the guest, or a probe, saw at this time. */
   event("client", { series: z.string(), unit: z.string(), value: z.number() }),
