@@ -1,5 +1,6 @@
 // Which commands are loaded for which command line.
 
+import { Command } from "commander";
 import { expect, test } from "vitest";
 import { commandsFor } from "./commands.ts";
 
@@ -16,4 +17,16 @@ test("help and unknown commands know of every command", async () => {
   for (const words of [[], ["--help"], ["help", "migrate"], ["migrat"], ["-V"]]) {
     expect(await namesFor(...words)).toEqual(ALL);
   }
+});
+
+test.each([
+  [["migrate", "--max-downtime", "soon"], "--max-downtime <duration>: "],
+  [["migrate", "--on-stall", "pray"], "--on-stall <policy>: "],
+  [["receive", "--listen", "nowhere"], "--listen <address>: "],
+  [["trace", "record", "--to", "nowhere"], "--to <address>: "],
+])("a value that cannot be read is refused by the name of its option: %j", async (words, name) => {
+  const program = new Command().exitOverride();
+  for (const command of await commandsFor(words)) program.addCommand(command);
+  const parsed = program.parseAsync(words, { from: "user" });
+  await expect(parsed).rejects.toMatchObject({ code: "USAGE", message: expect.stringContaining(name) });
 });

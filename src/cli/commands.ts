@@ -1,6 +1,7 @@
 // The commands there are, each loaded only when it is needed: a migration does not wait for the parts of the demo.
 
 import type { Command } from "commander";
+import { UsageError } from "../base/errors.ts";
 
 /** In the order in which help lists them. */
 const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
@@ -23,5 +24,26 @@ const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
 export async function commandsFor(words: readonly string[]): Promise<Command[]> {
   // No option of the program itself takes a value, so the first word that is none names the command.
   const named = COMMANDS.get(words.find((word) => !word.startsWith("-")) ?? "");
-  return Promise.all(named === undefined ? [...COMMANDS.values()].map((load) => load()) : [named()]);
+  const load = named === undefined ? [...COMMANDS.values()] : [named];
+  const commands = await Promise.all(load.map((each) => each()));
+  for (const command of commands) nameWhatIsWrong(command);
+  return commands;
+}
+
+/** Whoever parses a value does not know what it is for: what is wrong with one is said with the option's name. */
+function nameWhatIsWrong(command: Command): void {
+  for (const given of [...command.options, ...command.registeredArguments]) {
+    const { parseArg } = given;
+    if (parseArg === undefined) continue;
+    const name = "flags" in given ? given.flags : given.name();
+    given.argParser((text: string, before: unknown) => {
+      try {
+        return parseArg(text, before);
+      } catch (thrown) {
+        if (!(thrown instanceof UsageError)) throw thrown;
+        throw new UsageError(`${name}: ${thrown.message}`, { cause: thrown });
+      }
+    });
+  }
+  for (const below of command.commands) nameWhatIsWrong(below);
 }

@@ -71,16 +71,16 @@ test("what only a tunnel has is refused in direct mode, before anything is conne
   }
 });
 
-test("post-copy is refused in tunnel mode, before anything is connected to", async () => {
-  const tunnel = [
+test("a codec for pages that are not coded is refused, before anything is connected to", async () => {
+  const words = [
     "--qmp",
     "/nowhere/vm.qmp",
     "--to",
     "deltavee://host2:4445",
-    "--on-stall",
-    "postcopy",
-    "--quiet",
+    "--standard",
+    "--codec",
+    "xbrle",
   ];
-  const asked = migrateCommand().exitOverride().parseAsync(tunnel, { from: "user" });
-  await expect(asked).rejects.toBeInstanceOf(UsageError);
+  const asked = migrateCommand().exitOverride().parseAsync(words, { from: "user" });
+  await expect(asked).rejects.toMatchObject({ code: "USAGE", message: expect.stringContaining("--codec") });
 });

@@ -93,8 +93,10 @@ the VM is.
 --max-downtime, --max-time and --max-bytes are promises: Deltavee says before it breaks one why it cannot keep it, and
 at the limit gives up in good order (exit code 3). When it makes no progress it acts by --on-stall:
 ${stallPolicyHelp()}
-With postcopy the guest is lost if the link breaks for good, or either host dies, before all of its RAM has arrived. The
-destination's QEMU must have been told before: migrate-set-capabilities, postcopy-ram on.
+With postcopy the guest is lost if the link breaks for good, or either host dies, before all of its RAM has arrived. In
+direct mode the destination's QEMU must have been told before: migrate-set-capabilities, postcopy-ram on. In tunnel mode
+"deltavee receive" sees to it, the guest can be taken back until the destination could run it, and a link that is away
+for a while delays the pages that the guest waits for and nothing else.
 
 SIGUSR2 (kill -USR2 PID) changes --max-downtime under way: any downtime will do from then on, and the guest is stopped at
 the next best moment, though not before each page has been sent once.
@@ -203,17 +205,15 @@ function withMigrateOptions(command: Command): Command {
 
 async function migrate(options: Options): Promise<void> {
   const tunnel = options.to.kind === "deltavee";
-  if (tunnel && options.onStall === "postcopy") {
-    throw new UsageError(
-      "--on-stall postcopy is for direct mode (--to tcp:... or unix:...): the tunnel cannot do it",
-    );
-  }
   const { reconnectTimeout, switchoverTimeout } = options;
   if (!tunnel && (reconnectTimeout !== undefined || switchoverTimeout !== undefined)) {
     throw new UsageError("Only a tunnel (--to deltavee://...) can be resumed: a stock QEMU cannot");
   }
   if (!tunnel && options.codec !== undefined) {
     throw new UsageError("--codec is for a tunnel (--to deltavee://...): a stock QEMU knows XBZRLE only");
+  }
+  if (options.standard && options.codec !== undefined) {
+    throw new UsageError("--standard sends every page whole: there is nothing for --codec to code");
   }
   let journal: KeptJournal | undefined;
   const run = await openShownRun(options, (event) => journal?.listener(event));
@@ -305,6 +305,7 @@ async function migrate(options: Options): Promise<void> {
                 hypervisor: { kind: "qemu", version: vm.version },
                 entropyCodecs: [...ENTROPY_CODEC_IDS],
                 guestRamBytes: vm.guestRamBytes,
+                ...(options.onStall === "postcopy" ? { postcopy: true } : {}),
               },
               coder,
               deltaCodec: options.codec ?? parseCodec(CODEC_DEFAULT),

@@ -147,6 +147,20 @@ export class Convergence {
     this.#unreachable.forget();
   }
 
+  /** The time is up, and there are no figures to judge by. Undefined: it is not, or does not count any more. */
+  overdue(nowMs: number): DeltaveeError | undefined {
+    const { timeMsMax = Number.POSITIVE_INFINITY } = this.#promises;
+    if (this.#isDecided || nowMs - this.#startMs < timeMsMax) return undefined;
+    const text = `The migration has not ended within ${formatMs(timeMsMax)}: its hypervisor does not answer`;
+    this.#giveUp = new DeltaveeError("MAX_TIME_REACHED", text);
+    return this.#giveUp;
+  }
+
+  /** The guest is about to be stopped, because the policy has said so, or the migration was given up. */
+  get #isDecided(): boolean {
+    return this.#beyondGoalMs !== undefined || this.#startPostcopy || this.#giveUp !== undefined;
+  }
+
   /** How soon it must be asked again so that no promise is broken unseen. */
   leftMs({ wireBytes, tailBytes, linkBytesPerSecond }: ConvergenceFigures, nowMs: number): number {
     const { timeMsMax = Number.POSITIVE_INFINITY, wireBytesMax } = this.#promises;
@@ -310,8 +324,7 @@ export class Convergence {
 
   #brokenPromise(figures: ConvergenceFigures, nowMs: number): DeltaveeError | undefined {
     const { timeMsMax, wireBytesMax } = this.#promises;
-    // The guest is about to be stopped, because the policy has said so.
-    if (this.#beyondGoalMs !== undefined || this.#startPostcopy) return undefined;
+    if (this.#isDecided) return undefined;
     const elapsedMs = nowMs - this.#startMs;
     if (timeMsMax !== undefined && elapsedMs >= timeMsMax) {
       return new DeltaveeError(

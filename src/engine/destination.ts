@@ -1,6 +1,6 @@
 // The destination engine (tunnel mode): frames in, the hypervisor's stream out, its return path back. It
 // keeps no copy of the guest's RAM: XBZRLE records are applied by the hypervisor to its own. It lets the
-// guest run only after COMMIT. When the connection breaks it keeps what it has and waits for another one of the same
+// guest run only after COMMIT, in post-copy with RAM still to come. When the connection breaks it keeps what it has and waits for another one of the same
 // source. Protocol: wire/PROTOCOL.md.
 
 import { assert } from "../base/assert.ts";
@@ -109,10 +109,16 @@ export class DestinationEngine {
   #rawBytes = 0;
   /** Sequence of the last DATA that the hypervisor has taken. */
   #takenSequence = 0;
+  /** Post-copy: the guest could run. */
+  #ready = false;
   #loaded = false;
-  #loadedTold = false;
-  /** How it came out, when the guest is here and only the source is to be told. */
+  /** READY or LOADED: from then on it is the source that decides. */
+  #isTold = false;
+  /** COMMIT has been obeyed. */
+  #here: VmWhere | undefined;
+  /** How it came out, when only the source is to be told. */
   #done: VmWhere | undefined;
+  #sourceIsGone = false;
   #welcomed = false;
   #over = false;
 
@@ -137,11 +143,11 @@ export class DestinationEngine {
     return this.#outcome;
   }
 
-  /** The operator gives up. Once the source has been told LOADED it is the source's to decide. */
+  /** The operator gives up. Once the source has been told READY or LOADED it is the source's to decide. */
   cancel(): void {
     // The guest is here; it is only the source that is waited for.
     if (this.#done !== undefined) this.#sourceKnows();
-    if (this.#loadedTold) return;
+    if (this.#isTold) return;
     void this.#fail(new DeltaveeError("CANCELLED", "Cancelled at the destination"), true);
   }
 
@@ -249,8 +255,12 @@ export class DestinationEngine {
       message: `Source may not have heard of the end: ${error.message}`,
     });
     if (this.#done !== undefined) this.#sourceKnows();
+    else if (this.#lacksRam) this.#interrupted(error, false);
     // The guest is about to be let run, or could not be, which will be the end.
-    else this.#resumption = undefined;
+    else {
+      this.#resumption = undefined;
+      this.#sourceIsGone = true;
+    }
   }
 
   #resume(peer: TunnelPeer, frame: ResumeFrame): void {
@@ -276,8 +286,7 @@ export class DestinationEngine {
     const resentBytes = this.#returnLog.retainedBytes;
     this.#sendReturn(this.#returnLog.from(frame.returnBytes));
     record.add({ type: "link", state: "resumed", outageMs, resentBytes });
-    this.#tellLoaded();
-    this.#tellRunning();
+    this.#tell();
     this.#stallIfNeeded();
   }
 
@@ -308,7 +317,7 @@ export class DestinationEngine {
           return;
         }
         // No DATA may come before the hypervisor is there to take it: WELCOME is the permission to send.
-        this.#prepare().then(
+        this.#prepare(frame.body.postcopy === true).then(
           () => {
             if (this.#over) return;
             this.#welcomed = true;
@@ -362,14 +371,16 @@ export class DestinationEngine {
     }
   }
 
-  async #prepare(): Promise<void> {
+  async #prepare(mayPostcopy: boolean): Promise<void> {
     const { vm, record } = this.#options;
     record.add({ type: "phase", phase: "setup" });
-    const channel = await vm.begin();
+    if (mayPostcopy && vm.ready === undefined)
+      throw new DeltaveeError("HYPERVISOR_INCOMPATIBLE", `${vm.description} has no post-copy`);
+    const channel = await vm.begin(mayPostcopy);
     this.#vmChannel = channel;
     channel.listen({
       data: (bytes) => {
-        // A source that is told RUNNING is done with it.
+        // A source that was told the end is done with it.
         if (this.#over || this.#state.stage === "finished") return;
         if (this.#lostMs === undefined) this.#sendReturn(inPieces(bytes));
         if (this.#resumption === undefined) return;
@@ -392,11 +403,29 @@ export class DestinationEngine {
       () => {
         if (this.#over) return;
         this.#loaded = true;
-        this.#options.record.add({ type: "phase", phase: "switchover", reason: "everything is loaded" });
-        this.#tellLoaded();
+        // In post-copy it has come to that already.
+        if (!this.#ready) this.#enterSwitchover("everything is loaded");
+        else if (this.#here !== undefined) this.#complete();
+        this.#tell();
       },
       (error: unknown) => void this.#fail(toError(error), true),
     );
+    if (mayPostcopy) {
+      vm.ready?.().then(
+        () => {
+          if (this.#over || this.#loaded) return;
+          this.#ready = true;
+          this.#enterSwitchover("the guest could run here, part of its RAM is to come");
+          this.#tell();
+        },
+        // The stream was not loaded: that is for `loaded` to tell.
+        () => {},
+      );
+    }
+  }
+
+  #enterSwitchover(reason: string): void {
+    this.#options.record.add({ type: "phase", phase: "switchover", reason });
   }
 
   #data(frame: DataFrame): void {
@@ -493,23 +522,25 @@ export class DestinationEngine {
   #acknowledge(sequence: number): void {
     this.#takenSequence = sequence;
     if (this.#lostMs === undefined) this.#peer.send({ type: "ack", sequence });
-    this.#tellLoaded();
+    this.#tell();
   }
 
   /**
-   * LOADED, once everything is loaded and acknowledged: the two are noticed in either order. Again if the source
-   * turns out not to have received it.
+   * What the source is to know by now, each when it is the turn of it, and again if the source turns out not to have
+   * received it. Everything must be loaded and acknowledged for LOADED: the two are noticed in either order.
    */
-  #tellLoaded(): void {
-    if (!this.#loaded || this.#takenSequence < this.#state.dataSequence) return;
-    if (this.#lostMs !== undefined || this.#state.stage !== "streaming") return;
-    this.#loadedTold = true;
-    this.#peer.send({ type: "loaded" });
-  }
-
-  #tellRunning(): void {
-    if (this.#done === undefined || this.#lostMs !== undefined || this.#state.stage !== "committed") return;
-    this.#peer.send({ type: "running" });
+  #tell(): void {
+    if (this.#lostMs !== undefined || this.#over) return;
+    const hasAll = this.#loaded && this.#takenSequence === this.#state.dataSequence;
+    if (this.#state.stage === "streaming" && (hasAll || this.#ready)) {
+      this.#isTold = true;
+      this.#peer.send({ type: this.#ready ? "ready" : "loaded" });
+    }
+    const mayRun = this.#state.stage === "committed" || this.#state.stage === "given";
+    if (mayRun && this.#here !== undefined) this.#peer.send({ type: "running" });
+    if (this.#state.stage === "fetching" && hasAll) this.#peer.send({ type: "loaded" });
+    // One that could come back and ask says when it knows.
+    if (this.#state.stage === "finished" && this.#resumption === undefined) this.#sourceKnows();
   }
 
   /** COMMIT has come: from here on the guest is ours, and nothing gives it back. */
@@ -520,6 +551,11 @@ export class DestinationEngine {
       if (resume) await vm.resume();
     } catch (thrown) {
       const error = toError(thrown);
+      if (this.#over) return;
+      if (this.#lacksRam) {
+        this.#interrupted(error, true);
+        return;
+      }
       if (this.#lostMs === undefined) this.#peer.send(abortFrame("HYPERVISOR_FAILED", error.message));
       this.#peer.end();
       record.add({ type: "phase", phase: "failed" });
@@ -527,11 +563,35 @@ export class DestinationEngine {
       this.#finish("failed", outOfReach ? "unknown" : "paused on destination", error);
       return;
     }
-    this.#done = resume ? "running on destination" : "paused on destination";
-    record.add({ type: "phase", phase: "completed" });
-    this.#tellRunning();
-    // One that could come back and ask says when it knows.
-    if (this.#resumption === undefined) this.#sourceKnows();
+    if (this.#over) return;
+    this.#here = resume ? "running on destination" : "paused on destination";
+    if (!this.#lacksRam) this.#complete();
+    this.#tell();
+    if (this.#sourceIsGone && !this.#over) this.#sourceKnows();
+  }
+
+  /** Post-copy is under way: a part of the guest is at the source only. */
+  get #lacksRam(): boolean {
+    return this.#ready && !this.#loaded;
+  }
+
+  #complete(): void {
+    this.#done = this.#here;
+    this.#options.record.add({ type: "phase", phase: "completed" });
+  }
+
+  /** Post-copy, after COMMIT: each hypervisor has a part of the guest, and keeps it, for a person to go on with. */
+  #interrupted(cause: Error, tell: boolean): void {
+    const error = cause instanceof DeltaveeError ? cause : undefined;
+    if (tell && this.#lostMs === undefined)
+      this.#peer.send(abortFrame(error?.code ?? "INTERNAL", cause.message));
+    this.#peer.end();
+    this.#vmChannel?.destroy();
+    this.#options.record.add({ type: "phase", phase: "failed" });
+    const text = `Post-copy was interrupted: ${cause.message}. Part of the guest's RAM is only at the source: end neither QEMU`;
+    const outOfReach = error !== undefined && OUT_OF_REACH.has(error.code);
+    const where = outOfReach ? "unknown" : (this.#here ?? "unknown");
+    this.#finish("failed", where, new DeltaveeError("POSTCOPY_INTERRUPTED", text, { cause }));
   }
 
   /** Nothing is left to be said. */
@@ -546,7 +606,11 @@ export class DestinationEngine {
    * `sourceKept`: the source has said that it keeps the guest.
    */
   async #fail(error: Error, tell: boolean, sourceKept = false): Promise<void> {
-    if (this.#over || this.#state.committed) return;
+    if (this.#over) return;
+    if (this.#state.committed) {
+      if (this.#lacksRam) this.#interrupted(error, tell);
+      return;
+    }
     this.#over = true;
     const { vm } = this.#options;
     const code = error instanceof DeltaveeError ? error.code : "INTERNAL";
@@ -558,8 +622,9 @@ export class DestinationEngine {
     if (tell) this.#peer.end();
     else this.#close(this.#peer, error);
     // Once the source knows of a loaded copy it may have given the guest up, with COMMIT lost on the way: then
-    // the copy may be all that is left of the VM, and stays, paused, unless the source says that it keeps it.
-    const keep = this.#loadedTold && !sourceKept;
+    // the copy may be all that is left of the VM, and stays, paused, unless the source says that it keeps it. In
+    // post-copy it is a part, with which the source's hypervisor can go on.
+    const keep = this.#isTold && !sourceKept;
     const where: VmWhere = keep ? "paused on destination" : "running on source";
     if (!keep && this.#vmChannel !== undefined) {
       this.#vmChannel.destroy();

@@ -41,6 +41,8 @@ export interface OutgoingStatus {
   /** Dirty pages: those that it knows of, and what must be expected to have become so since it looked. */
   remainingBytes?: number;
   dirtyPagesPerSecond?: number;
+  /** It has switched over to post-copy. */
+  isPostcopy?: boolean;
   /** The hypervisor's own figure, once it has one. */
   downtimeMs?: number;
 }
@@ -102,10 +104,21 @@ export interface OutgoingVm {
 /** The hypervisor that takes a VM in. It never lets the guest run before `resume`. */
 export interface IncomingVm {
   readonly description: string;
-  /** Prepares for a migration. The stream goes into the channel; the return path comes out of it. */
-  begin(): Promise<Channel>;
-  /** Resolves when everything is loaded and the guest is paused. Rejects when loading fails. */
+  /**
+   * Prepares for a migration. The stream goes into the channel; the return path comes out of it. `mayPostcopy`: part of
+   * the guest's RAM may have to come after it has been let run; rejects where that cannot be.
+   */
+  begin(mayPostcopy: boolean): Promise<Channel>;
+  /**
+   * Resolves when everything is loaded. The guest is paused, or has been let run when it was ready. Rejects when
+   * loading fails.
+   */
   loaded(): Promise<void>;
+  /**
+   * Post-copy: resolves when the guest could run, and is paused, with RAM still to come. May reject when `loaded` does.
+   * Absent: no post-copy.
+   */
+  ready?(): Promise<void>;
   resume(): Promise<void>;
   /** The migration failed before it was committed: this copy of the guest must never run. */
   discard(): Promise<void>;

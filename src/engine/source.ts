@@ -34,6 +34,14 @@ import { InputBuffer } from "./input-buffer.ts";
 import type { PageSink } from "./page-sink.ts";
 import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "./ports.ts";
 import { type CacheFactory, StreamRewriter } from "./rewriter.ts";
+import {
+  endOf,
+  type FailedSource,
+  isInPostcopy,
+  leaveInPart,
+  leaveStopped,
+  takeBack,
+} from "./source-endings.ts";
 import type { SourceLink } from "./source-link.ts";
 import { StreamSink } from "./stream-sink.ts";
 import { SwitchoverControl } from "./switchover-control.ts";
@@ -91,8 +99,6 @@ const POSTCOPY_READ_BYTES = 16 * 1024;
 const SAMPLE_EVERY_MS = 250;
 /** A hypervisor that is silent for longer has nothing to hand over; it is not slow. */
 const HANDOVER_GAP_MS_MAX = 20;
-/** How long the hypervisor may take to say how the migration ended, once both sides have what they need. */
-const END_TIMEOUT_MS = 30_000;
 /** How long the destination may take from COMMIT to RUNNING. */
 const RUNNING_TIMEOUT_MS = 30_000;
 /** How long the stopped guest may wait while nothing moves any more and the destination has not loaded it. */
@@ -129,6 +135,8 @@ export class SourceEngine {
   #opaqueReturnPath = false;
   /** The destination's verdict, withheld from the hypervisor until the destination engine says LOADED. */
   #heldVerdict: Buffer | undefined;
+  /** Tunnel, post-copy: the guest could run there, but RAM is missing. */
+  #destinationReady = false;
   #destinationLoaded = false;
   #verdictGiven = false;
   /** The hypervisor has completed with its verdict: only COMMIT is missing. */
@@ -162,7 +170,9 @@ export class SourceEngine {
       ...options,
       mode: options.tunnel === undefined ? "direct" : "tunnel",
       release: () => this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK)),
-      giveUp: (error) => void this.#fail(error),
+      giveUp: (error) => {
+        if (!this.#handover.committed) void this.#fail(error);
+      },
     });
     this.#result = new Promise((resolve) => {
       this.#resolve = resolve;
@@ -205,11 +215,15 @@ export class SourceEngine {
           lost: (error) => this.#linkLost(error),
           resumed: (outage) => this.#linkResumed(outage),
           decision,
+          ready: () => {
+            this.#destinationReady = true;
+            this.#commitOnLink();
+          },
           loaded: () => {
             this.#destinationLoaded = true;
-            void this.#commitTunnel();
+            void (this.#runsThere ? this.#endPostcopy() : this.#commitTunnel());
           },
-          running: () => this.#complete(),
+          running: () => this.#running(),
         },
       });
       this.#link = this.#tunnel;
@@ -224,7 +238,10 @@ export class SourceEngine {
         },
         stopped: () => this.#stopped(),
         package: () => this.#postcopy(),
-        packageEnd: () => this.#direct?.beginPostcopy(),
+        packageEnd: () => {
+          this.#direct?.beginPostcopy();
+          this.#tunnel?.beginPostcopy();
+        },
         deviceState: () => this.#deviceState(),
         opaque: (reason, offsetBytes) => this.#opaque(reason, offsetBytes),
       },
@@ -387,10 +404,12 @@ export class SourceEngine {
     this.#link.liftWindow();
   }
 
-  /** The package goes to a destination that lets the guest run when it has loaded it. */
+  /** The package goes out. In direct mode the destination lets the guest run when it has loaded it. */
   #postcopy(): void {
     this.#postcopySinceMs = this.#options.clock.nowMs();
     this.#input.limitReads(POSTCOPY_READ_BYTES);
+    // A destination engine asks first.
+    if (this.#direct === undefined) return;
     // No guard is needed (vm.committed): in post-copy QEMU does not resume the guest when its connection closes. And
     // a verdict of the guard's would end the migration with pages missing.
     if (!this.#handover.committed)
@@ -437,18 +456,18 @@ export class SourceEngine {
     const verdict = shutValue(message);
     if (verdict === 0 && this.#tunnel !== undefined) {
       this.#heldVerdict = Buffer.from(message.bytes);
-      void this.#commitTunnel();
+      if (!this.#runsThere) void this.#commitTunnel();
       return;
     }
+    // Whoever has the guest does not give it back: its engine says what has become of it.
+    if (verdict !== undefined && this.#tunnel !== undefined && this.#handover.committed) return;
     // Only the first verdict is one: whoever has taken the guest does not give it back by another.
     if (verdict !== undefined && verdict !== 0 && this.#direct !== undefined && !this.#destinationLoaded)
       this.#destinationRefused = true;
     this.#requestedBytes += requestedBytes(message);
     // Device state is loaded, and the command to run the guest is the next thing that the destination reads.
-    if (this.#postcopySinceMs !== undefined && pongValue(message) === PACKAGE_PING_VALUE) {
-      this.#runsThere = true;
-      if (this.#stoppedMs !== undefined) this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
-    }
+    const isPackagePong = pongValue(message) === PACKAGE_PING_VALUE;
+    if (this.#direct !== undefined && this.#postcopySinceMs !== undefined && isPackagePong) this.#runs();
     if (verdict === 0 && this.#direct !== undefined) {
       // The destination has sent this after starting the guest.
       if (this.#postcopySinceMs === undefined && this.#stoppedMs !== undefined)
@@ -478,7 +497,7 @@ export class SourceEngine {
     else if (!this.#opaqueReturnPath) return;
     this.#heldVerdict = undefined;
     this.#verdictGiven = true;
-    const end = await this.#endWithin(END_TIMEOUT_MS);
+    const end = await endOf(this.#options);
     if (this.#ending) return;
     if (end?.outcome !== "completed") {
       void this.#fail(
@@ -495,9 +514,14 @@ export class SourceEngine {
 
   /** Only with a connection to say COMMIT on: as long as it has not gone out, the guest can still be taken back. */
   #commitOnLink(): void {
-    if (!this.#hasCompleted || this.#handover.committed || !this.#tunnel?.mayCommit) return;
+    if (this.#ending || this.#handover.committed || !this.#tunnel?.mayCommit) return;
+    if (!this.#hasCompleted && !this.#destinationReady) return;
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
-    this.#handover.enter("committed", "the source hypervisor has completed, the destination has everything");
+    // A hypervisor in post-copy does not resume the guest by itself, whatever happens to its connection.
+    const reason = this.#hasCompleted
+      ? "the source hypervisor has completed, the destination has everything"
+      : "post-copy: the guest could run at the destination, which fetches the rest";
+    this.#handover.enter("committed", reason);
     this.#tunnel?.commit(this.#options.vm.wasRunning);
     this.#awaitRunning();
   }
@@ -521,14 +545,31 @@ export class SourceEngine {
     else void this.#commitTunnel();
   }
 
-  async #endWithin(timeoutMs: number): Promise<OutgoingEnd | undefined> {
-    return new Promise((resolve) => {
-      const cancel = this.#options.clock.after(timeoutMs, () => resolve(undefined));
-      void this.#options.vm.ended.then((end) => {
-        cancel();
-        resolve(end);
-      });
-    });
+  #running(): void {
+    if (this.#ending) return;
+    this.#cancelRunningTimer();
+    if (this.#destinationReady) this.#runs();
+    else this.#complete();
+  }
+
+  /** Post-copy: from here on the guest is there, and a part of its RAM here. */
+  #runs(): void {
+    if (this.#runsThere) return;
+    this.#runsThere = true;
+    if (this.#stoppedMs !== undefined) this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
+  }
+
+  /** Nothing is missing at the destination any more, whose engine has no more to say. */
+  async #endPostcopy(): Promise<void> {
+    this.#tunnel?.end();
+    const verdict = this.#heldVerdict ?? returnPathMessage(ReturnPathType.SHUT, 0);
+    if (!this.#opaqueReturnPath) this.#vmChannel?.write(verdict);
+    const end = await endOf(this.#options);
+    if (end?.outcome !== "completed") {
+      const message = `The destination has all of the guest, but the hypervisor here did not complete: ${end?.reason ?? "no answer"}`;
+      this.#options.record.add({ type: "notice", message });
+    }
+    this.#complete();
   }
 
   #hypervisorEnded(end: OutgoingEnd): void {
@@ -538,6 +579,8 @@ export class SourceEngine {
       if (this.#tunnel === undefined) this.#complete();
       return;
     }
+    // Nobody needs it any more.
+    if (this.#tunnel !== undefined && this.#runsThere && this.#destinationLoaded) return;
     const text = `Source hypervisor ended the migration: ${end.reason}`;
     void this.#fail(
       end.outcome === "cancelled" ? new CancelledError(text) : new DeltaveeError("HYPERVISOR_FAILED", text),
@@ -591,36 +634,24 @@ export class SourceEngine {
   async #fail(error: Error): Promise<void> {
     if (this.#ending) return;
     this.#ending = true;
-    const { vm, record } = this.#options;
+    const { record } = this.#options;
     await this.#settleOpaqueDirect();
     let failure =
       error instanceof DeltaveeError ? error : new DeltaveeError("INTERNAL", error.message, { cause: error });
     // In post-copy it may also fail later on.
     const mayRunThere = this.#handover.committed && (this.#runsThere || !this.#destinationRefused);
     let where: VmWhere;
-    if (mayRunThere && this.#postcopySinceMs !== undefined) {
-      // Both hypervisors keep what they have, and can go on with each other over another connection.
-      this.#vmChannel?.destroy();
+    // What is sent in post-copy before COMMIT is a copy.
+    const isSplit = this.#direct === undefined ? this.#destinationReady : this.#postcopySinceMs !== undefined;
+    if (mayRunThere && isSplit) {
       this.#link.destroy();
-      await this.#endWithin(END_TIMEOUT_MS);
+      await leaveInPart(this.#failedSource);
       where = this.#runsThere ? "with the destination" : "unknown";
       const text = `Post-copy was interrupted: ${failure.message}. Part of the guest's RAM is only here: end neither QEMU`;
       failure = new DeltaveeError("POSTCOPY_INTERRUPTED", text, { cause: failure });
     } else if (mayRunThere) {
-      // The guest may be running there. A verdict of our own makes the hypervisor here complete, paused,
-      // instead of resuming the guest when the connection closes: never both.
-      if (this.#direct !== undefined) this.#vmChannel?.write(returnPathMessage(ReturnPathType.SHUT, 0));
-      // What it has not yet said it must get rid of to complete.
-      this.#vmChannel?.resume();
-      await this.#endWithin(END_TIMEOUT_MS);
+      await leaveStopped(this.#failedSource, this.#direct !== undefined);
       where = "unknown";
-      const running = await vm.isRunning();
-      record.add({
-        type: "notice",
-        message: running
-          ? "The hypervisor here has let the guest run on by itself: if it runs at the destination too, stop one."
-          : "The destination may have the guest, so it is not resumed here.",
-      });
     } else {
       if (this.#tunnel !== undefined) {
         try {
@@ -630,7 +661,7 @@ export class SourceEngine {
           this.#tunnel.destroy();
         }
       } else this.#link.destroy();
-      where = await this.#takeBack();
+      where = await takeBack(this.#failedSource, this.#switchover.postcopyAsked);
     }
     this.#vmChannel?.destroy();
     this.#link.destroy();
@@ -650,40 +681,15 @@ export class SourceEngine {
     if (this.#direct === undefined || !this.#reader.isOpaque || this.#handover.committed) return;
     this.#link.destroy();
     if (!vm.wasRunning || (await vm.isRunning()) === true) return;
+    // Nor the package. A verdict of our own would end the post-copy with pages missing.
+    if (this.#switchover.postcopyAsked && (await isInPostcopy(this.#failedSource)))
+      this.#postcopySinceMs ??= this.#options.clock.nowMs();
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
     this.#handover.enter("committed", "the guest was stopped, and how far its state had got is not known");
   }
 
-  /** Cancels at the hypervisor and finds out whether the guest runs here again. */
-  async #takeBack(): Promise<VmWhere> {
-    const { vm, record } = this.#options;
-    const { postcopyAsked } = this.#switchover;
-    try {
-      await vm.cancel();
-    } catch (thrown) {
-      record.add({ type: "notice", message: `Cancel was not confirmed: ${toError(thrown).message}` });
-      if (postcopyAsked) {
-        // QEMU does not cancel a post-copy. But nobody else has the guest: told that all is well it completes, once
-        // it has got rid of what it has to say, and can then be told to go on.
-        this.#vmChannel?.write(returnPathMessage(ReturnPathType.SHUT, 0));
-        this.#vmChannel?.resume();
-        await this.#endWithin(END_TIMEOUT_MS);
-      }
-    }
-    this.#vmChannel?.destroy();
-    const end = this.#vmChannel === undefined ? undefined : await this.#endWithin(END_TIMEOUT_MS);
-    // It had its verdict, but COMMIT has not gone out: it will not resume by itself, and nobody else has the guest.
-    const mayStand = end?.outcome === "completed" || (postcopyAsked && end !== undefined);
-    if (mayStand && vm.wasRunning) {
-      try {
-        await vm.resume();
-      } catch (thrown) {
-        record.add({ type: "notice", message: `The guest was not resumed: ${toError(thrown).message}` });
-      }
-    }
-    const running = await vm.isRunning();
-    if (running === undefined) return "unknown";
-    return running ? "running on source" : "paused on source";
+  get #failedSource(): FailedSource {
+    return { ...this.#options, channel: this.#vmChannel };
   }
 
   // ---- what is seen of it ----
@@ -809,7 +815,10 @@ export class SourceEngine {
       vm,
       totalMs,
       ...(outcome === "completed" && this.#downtimeMs !== undefined ? { downtimeMs: this.#downtimeMs } : {}),
-      ...(outcome === "completed" && this.#forecastDowntimeMs !== undefined
+      // Of pre-copy, which was left because it was too long.
+      ...(outcome === "completed" &&
+      this.#postcopySinceMs === undefined &&
+      this.#forecastDowntimeMs !== undefined
         ? { forecastDowntimeMs: this.#forecastDowntimeMs }
         : {}),
       ...(outcome === "completed" && downtimeMsReported !== undefined ? { downtimeMsReported } : {}),

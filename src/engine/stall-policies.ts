@@ -6,7 +6,7 @@ export const STALL_POLICIES = {
   wait: "go on iterating, and say so",
   switchover: "stop the guest at the next best moment, whatever the goal for its downtime",
   throttle: "slow the guest's vCPUs down step by step, until the migration is over",
-  postcopy: "let the guest run at the destination and fetch what is missing (direct mode; risk: see below)",
+  postcopy: "let the guest run at the destination and fetch what is missing (risk: see below)",
   abort: "give up: the guest goes on at the source",
 } as const;
 

@@ -434,6 +434,29 @@ describe("a guest that dirties its memory faster than the link carries it", () =
     expect(scene.throttles.slice(steps)).toEqual([0]);
   });
 
+  test("is left to the hypervisor's count within the goal once it is slowed down, however the estimate swings", () => {
+    // What our looks see is above the goal, again and again: bursts of writes that are sent before the next one.
+    const seen = (options: SceneOptions) => {
+      const scene = new Scene({ guest: TOO_BUSY, onStall: "throttle", canThrottle: true, ...options });
+      scene.run(25_000);
+      for (let i = 0; i < 400 && scene.releases === 0; i++) {
+        scene.iteration++;
+        scene.remainingBytes = i % 2 === 0 ? 30e6 : 20e6;
+        scene.look();
+        scene.clock.advance(50);
+      }
+      return scene;
+    };
+    const scene = seen({});
+    expect([scene.throttles.length > 0, scene.releases]).toEqual([true, 1]);
+    // What is found at most is what the link carries within the goal.
+    const { ratio } = scene.guest;
+    expect((scene.limits.at(-1)! * ratio) / LINK_BYTES_PER_SECOND).toBeLessThan(0.3);
+    // Where even nothing left takes longer than the goal, nothing may be found.
+    expect(seen({ goalMs: 20 }).releases).toBe(0);
+    expect(seen({ onStall: "wait" }).releases).toBe(0);
+  });
+
   test("is handed over, with policy postcopy, once, and only then released", async () => {
     const scene = new Scene({ guest: TOO_BUSY, onStall: "postcopy", postcopy: "taken" }).run(60_000);
     expect(scene.control.postcopyAsked).toBe(true);
@@ -528,4 +551,26 @@ test("promises that are kept are not spoken of", () => {
   const scene = new Scene({ timeMsMax: 25_000, wireBytesMax: 280e6, onStall: "abort" }).run(60_000);
   expect(scene.leftBytes).toBeDefined();
   expect([scene.said, scene.givenUp]).toEqual([[], []]);
+});
+
+describe("a hypervisor that does not answer", () => {
+  test("does not keep a migration from being given up when its time is over", () => {
+    const scene = new Scene({ timeMsMax: 5000 });
+    scene.run(2000);
+    scene.clock.advance(3000);
+    expect(scene.givenUp).toEqual([]);
+    scene.clock.advance(1000);
+    expect(scene.givenUp).toEqual(["MAX_TIME_REACHED"]);
+  });
+
+  test.each<[string, (scene: Scene) => void]>([
+    ["has been stopped", ({ control }) => control.guestStopped()],
+    ["is gone", ({ control }) => control.end()],
+  ])("says nothing of a guest that %s", (_, happens) => {
+    const scene = new Scene({ timeMsMax: 5000 });
+    scene.run(2000);
+    happens(scene);
+    scene.clock.advance(60_000);
+    expect(scene.givenUp).toEqual([]);
+  });
 });

@@ -70,6 +70,8 @@ const DESTINATION_ACK_TIMEOUT_MS = 5000;
 const LOOK_EVERY_MS_MAX = 250;
 const LOOK_EVERY_MS = 50;
 const LOOK_EVERY_MS_MIN = 20;
+/** Between `--max-time` and the end of a migration whose hypervisor does not answer. */
+const ANSWER_MS_MAX = 1000;
 /** What is left of that with the inaccuracy of two looks. */
 const OVERDUE_SHARE = 0.8;
 /** QEMU counts dirty pages, on every machine that we have seen of this size. */
@@ -97,6 +99,7 @@ export class SwitchoverControl {
   #lookedMs: number;
   #roundTripMs = 0;
   #roundTripSeenMs: number;
+  readonly #cancelDeadline: () => void;
 
   constructor(options: SwitchoverControlOptions) {
     this.#options = options;
@@ -111,6 +114,11 @@ export class SwitchoverControl {
     );
     this.#lookedMs = nowMs;
     this.#roundTripSeenMs = nowMs;
+    const { timeMsMax } = options;
+    this.#cancelDeadline =
+      timeMsMax === undefined
+        ? () => {}
+        : options.clock.after(timeMsMax + ANSWER_MS_MAX, () => this.#giveUpUnasked());
   }
 
   /** As of the last look. */
@@ -121,6 +129,7 @@ export class SwitchoverControl {
   /** The migration is over, whichever way: the guest gets its time back, wherever it runs. */
   end(): void {
     this.#isOver = true;
+    this.#cancelDeadline();
     if (this.#throttlePercentage === 0) return;
     this.#throttle(0);
     const reason = "the migration is over";
@@ -225,6 +234,9 @@ export class SwitchoverControl {
     this.#expectation = isFirstPass
       ? {}
       : { forecastDowntimeMs: asked.estimatedMs, ...(end.kind === "in" ? { forecastEndMs: end.ms } : {}) };
+    // With nothing left at all the hypervisor stops the guest in any case: that too must be within the goal.
+    if (throttlePercentage > 0 && asked.affordableBytes > 0 && !asked.linkStandsStill)
+      this.#judge.takeWhatIsFound(nowMs);
     if (beyondGoalMs !== undefined) this.#judge.goBeyond(beyondGoalMs, nowMs);
     if (!vm.wasRunning && !isFirstPass) this.#judge.goBeyond(asked.estimatedMs, nowMs);
     this.#throttle(throttlePercentage);
@@ -233,6 +245,15 @@ export class SwitchoverControl {
     this.#isOver = true;
     giveUp(error);
     return LOOK_EVERY_MS_MAX;
+  }
+
+  /** No look has done it: the hypervisor has not answered since the time was up. */
+  #giveUpUnasked(): void {
+    if (this.#isOver || this.#guestStopped || this.#postcopyAsked) return;
+    const error = this.#convergence.overdue(this.#options.clock.nowMs());
+    if (error === undefined) return;
+    this.#isOver = true;
+    this.#options.giveUp(error);
   }
 
   /** An answer that is overdue makes the round trip grow by all of the time that passes. */

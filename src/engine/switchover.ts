@@ -145,6 +145,19 @@ export class SwitchoverJudge {
     return { released: this.#released, aimMs: this.#aimMs, estimatedMs, reason };
   }
 
+  /**
+   * The guest is slowed down, and so writes in bursts: the estimate, an average, may never come down to the goal at a
+   * look of ours, although between two bursts little is left. The hypervisor counts exactly, at the moment at which it
+   * would stop the guest: whatever it finds within the goal is taken.
+   */
+  takeWhatIsFound(nowMs: number): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.#aimMs = this.#goalMs;
+    this.#stepMs = nowMs;
+    this.#reason = "the guest is slowed down, and any moment within the goal will do";
+  }
+
   /** From here on the guest may be stopped with a downtime of `aimMs`, and soon with more, whatever the goal. */
   goBeyond(aimMs: number, nowMs: number): void {
     if (this.#isBeyond) return;

@@ -24,8 +24,11 @@ const OWN: Welcome = {
   hypervisor: { kind: "qemu", version: "10.0.2" },
 };
 
-/** `acknowledges` may be switched off and on. Coding takes `codingMs`; 0: it is done at once. */
-function connected(codingMs = 0) {
+/**
+ * `acknowledges` may be switched off and on. Coding takes `codingMs`; 0: it is done at once. `older`: the peer speaks
+ * the version before post-copy, which is asked for.
+ */
+function connected(codingMs = 0, older = false) {
   const clock = new VirtualClock();
   const [ours, theirs] = memoryChannels(clock, { delayMs: 5, bytesPerSecond: 1e6, bufferBytes: 1 << 24 });
   const arrived: Uint8Array[] = [];
@@ -41,7 +44,8 @@ function connected(codingMs = 0) {
   const state = new ProtocolState("destination");
   const listener: TunnelPeerListener = {
     frame(frame) {
-      if (frame.type === "hello") end.send(answerHello(frame, OWN));
+      if (frame.type === "hello") end.send(answerHello(frame, OWN, older ? { min: 2, max: 3 } : undefined));
+      if (frame.type === "abort") failures.push(`peer: ${frame.reason.code}`);
       if (frame.type !== "data") return;
       arrived.push(decode(frame));
       peer.frames++;
@@ -68,7 +72,7 @@ function connected(codingMs = 0) {
     memory,
     kernel,
     listener: {
-      welcome: () => {},
+      welcome: () => void failures.push(...(older ? ["welcome"] : [])),
       returnPath: () => {},
       // As the engine does when the hypervisor has nothing more to say.
       room: () => link.flush(true),
@@ -76,12 +80,13 @@ function connected(codingMs = 0) {
       failed: (error) => failures.push(error.message),
       loaded: () => {},
       running: () => {},
+      ready: () => {},
       decision: () => {},
       lost: () => {},
       resumed: () => {},
     },
   });
-  link.greet({ ...OWN, session: "00112233445566778899aabbccddeeff" });
+  link.greet({ ...OWN, session: "00112233445566778899aabbccddeeff", ...(older && { postcopy: true }) });
   clock.advance(100);
   const sent: Uint8Array[] = [];
   const put = (bytes: Uint8Array) => {
@@ -201,4 +206,13 @@ test("a mistake of ours ends the migration, also where nobody is there to catch 
     clock.advance(100);
     expect(failures).toEqual(["a bug"]);
   }
+});
+
+test("a peer that does not know post-copy is told why nothing begins, before anything is asked of the hypervisor", () => {
+  const { clock, failures } = connected(0, true);
+  clock.advance(100);
+  expect(failures.slice(0, 2)).toEqual([
+    "Destination speaks protocol version 3, which has no post-copy",
+    "peer: PROTOCOL_VERSION",
+  ]);
 });

@@ -3,7 +3,7 @@
 // is sent again. Protocol: wire/PROTOCOL.md.
 
 import type { Clock } from "../base/clock.ts";
-import { DeltaveeError, type ErrorCode, LinkError, toError } from "../base/errors.ts";
+import { DeltaveeError, type ErrorCode, LinkError, ProtocolError, toError } from "../base/errors.ts";
 import type { BatchCoder, EncodedBatch } from "../codec/entropy/batch-coder.ts";
 import { ENTROPY_SCRATCH_BYTES, type Kernel } from "../kernel/kernel.ts";
 import type { KernelMemory } from "../kernel/memory.ts";
@@ -17,7 +17,7 @@ import {
   type ResumedFrame,
   type WelcomeFrame,
 } from "../wire/frame.ts";
-import { abortFrame, helloFrame, refusalError } from "../wire/handshake.ts";
+import { abortFrame, helloFrame, POSTCOPY_VERSION, refusalError } from "../wire/handshake.ts";
 import { PAGES_HEADER_BYTES } from "../wire/page-batch.ts";
 import { ProtocolState } from "../wire/protocol-state.ts";
 import type { BatchSink, SealedBatch } from "./batch-sink.ts";
@@ -62,9 +62,11 @@ export interface TunnelLinkListener extends SourceLinkListener {
   lost(error: LinkError): void;
   /** It is there again. */
   resumed(outage: { outageMs: number; resentBytes: number }): void;
-  /** The destination has everything, paused, and waits for COMMIT. */
+  /** Post-copy: the guest could run at the destination, which waits for COMMIT; RAM is missing. */
+  ready(): void;
+  /** The destination has everything: paused, and it waits for COMMIT, or in post-copy behind the guest. */
   loaded(): void;
-  /** The guest is the destination's. */
+  /** The guest is the destination's. Perhaps again, after a connection that broke. */
   running(): void;
   /** Another method from here on, and why. */
   decision(choice: string, reason: string): void;
@@ -117,6 +119,10 @@ export class TunnelLink implements SourceLink {
   #rawBytes = 0;
   #codedBytes = 0;
   #windowLifted = false;
+  /** The guest stands still, or may have to for pages that are on their way. */
+  #isUrgent = false;
+  /** HELLO has said that it may come to post-copy. */
+  #mayPostcopy = false;
   #bypasses = false;
   #blocked = false;
   #over = false;
@@ -180,6 +186,7 @@ export class TunnelLink implements SourceLink {
   /** Introduces this side; `welcome` or `failed` answers. */
   greet(body: Hello): void {
     this.#session = body.session;
+    this.#mayPostcopy = body.postcopy === true;
     this.#peer.send(helloFrame(body));
   }
 
@@ -223,12 +230,18 @@ export class TunnelLink implements SourceLink {
 
   liftWindow(): void {
     this.#windowLifted = true;
+    this.#isUrgent = true;
     this.#hurry();
+  }
+
+  /** The device state is out. What the guest waits for is to have little before it again. */
+  beginPostcopy(): void {
+    this.#windowLifted = false;
   }
 
   /** While the guest stands still, another connection is better than patience. */
   #hurry(): void {
-    if (this.#windowLifted && this.#welcome?.body.resumption !== undefined && this.#reconnector !== undefined)
+    if (this.#isUrgent && this.#welcome?.body.resumption !== undefined && this.#reconnector !== undefined)
       this.#peer.hurry(HURRIED_SILENT_MS);
   }
 
@@ -238,7 +251,7 @@ export class TunnelLink implements SourceLink {
 
   /** COMMIT would go out at once. */
   get mayCommit(): boolean {
-    return !this.isLost && this.#state.stage === "loaded";
+    return !this.isLost && this.#awaitsCommit;
   }
 
   /** After this the source must never let the guest run again. */
@@ -249,7 +262,11 @@ export class TunnelLink implements SourceLink {
 
   /** COMMIT, if it is wanted and the destination does not have it. */
   #sendCommit(): void {
-    if (this.#commit !== undefined && this.#state.stage === "loaded") this.#peer.send(this.#commit);
+    if (this.#commit !== undefined && this.#awaitsCommit) this.#peer.send(this.#commit);
+  }
+
+  get #awaitsCommit(): boolean {
+    return this.#state.stage === "loaded" || this.#state.stage === "ready";
   }
 
   /** Without a connection nobody can be told. */
@@ -472,6 +489,12 @@ export class TunnelLink implements SourceLink {
   #frame(frame: Frame): void {
     switch (frame.type) {
       case "welcome":
+        if (this.#mayPostcopy && frame.version < POSTCOPY_VERSION) {
+          const text = `Destination speaks protocol version ${frame.version}, which has no post-copy`;
+          this.abort("PROTOCOL_VERSION", text);
+          this.#failed(new ProtocolError("PROTOCOL_VERSION", text));
+          return;
+        }
         this.#welcome = frame;
         this.#choice.allow(frame.body.entropyCodecs);
         this.#listener.welcome(frame);
@@ -493,11 +516,15 @@ export class TunnelLink implements SourceLink {
       case "return":
         this.#returned(frame.bytes);
         return;
+      case "ready":
+        this.#listener.ready();
+        return;
       case "loaded":
+        this.#sayDone();
         this.#listener.loaded();
         return;
       case "running":
-        if (this.#welcome?.body.resumption !== undefined) this.#peer.send({ type: "done" });
+        this.#sayDone();
         this.#listener.running();
         return;
       case "abort":
@@ -513,6 +540,12 @@ export class TunnelLink implements SourceLink {
         // What only the source sends, and KEEPALIVE, get here: the protocol's rules have refused or used it.
         return;
     }
+  }
+
+  /** When there is nothing more that the destination could have to say. */
+  #sayDone(): void {
+    const isOver = this.#state.stage === "finished";
+    if (isOver && this.#welcome?.body.resumption !== undefined) this.#peer.send({ type: "done" });
   }
 
   #continue(): void {

@@ -43,6 +43,8 @@ export const helloSchema = z.object({
   hypervisor: hypervisorSchema,
   entropyCodecs: entropyCodecsSchema,
   guestRamBytes: z.int().nonnegative().optional(),
+  /** The migration may end as post-copy: the destination's hypervisor must know that before it begins. */
+  postcopy: z.boolean().optional(),
   /** Name of the VM, for people. */
   name: text(256).optional(),
 });

@@ -39,6 +39,7 @@ const FROM_SOURCE: Frame[] = [
   { type: "resume", ...RESUME },
   { type: "commit", resume: true },
   { type: "done" },
+  { type: "ready" },
 ];
 const FROM_DESTINATION: Frame[] = [
   { type: "welcome", version: 3, body: OWN },

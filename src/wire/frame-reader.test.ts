@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { ProtocolError } from "../base/errors.ts";
-import type { DataFrame, Frame, FrameType } from "./frame.ts";
+import type { DataFrame, Frame, FrameType, ResumeStage } from "./frame.ts";
 import {
   CODED_BYTES_MAX,
   CONNECTIONS_MAX,
@@ -35,7 +35,7 @@ const hypervisor = fc.record(
   { requiredKeys: ["kind", "version"] },
 );
 const id = fc.stringMatching(/^[0-9a-f]{32}$/);
-const resumeStage = fc.constantFrom("streaming" as const, "loaded" as const, "committed" as const);
+const resumeStage = fc.constantFrom<ResumeStage>("streaming", "loaded", "committed", "ready", "given");
 const reason = fc.record({ code: fc.stringMatching(/^[A-Z][A-Z0-9_]{0,63}$/), message: printable(100) });
 const anyFrame: fc.Arbitrary<Frame> = fc.oneof(
   fc.record({
@@ -96,7 +96,13 @@ const anyFrame: fc.Arbitrary<Frame> = fc.oneof(
   fc.record({ type: fc.constant("return" as const), bytes: bytes(300) }),
   fc.record({ type: fc.constant("commit" as const), resume: fc.boolean() }),
   fc.record({
-    type: fc.constantFrom("loaded" as const, "running" as const, "keepalive" as const, "done" as const),
+    type: fc.constantFrom(
+      "loaded" as const,
+      "running" as const,
+      "keepalive" as const,
+      "done" as const,
+      "ready" as const,
+    ),
   }),
 );
 
@@ -302,8 +308,8 @@ describe("FrameReader", () => {
 
   test.each<[string, Uint8Array, string]>([
     ["another frame magic", patched(ACK, 0, 0x47, 0x45), "frame magic 0x4456, got 0x4745"],
-    ["type 0", patched(ACK, 2, 0), "a frame type from 1 to 15, got 0"],
-    ["an unknown type", patched(ACK, 2, 16), "a frame type from 1 to 15, got 16"],
+    ["type 0", patched(ACK, 2, 0), "a frame type from 1 to 16, got 0"],
+    ["an unknown type", patched(ACK, 2, 17), "a frame type from 1 to 16, got 17"],
     ["flags", patched(ACK, 3, 0x80), "ack flags 0, got 0x80"],
     ["a payload too short for its type", patched(ACK, 7, 7), "ack payload of 8 to 8 bytes, got 7"],
     ["a payload too long for its type", patched(KEEPALIVE, 7, 1), "keepalive payload of 0 to 0 bytes, got 1"],
@@ -343,7 +349,7 @@ describe("FrameReader", () => {
     ["RESUME with a reserved byte", patched(RESUME, 27, 1), "resume reserved byte 0, got 0x1"],
     ["RESUME of the first connection", patched(RESUME, 31, 1), "resume connection 2 or above, got 1"],
     ["RESUME with too large a count", patched(RESUME, 64, 0xff), "a resume count up to 9007199254740991"],
-    ["RESUMED of an unknown stage", patched(RESUMED, 16, 4), "a resumed stage that is known, got 4"],
+    ["RESUMED of an unknown stage", patched(RESUMED, 16, 6), "a resumed stage that is known, got 6"],
     ["RESUMED with a first reserved byte", patched(RESUMED, 17, 1), "resumed reserved bytes 0"],
     ["RESUMED with a last reserved byte", patched(RESUMED, 23, 1), "resumed reserved bytes 0"],
     ["RESUMED with too large a sequence", patched(RESUMED, 24, 0xff), "a resumed count up to"],

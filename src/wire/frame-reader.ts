@@ -243,6 +243,7 @@ function decodePayload(header: Header, payload: Uint8Array, invalid: Invalid): F
     case "running":
     case "keepalive":
     case "done":
+    case "ready":
       return { type };
     default:
       return assertNever(type, "frame type");

@@ -59,12 +59,14 @@ export type DataFrame = {
 /** `sequence` of the last DATA whose bytes the destination hypervisor's socket has taken. */
 export type AckFrame = { type: "ack"; sequence: number };
 export type ReturnFrame = { type: "return"; bytes: Uint8Array };
+/** Post-copy: the guest could run at the destination, paused, with part of its RAM still at the source. */
+export type ReadyFrame = { type: "ready" };
 export type LoadedFrame = { type: "loaded" };
 /** `resume` false: leave the guest paused, as it was at the source. */
 export type CommitFrame = { type: "commit"; resume: boolean };
 export type RunningFrame = { type: "running" };
 /** How far a side has come, on whatever connection: RESUME and RESUMED tell it. */
-export type ResumeStage = "streaming" | "loaded" | "committed";
+export type ResumeStage = "streaming" | "loaded" | "committed" | "ready" | "given";
 /** The first frame of a connection that takes the place of one that broke. */
 export type ResumeFrame = {
   type: "resume";
@@ -90,7 +92,7 @@ export type ResumedFrame = {
 };
 /** The source has so many bytes of RETURN: they need not be kept any longer. */
 export type ReturnedFrame = { type: "returned"; returnBytes: number };
-/** The source has received RUNNING and closes the connection: it need not be told again. */
+/** The source has received the last frame (RUNNING, in post-copy LOADED) and closes the connection. */
 export type DoneFrame = { type: "done" };
 export type AbortFrame = { type: "abort"; reason: Reason };
 export type KeepaliveFrame = { type: "keepalive" };
@@ -110,7 +112,8 @@ export type Frame =
   | ResumeFrame
   | ResumedFrame
   | ReturnedFrame
-  | DoneFrame;
+  | DoneFrame
+  | ReadyFrame;
 export type FrameType = Frame["type"];
 
 interface FrameLayout {
@@ -139,6 +142,7 @@ export const FRAME_LAYOUTS: Readonly<Record<FrameType, FrameLayout>> = {
   resumed: layout(13, RESUMED_BYTES, RESUMED_BYTES),
   returned: layout(14, 8, 8),
   done: layout(15, 0, 0),
+  ready: layout(16, 0, 0),
 };
 
 /** On the wire. 0 is invalid. */
@@ -146,6 +150,8 @@ export const RESUME_STAGE_NUMBERS: Readonly<Record<ResumeStage, number>> = {
   streaming: 1,
   loaded: 2,
   committed: 3,
+  ready: 4,
+  given: 5,
 };
 
 const NOTHING: Uint8Array = new Uint8Array(0);
@@ -227,6 +233,7 @@ export function encodeFrame(frame: Frame): Uint8Array {
     case "running":
     case "keepalive":
     case "done":
+    case "ready":
       return begin(frame.type, 0, NOTHING).bytes;
     default:
       return assertNever(frame, "frame");

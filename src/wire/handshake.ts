@@ -7,9 +7,11 @@ import type { Hello, Welcome } from "./bodies.ts";
 import { printable, REASON_CHARS_MAX } from "./bodies.ts";
 import type { AbortFrame, HelloFrame, RefuseFrame, VersionRange, WelcomeFrame } from "./frame.ts";
 
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 /** From this one on broken connections are resumed. */
 export const RESUMPTION_VERSION = 3;
+/** From this one on the destination can take the guest before it has all of its RAM. */
+export const POSTCOPY_VERSION = 4;
 /** What this program speaks. Version 1, which carried the bare stream, was never released. */
 export const PROTOCOL_VERSIONS: VersionRange = { min: 2, max: PROTOCOL_VERSION };
 

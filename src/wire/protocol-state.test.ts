@@ -136,7 +136,7 @@ describe("a peer's frame out of place", () => {
       "source",
       [HELLO],
       { type: "welcome", version: 1, body: OWN },
-      "welcome does not answer the hello: version 1 was not offered (2 to 3)",
+      "welcome does not answer the hello: version 1 was not offered (2 to 4)",
     ],
   ])("%s is a protocol error and changes nothing", (_, side, before, frame, message) => {
     const state = talk(side, ...before);
@@ -194,7 +194,106 @@ const resumed = (stage: ResumeStage, dataSequence: number, ackSequence: number):
   ackSequence,
 });
 
+const POSTCOPY_HELLO = helloFrame({ ...HELLO.body, postcopy: true });
+const POSTCOPY_WELCOME: Frame = { ...RESUMABLE, version: 4 };
+const READY: Frame = { type: "ready" };
+const READY_ALL = [POSTCOPY_HELLO, POSTCOPY_WELCOME, data(1), data(2), ack(1), READY];
+const GIVEN_ALL = [...READY_ALL, data(3), ack(2), RETURN, COMMIT];
+const FETCHING_ALL = [...GIVEN_ALL, data(4), ack(3), RETURN, RUNNING];
+
+describe("post-copy", () => {
+  test.each<Side>(["source", "destination"])(
+    "goes on sending after COMMIT, to its end, at the %s",
+    (side) => {
+      expect(talk(side, ...READY_ALL, KEEPALIVE, data(3), ack(3))).toMatchObject({
+        stage: "ready",
+        committed: false,
+      });
+      expect(talk(side, ...GIVEN_ALL, KEEPALIVE)).toMatchObject({ stage: "given", committed: true });
+      expect(talk(side, ...FETCHING_ALL, data(5), ack(4), RETURN, KEEPALIVE).stage).toBe("fetching");
+      expect(talk(side, ...FETCHING_ALL, ack(4), LOADED).stage).toBe("finished");
+    },
+  );
+
+  test("is a violation where HELLO has not said that it may come, or the version does not know it", () => {
+    const message = "ready, although post-copy was not agreed upon";
+    expect(() => talk("source", ...STREAMING, data(1), READY)).toThrow(message);
+    expect(() => talk("source", POSTCOPY_HELLO, RESUMABLE, data(1), READY)).toThrow(message);
+  });
+
+  test.each<[string, Side, Frame[], Frame]>([
+    ["COMMIT before READY", "destination", READY_ALL.slice(0, -1), COMMIT],
+    ["READY twice", "source", READY_ALL, READY],
+    ["LOADED before RUNNING", "source", [...GIVEN_ALL, ack(3)], LOADED],
+    ["LOADED before the last ACK", "source", FETCHING_ALL, LOADED],
+    ["ABORT by the source after COMMIT", "destination", GIVEN_ALL, ABORT],
+    ["ABORT by the source after RUNNING", "destination", FETCHING_ALL, ABORT],
+    ["DATA after LOADED", "destination", [...FETCHING_ALL, ack(4), LOADED], data(5)],
+  ])("%s is a protocol error", (_, side, before, frame) => {
+    expect(() => talk(side, ...before).received(frame)).toThrow(ProtocolError);
+  });
+});
+
 describe("a connection that breaks", () => {
+  /** Both sides after a connection that broke has been resumed. */
+  function resumedAfter(atSource: Frame[], atDestination: Frame[]): Record<Side, ProtocolState> {
+    const source = talk("source", ...atSource);
+    const destination = talk("destination", ...atDestination);
+    source.lost();
+    destination.lost();
+    const first = { ...resume(source.reached), version: 4 } as Frame;
+    source.sending(first);
+    destination.received(first);
+    const answer = resumed(destination.reached, destination.dataSequence, destination.ackSequence);
+    destination.sending(answer);
+    source.received(answer);
+    return { source, destination };
+  }
+
+  test.each<[string, Frame[], Frame[], Stage, Frame[]]>([
+    ["READY", READY_ALL.slice(0, -1), READY_ALL, "streaming", [READY]],
+    ["COMMIT", GIVEN_ALL, GIVEN_ALL.slice(0, -1), "ready", [COMMIT]],
+    ["RUNNING", FETCHING_ALL.slice(0, -1), FETCHING_ALL, "given", [RUNNING]],
+    ["nothing", FETCHING_ALL, FETCHING_ALL, "given", [RUNNING]],
+    ["LOADED", [...FETCHING_ALL, ack(4)], [...FETCHING_ALL, ack(4), LOADED], "given", [RUNNING, LOADED]],
+  ])(
+    "in post-copy, %s lost, goes on from the earlier stage, and DATA with it",
+    (_, from, to, stage, again) => {
+      const { source, destination } = resumedAfter(from, to);
+      expect([source.stage, destination.stage]).toEqual([stage, stage]);
+      const sequence = destination.dataSequence + 1;
+      if (!again.includes(LOADED)) {
+        if (source.dataSequence < sequence) source.sending(data(sequence));
+        else source.sendingAgain(sequence);
+        destination.received(data(sequence));
+      }
+      for (const frame of again) {
+        const [sender, receiver] = frame === COMMIT ? [source, destination] : [destination, source];
+        sender.sending(frame);
+        receiver.received(frame);
+      }
+      expect(source.stage).toBe(destination.stage);
+    },
+  );
+
+  test("in post-copy, before COMMIT the source may give up on the next connection, after it never", () => {
+    expect(() => resumedAfter(READY_ALL, READY_ALL).source.sending(ABORT)).not.toThrow();
+    const { source } = resumedAfter(GIVEN_ALL, GIVEN_ALL.slice(0, -1));
+    expect(source.committed).toBe(true);
+    expect(() => source.sending(ABORT)).toThrow("Assertion failed");
+  });
+
+  test.each<[string, ResumeStage, Frame[]]>([
+    ["committed", "committed", READY_ALL],
+    ["ready", "ready", [HELLO, RESUMABLE, data(1), ack(1), LOADED]],
+    ["given", "given", [HELLO, RESUMABLE, data(1), ack(1), LOADED]],
+    ["loaded", "loaded", READY_ALL],
+  ])("a source that is %s does not fit a destination of the other kind", (_, stage, before) => {
+    const destination = talk("destination", ...before);
+    destination.lost();
+    expect(() => destination.received(resume(stage))).toThrow(ProtocolError);
+  });
+
   /** A side that lost its connection after `frames`. */
   function lost(side: Side, ...frames: Frame[]): ProtocolState {
     const state = talk(side, HELLO, RESUMABLE, ...frames);
@@ -387,40 +486,52 @@ describe("two sides with frames in flight", () => {
     "source reads",
     "destination reads",
     "stream ends",
-    ...by("source", HELLO, data(1), data(2), COMMIT, ABORT, KEEPALIVE),
-    ...by("destination", WELCOME, REFUSE, ack(1), ack(2), RETURN, LOADED, RUNNING, ABORT, KEEPALIVE),
+    ...by("source", data(1), data(2), COMMIT, ABORT, KEEPALIVE),
+    ...by("destination", REFUSE, ack(1), ack(2), RETURN, LOADED, RUNNING, ABORT, KEEPALIVE),
+  ];
+  const ENDS = ["committed/loaded", "committed/committed", "committed/aborted", "finished/finished"];
+  const POSTCOPY_ENDS = [
+    "given/ready",
+    "given/given",
+    "given/aborted",
+    "given/fetching",
+    "fetching/finished",
   ];
 
-  test("never take a correct peer for a wrong one, and never both own the guest", () => {
-    const seen = new Set<string>([""]);
-    const stages = new Set<string>();
-    let paths: Action[][] = [[]];
-    while (paths.length > 0) {
-      const longer: Action[][] = [];
-      for (const path of paths) {
-        for (const action of ACTIONS) {
-          const world = new World();
-          for (const step of path) world.do(step);
-          if (!world.do(action)) continue;
-          const key = world.key();
-          if (seen.has(key)) continue;
-          seen.add(key);
-          stages.add(`${world.source.stage}/${world.destination.stage}`);
-          // The source may resume while its committed is false, the destination may run once its own is true.
-          expect([!world.source.committed, world.destination.committed]).not.toEqual([true, true]);
-          longer.push([...path, action]);
+  test.each<[string, Action[], string[]]>([
+    ["with all of the RAM", [...by("source", HELLO), ...by("destination", WELCOME)], ENDS],
+    [
+      "as post-copy",
+      [...by("source", POSTCOPY_HELLO), ...by("destination", POSTCOPY_WELCOME, READY)],
+      [...ENDS, ...POSTCOPY_ENDS],
+    ],
+  ])(
+    "never take a correct peer for a wrong one, and never both own the guest: %s",
+    (_, special, dangerous) => {
+      const actions = [...ACTIONS, ...special];
+      const seen = new Set<string>([""]);
+      const stages = new Set<string>();
+      let paths: Action[][] = [[]];
+      while (paths.length > 0) {
+        const longer: Action[][] = [];
+        for (const path of paths) {
+          for (const action of actions) {
+            const world = new World();
+            for (const step of path) world.do(step);
+            if (!world.do(action)) continue;
+            const key = world.key();
+            if (seen.has(key)) continue;
+            seen.add(key);
+            stages.add(`${world.source.stage}/${world.destination.stage}`);
+            // The source may resume while its committed is false, the destination may run once its own is true.
+            expect([!world.source.committed, world.destination.committed]).not.toEqual([true, true]);
+            longer.push([...path, action]);
+          }
         }
+        paths = longer;
       }
-      paths = longer;
-    }
-    // The exploration is worth something only if it gets to where it is dangerous.
-    for (const pair of [
-      "committed/loaded",
-      "committed/committed",
-      "committed/aborted",
-      "finished/finished",
-    ]) {
-      expect(stages).toContain(pair);
-    }
-  });
+      // The exploration is worth something only if it gets to where it is dangerous.
+      for (const pair of dangerous) expect(stages).toContain(pair);
+    },
+  );
 });

@@ -14,7 +14,7 @@ import type {
   ResumeStage,
   WelcomeFrame,
 } from "./frame.ts";
-import { welcomeMismatch } from "./handshake.ts";
+import { POSTCOPY_VERSION, welcomeMismatch } from "./handshake.ts";
 
 export type Side = "source" | "destination";
 
@@ -29,6 +29,12 @@ export type Stage =
   | "loaded"
   /** COMMIT is out: the guest is the destination's. */
   | "committed"
+  /** Post-copy: the destination could run the guest, and holds it paused; RAM still flows. */
+  | "ready"
+  /** COMMIT is out: the guest is the destination's, and part of its RAM the source's. */
+  | "given"
+  /** It runs there, and what is missing follows. */
+  | "fetching"
   | "finished"
   | "refused"
   | "aborted"
@@ -69,6 +75,7 @@ const RULES: Readonly<Record<Stage, Partial<Record<FrameType, Rule>>>> = {
     ack: destination("streaming"),
     return: destination("streaming"),
     loaded: destination("loaded"),
+    ready: destination("ready"),
     abort: both("aborted"),
     keepalive: both("streaming"),
   },
@@ -87,8 +94,35 @@ const RULES: Readonly<Record<Stage, Partial<Record<FrameType, Rule>>>> = {
     abort: destination("aborted"),
     keepalive: both("committed"),
   },
+  ready: {
+    data: source("ready"),
+    returned: source("ready"),
+    ack: destination("ready"),
+    return: destination("ready"),
+    commit: source("given"),
+    abort: both("aborted"),
+    keepalive: both("ready"),
+  },
+  given: {
+    data: source("given"),
+    returned: source("given"),
+    ack: destination("given"),
+    return: destination("given"),
+    running: destination("fetching"),
+    abort: destination("aborted"),
+    keepalive: both("given"),
+  },
+  fetching: {
+    data: source("fetching"),
+    returned: source("fetching"),
+    ack: destination("fetching"),
+    return: destination("fetching"),
+    loaded: destination("finished"),
+    abort: destination("aborted"),
+    keepalive: both("fetching"),
+  },
   finished: {
-    // Sent before RUNNING arrived.
+    // Sent before the last frame arrived.
     returned: source("finished"),
     done: source("finished"),
     keepalive: source("finished"),
@@ -107,13 +141,32 @@ const RULES: Readonly<Record<Stage, Partial<Record<FrameType, Rule>>>> = {
   },
 };
 
-/** In the order in which a migration goes through them. */
-const RESUME_STAGES: readonly ResumeStage[] = ["streaming", "loaded", "committed"];
+/** How many steps a migration has taken, whichever way it goes: with all of the RAM, or as post-copy. */
+const STEPS: Readonly<Record<ResumeStage, number>> = {
+  streaming: 0,
+  loaded: 1,
+  ready: 1,
+  committed: 2,
+  given: 2,
+};
+
+/** What a side says that lost the connection in a stage. */
+const REACHED: Partial<Record<Stage, ResumeStage>> = {
+  streaming: "streaming",
+  loaded: "loaded",
+  committed: "committed",
+  ready: "ready",
+  given: "given",
+  fetching: "given",
+};
+const DATA_STAGES: ReadonlySet<Stage> = new Set<Stage>(["streaming", "ready", "given", "fetching"]);
 
 export class ProtocolState {
   readonly #side: Side;
   #stage: Stage = "opening";
   #committed = false;
+  /** READY was said. */
+  #isPostcopy = false;
   /** This side has sent REFUSE or ABORT: what arrives after it crossed it on the way. */
   #endedByUs = false;
   #hello: HelloFrame | undefined;
@@ -158,11 +211,10 @@ export class ProtocolState {
 
   /** The connection broke, after WELCOME; perhaps one that was to resume another. */
   lost(): void {
-    const stage = this.#stage === "finished" ? "committed" : this.#stage;
     // What was reached stays reached, even if a resumption has found that the peer does not know of it.
-    if (this.#committed) this.#reached = "committed";
-    else if (stage === "streaming" || stage === "loaded")
-      this.#reached = later(this.#reached ?? stage, stage);
+    const stage = REACHED[this.#stage];
+    if (this.#committed) this.#reached = this.#isPostcopy ? "given" : "committed";
+    else if (stage !== undefined) this.#reached = later(this.#reached ?? stage, stage);
     assert(this.#reached !== undefined, `a connection lost when ${this.#stage} cannot be resumed`);
     this.#stage = "lost";
     this.#resume = undefined;
@@ -171,7 +223,7 @@ export class ProtocolState {
   /** DATA that was sent before on a connection that broke. */
   sendingAgain(sequence: number): void {
     assert(
-      this.#side === "source" && this.#stage === "streaming" && sequence === this.#dataSequence + 1,
+      this.#side === "source" && DATA_STAGES.has(this.#stage) && sequence === this.#dataSequence + 1,
       `sending DATA ${sequence} again out of place`,
     );
     this.#dataSequence = sequence;
@@ -231,6 +283,11 @@ export class ProtocolState {
           : undefined;
       case "abort":
         return sender === "source" && this.#committed ? "abort from the source after COMMIT" : undefined;
+      case "ready": {
+        const isAgreed =
+          this.#hello?.body.postcopy === true && (this.#welcome?.version ?? 0) >= POSTCOPY_VERSION;
+        return isAgreed ? undefined : "ready, although post-copy was not agreed upon";
+      }
       case "returned":
       case "done":
         return this.#resumable ? undefined : `${frame.type}, although connections are not resumed`;
@@ -276,6 +333,7 @@ export class ProtocolState {
     else if (frame.type === "data") this.#dataSequence = frame.sequence;
     else if (frame.type === "ack") this.#ackSequence = frame.sequence;
     else if (frame.type === "commit") this.#committed = true;
+    else if (frame.type === "ready") this.#isPostcopy = true;
     else if (frame.type === "resume") this.#resume = frame;
     else if (frame.type === "resumed") {
       // Whoever is further than the other sends again what took it there.
@@ -287,18 +345,19 @@ export class ProtocolState {
 }
 
 function earlier(a: ResumeStage, b: ResumeStage): ResumeStage {
-  return RESUME_STAGES.indexOf(a) < RESUME_STAGES.indexOf(b) ? a : b;
+  return STEPS[a] < STEPS[b] ? a : b;
 }
 
 function later(a: ResumeStage, b: ResumeStage): ResumeStage {
   return earlier(a, b) === a ? b : a;
 }
 
-/** Only LOADED and COMMIT can have been lost on the way, and each takes both sides one step. */
+/** Only LOADED or READY, and COMMIT, can have been lost on the way, and each takes both sides one step. */
 function stagesProblem(source: ResumeStage, destination: ResumeStage): string | undefined {
   const lostOnTheWay =
-    (source === "streaming" && destination === "loaded") ||
-    (source === "committed" && destination === "loaded");
+    (source === "streaming" && STEPS[destination] === 1) ||
+    (source === "committed" && destination === "loaded") ||
+    (source === "given" && destination === "ready");
   if (source === destination || lostOnTheWay) return undefined;
   return `resumption of a source that is ${source} at a destination that is ${destination}`;
 }

@@ -52,11 +52,12 @@ const WORKED: Record<Frame["type"], Frame> = {
     hypervisor: HYPERVISOR,
     entropyCodecs: [4, 1],
     guestRamBytes: 512 * 1024 * 1024,
+    postcopy: true,
     name: "web-1",
   }),
   welcome: {
     type: "welcome",
-    version: 3,
+    version: 4,
     body: {
       deltavee: "0.1.0",
       entropyCodecs: [1],
@@ -71,7 +72,7 @@ const WORKED: Record<Frame["type"], Frame> = {
   keepalive: { type: "keepalive" },
   resume: {
     type: "resume",
-    version: 3,
+    version: 4,
     stage: "streaming",
     connection: 2,
     session: SESSION,
@@ -85,6 +86,7 @@ const WORKED: Record<Frame["type"], Frame> = {
   done: { type: "done" },
   refuse: refuseFrame("BUSY", "Another migration is under way"),
   abort: abortFrame("CANCELLED", "Cancelled by the operator"),
+  ready: { type: "ready" },
 };
 
 /** Frame name and bytes, in the order of the page. */
@@ -114,6 +116,12 @@ describe("PROTOCOL.md", () => {
       const frames: (Frame | typeof LOST)[] = Object.values(WORKED);
       frames.splice(frames.indexOf(resume), 0, LOST);
       expect(stateAfter(side, frames.slice(0, frames.indexOf(WORKED.refuse))).stage).toBe("finished");
+    }
+  });
+
+  test("its stages come to the same end with all of the RAM as in post-copy", () => {
+    for (const side of ["source", "destination"] as const) {
+      expect(stateAfter(side, [...GIVEN, running, loaded, WORKED.done]).stage).toBe("finished");
     }
   });
 
@@ -180,15 +188,19 @@ describe("PROTOCOL.md", () => {
   });
 });
 
-const { hello, welcome, data, ack, loaded, commit, running, refuse, resume } = WORKED;
+const { hello, welcome, data, ack, loaded, commit, running, refuse, resume, ready } = WORKED;
 const LOST = "lost";
 const LOADED = [hello, welcome, data, ack, loaded];
+const GIVEN = [hello, welcome, data, ready, commit, ack];
 const STAGES: [Stage, (Frame | typeof LOST)[]][] = [
   ["opening", []],
   ["greeting", [hello]],
   ["streaming", [hello, welcome, data, ack]],
   ["loaded", LOADED],
   ["committed", [...LOADED, commit]],
+  ["ready", [hello, welcome, data, ready, ack]],
+  ["given", GIVEN],
+  ["fetching", [...GIVEN, running]],
   ["finished", [...LOADED, commit, running]],
   ["refused", [hello, refuse]],
   ["aborted", [hello, welcome, WORKED.abort]],

@@ -1,16 +1,20 @@
 // A guest that writes faster than the link takes never converges; allowed to, Deltavee switches it over to post-copy.
-// It then runs at the destination at once, whole, and its RAM follows. Direct mode, between stock QEMUs.
+// It then runs at the destination at once, whole, and its RAM follows. Between stock QEMUs, in both modes.
 //
 // Memory is judged where the source is 10.0: stock QEMU 7.2 loses page updates of its own under TCG, in post-copy on
 // every run and without Deltavee too (docs/decisions/0014-postcopy.md).
 
 import { describe, expect, test } from "vitest";
+import type { RecordEvent } from "../../src/record/schema.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
-import { eventsOf, expectMoved, migration, startPair, summaryOf } from "./scene.ts";
+import { BreakableLink } from "./breakable-link.ts";
+import { eventsOf, expectMoved, expectStillOnSource, migration, startPair, summaryOf } from "./scene.ts";
 
 /** 16 MB/s of text, which direct mode cannot make less, over 12.5 MB/s. */
 const DENSE_LOAD = "ws=32768 rate=4000 pattern=text fill=text";
+/** The same of noise, which nothing makes less. */
+const NOISE_LOAD = "ws=32768 rate=4000 pattern=page fill=random";
 const PC_OF_72 = "pc-i440fx-7.2";
 const ARGUMENTS = ["--on-stall", "postcopy", "--max-downtime", "100ms"];
 
@@ -28,18 +32,30 @@ async function allowPostcopy(vm: QemuVm): Promise<void> {
   });
 }
 
+/** Of a post-copy that was interrupted: nothing has gone, and QEMU's own recovery brings the rest. */
+async function goOnWithEachOther(source: QemuVm, destination: QemuVm): Promise<void> {
+  expect(await source.qmp.execute("query-status")).toMatchObject({ running: false });
+  expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
+  expect(await destination.qmp.execute("query-status")).toMatchObject({ running: true });
+
+  const uri = `unix:${source.folder}/recover`;
+  await destination.qmp.execute("human-monitor-command", { "command-line": `migrate_recover ${uri}` });
+  await source.qmp.execute("migrate", { uri, resume: true });
+  await expectMoved(source, destination);
+  expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+}
+
 describe.each(pairs)("post-copy from QEMU $name", ({ from, to, machine }) => {
   const isHere = from !== undefined && to !== undefined;
 
-  test.skipIf(!isHere)(
-    "a guest that never converges goes on at the destination, and all of it follows",
-    async () => {
-      const { source, destination } = await startPair(
-        { binary: from!, append: DENSE_LOAD, machine },
-        { binary: to! },
-      );
-      await allowPostcopy(destination);
-      const running = await migration({ mode: "direct", source, destination, migrateArguments: ARGUMENTS });
+  test.skipIf(!isHere).each(["direct", "tunnel"] as const)(
+    "%s: a guest that never converges goes on at the destination, and all of it follows",
+    async (mode) => {
+      const append = mode === "direct" ? DENSE_LOAD : NOISE_LOAD;
+      const { source, destination } = await startPair({ binary: from!, append, machine }, { binary: to! });
+      // The other end of a tunnel does it.
+      if (mode === "direct") await allowPostcopy(destination);
+      const running = await migration({ mode, source, destination, migrateArguments: ARGUMENTS });
       const { migrate, events } = await running.finish();
       expect(migrate).toEqual({ code: 0, signal: null, stderr: "" });
 
@@ -59,6 +75,12 @@ describe.each(pairs)("post-copy from QEMU $name", ({ from, to, machine }) => {
       );
       // Far below what stopping and copying some 30 MB would take.
       expect(downtimeMs).toBeLessThan(1000);
+
+      if (mode === "tunnel") {
+        // For this migration only: the next one from there would ask it of its own destination.
+        const capabilities = await destination.qmp.execute("query-migrate-capabilities");
+        expect(capabilities).toContainEqual({ capability: "postcopy-ram", state: false });
+      }
 
       if (from !== qemu10) return;
       const { gapMs } = await expectMoved(source, destination);
@@ -88,15 +110,56 @@ describe.skipIf(qemu10 === undefined)("post-copy of QEMU 10.0", () => {
     const { code } = await running.migrate.exited;
     expect(code).toBe(1);
     expect(running.migrate.stderrTail()).toContain("POSTCOPY_INTERRUPTED");
-    expect(await source.qmp.execute("query-status")).toMatchObject({ running: false });
-    expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
-    expect(await destination.qmp.execute("query-status")).toMatchObject({ running: true });
+    await goOnWithEachOther(source, destination);
+  });
 
-    const uri = `unix:${source.folder}/recover`;
-    await destination.qmp.execute("human-monitor-command", { "command-line": `migrate_recover ${uri}` });
-    await source.qmp.execute("migrate", { uri, resume: true });
-    await expectMoved(source, destination);
-    expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+  describe("in a tunnel, when the link breaks in it", () => {
+    const isFetching = (event: RecordEvent) => event.type === "sample" && (event.requestedBytes ?? 0) > 0;
+
+    async function fetching() {
+      const { source, destination } = await startPair({ binary: qemu10!, append: NOISE_LOAD });
+      // Slow enough for the end not to come before the link has broken.
+      const link = await BreakableLink.between(source, destination, "40mbit", 1, ARGUMENTS);
+      await link.waitFor(isFetching, "post-copy");
+      return { source, destination, link };
+    }
+
+    test("and comes back: the guest moves whole, and neither QEMU has noticed", async () => {
+      const { source, destination, link } = await fetching();
+      await link.breakFor(2000);
+      // QEMU says of itself when it has.
+      expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-active" });
+      const { migrate, receive, events } = await link.finish();
+      expect(migrate).toEqual({ code: 0, signal: null, stderr: "" });
+      expect(receive).toEqual({ code: 0, signal: null, stderr: "" });
+      await expectMoved(source, destination);
+      expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+      expect(eventsOf(events, "link").map(({ state }) => state)).toEqual(["lost", "resumed"]);
+      expect(summaryOf(events).downtimeMs).toBeLessThan(1000);
+    });
+
+    test("for good, before the destination could run it: the guest goes on at the source", async () => {
+      const { source, destination } = await startPair({ binary: qemu10!, append: NOISE_LOAD });
+      // READY takes a round trip, and the device state some time.
+      const link = await BreakableLink.between(source, destination, "40mbit", 100, ARGUMENTS);
+      await link.waitFor((event) => event.type === "phase" && event.phase === "switchover", "the stop");
+      await link.close();
+      const { migrate } = await link.finish();
+      expect(migrate.stderr).toMatch(/^deltavee: LINK_LOST: /);
+      expect(migrate.stderr).toContain("the VM is: running on source");
+      await expectStillOnSource(source, destination);
+    });
+
+    test("for good: both sides say so, and the QEMUs go on with each other", async () => {
+      const { source, destination, link } = await fetching();
+      await link.close();
+      const { migrate, receive } = await link.finish();
+      expect([migrate.code, receive.code]).toEqual([1, 1]);
+      expect(migrate.stderr).toContain("POSTCOPY_INTERRUPTED");
+      expect(receive.stderr).toContain("POSTCOPY_INTERRUPTED");
+      expect(receive.stderr).toContain("the VM is: running on destination");
+      await goOnWithEachOther(source, destination);
+    });
   });
 
   test("a destination that was not told fails at once, and the guest goes on at the source", async () => {

@@ -2,15 +2,11 @@
 // while it stands still it stands still for as long, or goes on at the source if that becomes too long.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { describe, expect, onTestFinished, test } from "vitest";
-import { parseBytesPerSecond } from "../../src/base/units.ts";
-import { type Address, parseAddress } from "../../src/link/address.ts";
-import { Relay } from "../../src/link/relay.ts";
-import type { RecordEvent } from "../../src/record/schema.ts";
-import { destinationFor, ended, listeningAddress, receiveArguments } from "../support/migration.ts";
-import { type CliRun, freePort, runCli } from "../support/processes.ts";
+import { describe, expect, test } from "vitest";
+import { ended } from "../support/migration.ts";
+import { runCli } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
-import type { QemuVm } from "../support/qemu-vm.ts";
+import { BreakableLink } from "./breakable-link.ts";
 import { eventsOf, expectMoved, expectStillOnSource, LIGHT_LOAD, startPair } from "./scene.ts";
 
 const qemu10 = findQemus().get("10.0");
@@ -85,69 +81,3 @@ describe.skipIf(qemu10 === undefined)("a tunnel whose link is gone for a while",
     }
   });
 });
-
-/** migrate and receive, and between them a link that can be taken away and given back. */
-class BreakableLink {
-  readonly #migrate: CliRun;
-  readonly #receive: CliRun;
-  readonly #open: () => Promise<Relay>;
-  #relay: Relay;
-
-  static async between(
-    source: QemuVm,
-    destination: QemuVm,
-    rate: string,
-    delayMs = 1,
-  ): Promise<BreakableLink> {
-    const receive = await runCli([
-      ...["receive", ...receiveArguments(destination), "--json", "--reconnect-timeout", "15s"],
-    ]);
-    onTestFinished(async () => void (await receive.stop()));
-    const to = parseAddress(await listeningAddress(receive));
-    const listen: Address = { kind: "tcp", host: "127.0.0.1", port: await freePort() };
-    const open = () => Relay.start({ listen, to, bytesPerSecond: parseBytesPerSecond(rate), delayMs });
-    const relay = await open();
-    const migrate = await runCli([
-      ...["migrate", "--qmp", source.toolQmp.path, "--json"],
-      ...["--to", destinationFor("tunnel", `127.0.0.1:${listen.port}`)],
-    ]);
-    onTestFinished(async () => void (await migrate.stop()));
-    const link = new BreakableLink(migrate, receive, relay, open);
-    onTestFinished(() => link.close());
-    return link;
-  }
-
-  private constructor(migrate: CliRun, receive: CliRun, relay: Relay, open: () => Promise<Relay>) {
-    this.#migrate = migrate;
-    this.#receive = receive;
-    this.#relay = relay;
-    this.#open = open;
-  }
-
-  async waitForWireBytes(bytes: number): Promise<void> {
-    const isThere = ({ text }: { text: string }) => {
-      const event = JSON.parse(text) as RecordEvent;
-      return event.type === "sample" && event.wireBytes >= bytes;
-    };
-    const timeoutMs = SAMPLE_TIMEOUT_MS;
-    await this.#migrate.stdout.waitFor(isThere, `sample with ${bytes} bytes on the wire`, { timeoutMs });
-  }
-
-  /** Connections break, and new ones are refused. */
-  async close(): Promise<void> {
-    await this.#relay.close();
-  }
-
-  async breakFor(ms: number): Promise<void> {
-    await this.close();
-    await sleep(ms);
-    this.#relay = await this.#open();
-  }
-
-  async finish() {
-    const migrate = await ended(this.#migrate);
-    const receive = await ended(this.#receive);
-    const events = this.#migrate.stdout.lines.map(({ text }) => JSON.parse(text) as RecordEvent);
-    return { migrate, receive, events };
-  }
-}

@@ -47,7 +47,7 @@ export const MUTATIONS: readonly Mutation[] = [
     sabotage: {
       incoming: (vm) =>
         changed<IncomingVm>(vm, {
-          begin: async () => withWrite(await vm.begin(), writtenAtOnce),
+          begin: async (mayPostcopy) => withWrite(await vm.begin(mayPostcopy), writtenAtOnce),
         }),
     },
   },

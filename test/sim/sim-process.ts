@@ -110,7 +110,7 @@ export class IncomingVmOf implements IncomingVm {
     this.description = vm.description;
   }
 
-  begin = () => this.#process.call(() => this.#vm.begin());
+  begin = (mayPostcopy: boolean) => this.#process.call(() => this.#vm.begin(mayPostcopy));
   loaded = () => this.#process.call(() => this.#vm.loaded());
   resume = () => this.#process.call(() => this.#vm.resume());
   discard = () => this.#process.call(() => this.#vm.discard());

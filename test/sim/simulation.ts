@@ -450,7 +450,7 @@ export class Simulation {
   #ownedIncoming(): IncomingVm {
     const vm: IncomingVm = this.incoming;
     const begin = vm.begin.bind(vm);
-    vm.begin = async () => owned(this.destinationProcess, await begin());
+    vm.begin = async (mayPostcopy) => owned(this.destinationProcess, await begin(mayPostcopy));
     return vm;
   }
 

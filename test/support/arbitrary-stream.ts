@@ -64,6 +64,8 @@ export interface GuestStream {
   sectionEnds: number[];
   /** Offset at which the guest has to be stopped: the last pass begins. */
   stopsAt: number;
+  /** What follows is post-copy. */
+  isPostcopy?: boolean;
 }
 
 /** Pages that appear in a stream are all there is: the first pass sends each one. */

@@ -7,7 +7,7 @@ import type { Channel, IncomingVm, OutgoingEnd, OutgoingStatus, OutgoingVm } fro
 import type { GuestStream } from "./arbitrary-stream.ts";
 import { Loader } from "./loader.ts";
 import { type ChannelConditions, type MemoryChannel, memoryChannels } from "./memory-channel.ts";
-import { be16 } from "./stream-builder.ts";
+import { be16, be32, be64 } from "./stream-builder.ts";
 
 /** Where guests run. Throws, and remembers it, as soon as there are two. */
 export class World {
@@ -38,6 +38,9 @@ export interface OutgoingFaults {
   endToldMs?: number;
 }
 
+/** What its guest has dirtied, in a migration that can only end as post-copy. */
+const BUSY_GUEST: OutgoingStatus = { iteration: 3, remainingBytes: 1e9, dirtyPagesPerSecond: 1e6 };
+
 export class FakeOutgoing implements OutgoingVm {
   readonly description = "fake 1.0";
   readonly switchoverControl: "ack" | "limit";
@@ -50,6 +53,11 @@ export class FakeOutgoing implements OutgoingVm {
   channel!: MemoryChannel;
   /** Told that it must not resume the guest any more, and that before the destination could run it. */
   committedInTime = false;
+  /** Of a stream that has a package: switched over. As QEMU does, it then never resumes the guest by itself. */
+  isPostcopy = false;
+  /** Pages that the destination has asked for. */
+  requests = 0;
+  readonly startPostcopy?: () => Promise<void>;
   readonly #world: World;
   readonly #clock: Clock;
   readonly #faults: OutgoingFaults;
@@ -60,6 +68,7 @@ export class FakeOutgoing implements OutgoingVm {
   #at = 0;
   #acked = false;
   #blocked = false;
+  #verdict: number | undefined;
 
   constructor(
     world: World,
@@ -77,6 +86,7 @@ export class FakeOutgoing implements OutgoingVm {
     this.#bytes = Buffer.from(stream.bytes);
     if (faults.corruptAt !== undefined) this.#bytes[faults.corruptAt] = 0xdd;
     this.#stopAt = stream.stopsAt;
+    if (stream.isPostcopy === true) this.startPostcopy = async () => this.#switchOver();
     this.ended = new Promise((resolve) => {
       this.#resolve = resolve;
     });
@@ -111,11 +121,23 @@ export class FakeOutgoing implements OutgoingVm {
   }
 
   async status(): Promise<OutgoingStatus> {
-    return { iteration: this.#at < this.#stopAt ? 0 : 1, remainingBytes: 0 };
+    if (this.startPostcopy !== undefined && this.#at === this.#stopAt) return BUSY_GUEST;
+    return {
+      iteration: this.#at < this.#stopAt ? 0 : 1,
+      remainingBytes: 0,
+      ...(this.isPostcopy ? { isPostcopy: true } : {}),
+    };
+  }
+
+  #switchOver(): void {
+    this.isPostcopy = true;
+    this.#acked = true;
+    this.#play();
   }
 
   async cancel(): Promise<void> {
     if (this.#faults.isStuck === true) throw new Error("monitor does not answer");
+    if (this.isPostcopy) throw new Error("Postcopy migration in progress, cannot cancel");
     this.#finish({ outcome: "cancelled", reason: "cancelled" });
   }
 
@@ -141,8 +163,14 @@ export class FakeOutgoing implements OutgoingVm {
         this.#acked = true;
         this.#play();
       }
+      if (type === 4) this.requests++;
       if (type === 1 && this.#faults.isStuck !== true) {
         const verdict = message.readUInt32BE(at + 4);
+        if (this.isPostcopy && verdict === 0) {
+          this.#verdict = verdict;
+          this.#play();
+          return;
+        }
         const complete = this.#at === this.#bytes.length && verdict === 0;
         this.#finish(complete ? { outcome: "completed" } : { outcome: "failed", reason: `SHUT ${verdict}` });
       }
@@ -165,14 +193,16 @@ export class FakeOutgoing implements OutgoingVm {
         this.#finish({ outcome: "failed", reason: "the disk is full" });
       }
     }
+    // In post-copy it goes by the verdict when it has got rid of everything, whatever has become of that.
+    if (this.#verdict === 0 && this.#at === this.#bytes.length) this.#finish({ outcome: "completed" });
   }
 
-  /** Only a completed migration leaves the guest stopped. */
+  /** Only a completed migration leaves the guest stopped, and one that was post-copy. */
   #finish(end: OutgoingEnd): void {
     if (this.end !== undefined) return;
     this.end = end;
     this.channel?.destroy();
-    if (end.outcome !== "completed") this.#world.set("source", true);
+    if (end.outcome !== "completed" && !this.isPostcopy) this.#world.set("source", true);
     const { endToldMs } = this.#faults;
     if (endToldMs === undefined) this.#resolve(end);
     else this.#clock.after(endToldMs, () => this.#resolve(end));
@@ -203,9 +233,12 @@ class LoadingSide {
     faults: IncomingFaults,
     complete: () => void,
     failed: (error: Error) => void,
+    /** Post-copy: the guest could run. */
+    ready: () => void,
   ) {
     this.loader = new Loader((message) => channel.write(message));
     let takenBytes = 0;
+    let isReady = false;
     const fail = (error: Error) => {
       if (this.failed || this.complete) return;
       this.failed = true;
@@ -220,6 +253,13 @@ class LoadingSide {
         try {
           if (faults.loadsAnything === undefined) this.loader.push(bytes);
           else this.loader.complete = takenBytes === faults.loadsAnything;
+          if (this.loader.isPostcopy && !isReady) {
+            isReady = true;
+            // What the package ends with, and what the guest, or a device, finds missing.
+            channel.write(Buffer.concat([be16(2), be16(4), be32(3)]));
+            channel.write(Buffer.concat([be16(4), be16(12), be64(0), be32(4096)]));
+            ready();
+          }
           if (this.loader.complete && faults.failsToLoad === true) throw new Error("device state is wrong");
         } catch (thrown) {
           fail(thrown as Error);
@@ -251,6 +291,7 @@ export class StockDestination {
         channel.end();
       },
       () => {},
+      () => world.set("destination", true),
     );
     channel.write(Buffer.concat([be16(7), be16(0)]));
   }
@@ -260,13 +301,16 @@ export class FakeIncoming implements IncomingVm {
   readonly description = "fake 1.0";
   side: LoadingSide | undefined;
   discarded = false;
+  mayPostcopy = false;
   readonly #world: World;
   readonly #clock: Clock;
   readonly #conditions: Partial<ChannelConditions>;
   readonly #faults: IncomingFaults;
   readonly #loaded: Promise<void>;
+  readonly #ready: Promise<void>;
   #resolve!: () => void;
   #reject!: (error: Error) => void;
+  #isReady!: () => void;
 
   constructor(
     world: World,
@@ -283,9 +327,13 @@ export class FakeIncoming implements IncomingVm {
       this.#reject = reject;
     });
     this.#loaded.catch(() => {});
+    this.#ready = new Promise((resolve) => {
+      this.#isReady = resolve;
+    });
   }
 
-  async begin(): Promise<Channel> {
+  async begin(mayPostcopy: boolean): Promise<Channel> {
+    this.mayPostcopy = mayPostcopy;
     if (this.#faults.refuses === true) throw new Error("no memory");
     const [ours, theirs] = memoryChannels(this.#clock, this.#conditions);
     this.side = new LoadingSide(
@@ -297,8 +345,13 @@ export class FakeIncoming implements IncomingVm {
         this.#resolve();
       },
       (error) => this.#reject(error),
+      () => this.#isReady(),
     );
     return theirs;
+  }
+
+  ready(): Promise<void> {
+    return this.#ready;
   }
 
   loaded(): Promise<void> {

@@ -130,7 +130,7 @@ export class Migration {
     } else this.stock = new StockDestination(world, this.destinationEnd, setup.incoming);
     const { cacheBytes, deltaCodec = DELTA_WORD_MASK } = setup;
     const tunnel = {
-      hello: { ...own, session },
+      hello: { ...own, session, ...(setup.stream.isPostcopy && { postcopy: true }) },
       deltaCodec,
       ...(resumption && {
         reconnect: { connect: () => this.#reconnect(), timeoutMs: resumption.sourceTimeoutMs ?? 60_000 },
@@ -196,7 +196,7 @@ export class Migration {
       this.sourceFrames.push(frame.type);
       if (frame.type !== "commit") return;
       this.committedAt ??= world.history.length;
-      this.committedTooEarly ||= this.outgoing.end?.outcome !== "completed";
+      this.committedTooEarly ||= this.outgoing.end?.outcome !== "completed" && !this.outgoing.isPostcopy;
     });
     tap(this.destinationEnd, (frame) => this.destinationFrames.push(frame.type));
   }

@@ -12,6 +12,7 @@ const CONNECT_TIMEOUT_MS = 5000;
 /** A migration may take days; nobody waits for its end with less patience. */
 const LOADED_TIMEOUT_MS = 2 ** 31 - 1;
 const PAUSED_TIMEOUT_MS = 10_000;
+const POSTCOPY_CAPABILITY = "postcopy-ram";
 
 export class QemuIncoming implements IncomingVm {
   readonly description: string;
@@ -20,6 +21,11 @@ export class QemuIncoming implements IncomingVm {
   readonly #notice: (message: string) => void;
   #socket: MigrationSocket | undefined;
   #loaded: Promise<void> | undefined;
+  #ready: Promise<void> | undefined;
+  /** The capability is off again when all is loaded: it would be asked of this VM's next destination. */
+  #postcopyIsOurs = false;
+  #isPostcopy = false;
+  #isDone = false;
 
   /** @throws DeltaveeError QMP_UNAVAILABLE, or HYPERVISOR_FAILED when it does not wait for a migration */
   static async open(address: QmpAddress, notice: (message: string) => void): Promise<QemuIncoming> {
@@ -47,7 +53,7 @@ export class QemuIncoming implements IncomingVm {
     this.description = `QEMU ${this.version}`;
   }
 
-  async begin(): Promise<Channel> {
+  async begin(mayPostcopy: boolean): Promise<Channel> {
     const qmp = this.#qmp;
     // While it waits for a migration, `stop` means: do not start the guest once it is loaded.
     await qmp.execute("stop");
@@ -58,15 +64,29 @@ export class QemuIncoming implements IncomingVm {
         { capability: "multifd", state: false },
       ],
     });
+    if (mayPostcopy) await this.#allowPostcopy();
     const completed = qmp.waitForEvent(
       "MIGRATION",
       ({ data }) => data.status === "completed" || data.status === "failed",
       LOADED_TIMEOUT_MS,
     );
+    const switched = qmp.waitForEvent(
+      "MIGRATION",
+      ({ data }) => data.status === "postcopy-active",
+      LOADED_TIMEOUT_MS,
+    );
+    // The device state follows, for which a page may have to be fetched.
+    this.#ready = switched.then(async () => {
+      this.#isPostcopy = true;
+      await this.#paused(LOADED_TIMEOUT_MS);
+    });
+    // Of a migration that ends without it nobody waits for it.
+    this.#ready.catch(() => {});
     this.#loaded = completed.then(async ({ data }) => {
       if (data.status === "failed")
         throw new DeltaveeError("HYPERVISOR_FAILED", "QEMU could not load the migration");
-      await this.#paused();
+      await (this.#isPostcopy ? this.#ready : this.#paused(PAUSED_TIMEOUT_MS));
+      this.#isDone = true;
     });
     // It is for the caller of loaded() to hear of a failure.
     this.#loaded.catch(() => {});
@@ -79,6 +99,11 @@ export class QemuIncoming implements IncomingVm {
   async loaded(): Promise<void> {
     if (this.#loaded === undefined) throw new DeltaveeError("HYPERVISOR_FAILED", "No migration has begun");
     await this.#loaded;
+  }
+
+  async ready(): Promise<void> {
+    if (this.#ready === undefined) throw new DeltaveeError("HYPERVISOR_FAILED", "No migration has begun");
+    await this.#ready;
   }
 
   async resume(): Promise<void> {
@@ -99,12 +124,33 @@ export class QemuIncoming implements IncomingVm {
     const failure = await this.#socket?.remove();
     if (failure !== undefined)
       this.#notice(`Could not remove a temporary folder: ${toError(failure).message}`);
+    try {
+      // In the middle of a post-copy QEMU refuses it, and would need it to go on.
+      if (this.#postcopyIsOurs && this.#isDone) await this.#setPostcopy(false);
+    } catch (thrown) {
+      this.#notice(`QEMU's capability ${POSTCOPY_CAPABILITY} was left on: ${toError(thrown).message}`);
+    }
     this.#qmp.close();
   }
 
-  /** "completed" is reported a moment before the run state leaves `inmigrate`. */
-  async #paused(): Promise<void> {
-    const deadlineMs = performance.now() + PAUSED_TIMEOUT_MS;
+  /** @throws DeltaveeError when its host cannot do it */
+  async #allowPostcopy(): Promise<void> {
+    const capabilities = await this.#qmp.execute("query-migrate-capabilities");
+    const isOn = capabilities.some(({ capability, state }) => capability === POSTCOPY_CAPABILITY && state);
+    if (isOn) return;
+    await this.#setPostcopy(true);
+    this.#postcopyIsOurs = true;
+  }
+
+  async #setPostcopy(state: boolean): Promise<void> {
+    await this.#qmp.execute("migrate-set-capabilities", {
+      capabilities: [{ capability: POSTCOPY_CAPABILITY, state }],
+    });
+  }
+
+  /** Both are reported a moment before the run state leaves `inmigrate`. */
+  async #paused(timeoutMs: number): Promise<void> {
+    const deadlineMs = performance.now() + timeoutMs;
     for (;;) {
       const { status, running } = await this.#qmp.execute("query-status");
       if (running) throw new DeltaveeError("HYPERVISOR_FAILED", "QEMU has started the guest by itself");

@@ -46,6 +46,8 @@ class Monitor {
   /** Values of downtime-limit in the order in which they were set. */
   readonly limits: number[] = [];
   readonly commands: string[] = [];
+  /** As in a post-copy that was interrupted. */
+  refusesCapabilities = false;
   readonly sockets: Socket[] = [];
   server: Server | undefined;
 
@@ -60,7 +62,10 @@ class Monitor {
         for (const line of lines.push(chunk)) {
           const { execute, arguments: given, id } = JSON.parse(line);
           this.commands.push(execute);
-          socket.write(`${JSON.stringify({ return: this.#do(execute, given), id })}\r\n`);
+          const isRefused = this.refusesCapabilities && execute === "migrate-set-capabilities";
+          const error = { class: "GenericError", desc: "There's a migration process in progress" };
+          const answer = isRefused ? { error } : { return: this.#do(execute, given) };
+          socket.write(`${JSON.stringify({ ...answer, id })}\r\n`);
         }
       });
     });
@@ -240,6 +245,15 @@ describe("when it is over", () => {
     await vm.close();
     expect(monitor.capabilities).toEqual(before);
     expect(monitor.parameters).toEqual(DEFAULTS.parameters);
+  });
+
+  test("QEMU has its parameters again even where it takes no capabilities", async () => {
+    const vm = await open();
+    await vm.begin();
+    monitor.refusesCapabilities = true;
+    await vm.close();
+    expect(monitor.parameters).toEqual(DEFAULTS.parameters);
+    expect(notices.at(-1)).toContain("were not put back");
   });
 
   test("nothing was changed where no migration has begun", async () => {

@@ -416,6 +416,7 @@ export class QemuOutgoing implements OutgoingVm {
         : { remainingBytes: this.#forecast.remainingBytes(iteration, ram.remaining) }),
       ...(ram === undefined ? {} : { dirtyPagesPerSecond: ram["dirty-pages-rate"] }),
       ...(downtime === undefined ? {} : { downtimeMs: downtime }),
+      isPostcopy: status?.startsWith("postcopy-") === true,
     };
     if (ram !== undefined) this.#handoverBytesPerSecond = (ram.mbps * 1e6) / 8;
     if (status !== undefined) await this.#entered(status, info["error-desc"]);
@@ -472,8 +473,9 @@ function throttleParameters(percentage: number): MigrationParameters {
 
 /** @throws DeltaveeError when QEMU does not take them */
 export async function putBackSettings(qmp: QmpClient, settings: MigrationSettings): Promise<void> {
-  await qmp.execute("migrate-set-capabilities", { capabilities: settings.capabilities });
+  // An interrupted post-copy takes parameters, but no capabilities.
   await qmp.execute("migrate-set-parameters", settings.parameters);
+  await qmp.execute("migrate-set-capabilities", { capabilities: settings.capabilities });
 }
 
 function areOurs(parameters: MigrationParameters): boolean {
