@@ -58,7 +58,15 @@ const UTC_TIME_ENDS = 2050;
 
 /** The certificate as PEM. */
 export function writeCertificate(content: CertificateContent): string {
-  const { subject, names, key, issuer = { subject, key }, notBefore, notAfter, isAuthority = false } = content;
+  const {
+    subject,
+    names,
+    key,
+    issuer = { subject, key },
+    notBefore,
+    notAfter,
+    isAuthority = false,
+  } = content;
   const publicKey = key.type === "private" ? createPublicKey(key) : key;
   const algorithm = tlv(SEQUENCE, oid("ecdsaWithSha256"));
   const toBeSigned = tlv(
