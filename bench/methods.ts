@@ -119,7 +119,10 @@ export function deltaveeMethod(mode: Mode, title: string, migrateArguments: read
         await destination.qmp.execute("migrate-incoming", { uri: to });
       } else {
         const listen = `${link.destinationAddress}:${link.destinationPort}`;
-        const commandArguments = ["receive", "--listen", listen, "--qmp", destination.toolQmp.path, "--json"];
+        const commandArguments = [
+          ...["receive", "--listen", listen, "--qmp", destination.toolQmp.path, "--json"],
+          "--insecure-plaintext",
+        ];
         receive = await runCli(commandArguments, netnsOption(link.destinationNetns));
         started("destination", receive);
         to = destinationFor(mode, await listeningAddress(receive));
@@ -128,6 +131,7 @@ export function deltaveeMethod(mode: Mode, title: string, migrateArguments: read
         const migrate = await runCli(
           [
             ...["migrate", "--qmp", source.toolQmp.path, "--to", to, "--quiet"],
+            ...(mode === "tunnel" ? ["--insecure-plaintext"] : []),
             ...["--max-downtime", `${DOWNTIME_MS_MAX}ms`],
             ...(recordFile === undefined ? [] : ["--record", recordFile]),
             ...migrateArguments,

@@ -43,8 +43,9 @@ export const helloSchema = z.object({
   hypervisor: hypervisorSchema,
   entropyCodecs: entropyCodecsSchema,
   guestRamBytes: z.int().nonnegative().optional(),
-  /** Name of the VM, for people. */
+  /** Name of the VM, and its UUID, as its hypervisor has them: who may hand it over goes by them. */
   name: text(256).optional(),
+  uuid: text(64).optional(),
 });
 
 export const welcomeSchema = z.object({

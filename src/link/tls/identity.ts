@@ -12,12 +12,15 @@ export interface TlsIdentity {
   readonly key: string;
   /** PEM: this host's, and those between it and the authority's, if there are any. */
   readonly certificate: string;
-  /** PEM: whoever is vouched for by one of these is trusted, or only they themselves (`pinned`). */
+  /** PEM: whoever is vouched for by one of these is trusted. */
   readonly trusted: readonly string[];
   /** PEM: certificates that have been called back. */
   readonly revoked?: string;
-  /** What is trusted are certificates of peers, not of authorities. */
-  readonly pinned: boolean;
+  /**
+   * Fingerprints of peers, with the names that they have here, where `trusted` are their own certificates: nobody else
+   * is trusted then, and what names a certificate claims does not matter.
+   */
+  readonly pinned?: ReadonlyMap<string, string>;
 }
 
 export type TlsSide = "server" | "client";
@@ -34,7 +37,7 @@ export function readTlsFolder(folder: string, side: TlsSide, now = new Date()): 
   parseCertificate(trusted, authorities);
   const own = readOwn(join(folder, `${side}-key.pem`), join(folder, `${side}-cert.pem`), now);
   const revoked = readIfThere(join(folder, REVOKED_FILE));
-  return { ...own, trusted: [trusted], pinned: false, ...(revoked === undefined ? {} : { revoked }) };
+  return { ...own, trusted: [trusted], ...(revoked === undefined ? {} : { revoked }) };
 }
 
 /** A key and its certificate, which is valid now. @throws TlsError TLS_FILES_INVALID */

@@ -1,5 +1,6 @@
 // TLS between two real sockets: who is let in, who is not and why, and that bytes arrive as they were.
 
+import { X509Certificate } from "node:crypto";
 import type { Socket } from "node:net";
 import net from "node:net";
 import tls from "node:tls";
@@ -11,7 +12,13 @@ import type { ChannelListener } from "../../engine/ports.ts";
 import { connect, type Listener, listen } from "../address.ts";
 import { SocketChannel } from "../socket-channel.ts";
 import type { TlsIdentity } from "./identity.ts";
-import { type RejectedConnection, type SecureConnection, secureClient, secureServer } from "./secure.ts";
+import {
+  fingerprintOf,
+  type RejectedConnection,
+  type SecureConnection,
+  secureClient,
+  secureServer,
+} from "./secure.ts";
 
 const TIMEOUT_MS = 10_000;
 const authority = new Authority();
@@ -29,11 +36,17 @@ afterEach(() => {
 });
 
 function identity({ key, certificate }: HostCertificate, trusted = authority): TlsIdentity {
-  return { key: keyPem(key), certificate, trusted: [trusted.certificate], pinned: false };
+  return { key: keyPem(key), certificate, trusted: [trusted.certificate] };
 }
 
 function pinned({ key, certificate }: HostCertificate, peer: HostCertificate): TlsIdentity {
-  return { key: keyPem(key), certificate, trusted: [peer.certificate], pinned: true };
+  const fingerprint = fingerprintOf(new X509Certificate(peer.certificate));
+  return {
+    key: keyPem(key),
+    certificate,
+    trusted: [peer.certificate],
+    pinned: new Map([[fingerprint, "paired"]]),
+  };
 }
 
 function selfSigned(subject: string): HostCertificate {
@@ -175,11 +188,17 @@ describe("who is let in", () => {
   test("pinned: the paired certificate is accepted under any name, any other one is not", async () => {
     const [server, client, other] = [selfSigned("server"), selfSigned("client"), selfSigned("server")];
     const good = await handshake(pinned(server, client), pinned(client, server), "any.example");
-    expect(typeof good.client).toBe("object");
-    expect(good.server).toHaveProperty("peer");
-    const bad = await handshake(pinned(server, other), pinned(client, other), "server");
-    expect(bad.client).toMatch(/^TLS_PEER_REJECTED: .*it vouches for itself/);
-    expect(bad.server).toMatchObject({ why: expect.stringMatching(/it vouches for itself/) });
+    expect((good.client as SecureConnection).peer.title).toBe("paired");
+    const { peer } = good.server as SecureConnection;
+    expect([peer.isNamed("paired"), peer.isNamed("client")]).toEqual([true, false]);
+    const badServer = await handshake(pinned(other, client), pinned(client, server), "server");
+    expect(badServer.client).toMatch(/^TLS_PEER_REJECTED: .*it vouches for itself/);
+    const badClient = await handshake(pinned(server, other), pinned(client, server));
+    expect(badClient.server).toMatchObject({ why: expect.stringMatching(/it vouches for itself/) });
+    // Vouched for by one that is pinned is not the one that is pinned.
+    const vouched = authority.issue(["server"], { issuer: { subject: "server", key: server.key } });
+    const viaServer = await handshake(pinned(vouched, client), pinned(client, server), "server");
+    expect(viaServer.client).toMatch(/^TLS_PEER_REJECTED: /);
   });
 });
 

@@ -11,7 +11,7 @@ import type { TlsIdentity } from "./identity.ts";
 export interface Peer {
   /** SHA-256 of its certificate, in lowercase hex. */
   readonly fingerprint: string;
-  /** Common name of its certificate: for people only. */
+  /** Common name of its certificate, or the name under which it was paired: for people only. */
   readonly title: string;
   /** Whether its certificate holds for this host name or address. */
   isNamed(name: string): boolean;
@@ -44,6 +44,8 @@ const REJECTIONS: Readonly<Record<string, string>> = {
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: "its authority is not one that is trusted here",
   CERT_SIGNATURE_FAILURE: "it was not signed by the authority that it names",
 };
+
+const NOT_PAIRED = "it is not that of a host that this one has been paired with";
 
 /** OpenSSL's ways to say that these are no records of TLS. */
 const NOT_TLS: ReadonlySet<string> = new Set([
@@ -81,7 +83,8 @@ export function secureClient(
       // An address is no server name (RFC 6066); node:tls checks it against the certificate all the same.
       ...(isIP(host) === 0 ? { servername: host } : {}),
       host,
-      ...(identity.pinned ? { checkServerIdentity: () => undefined } : {}),
+      // Pinned: whose it is is checked below.
+      ...(identity.pinned === undefined ? {} : { checkServerIdentity: () => undefined }),
     });
     const fail = (error: TlsError): void => {
       clearTimeout(timer);
@@ -95,16 +98,21 @@ export function secureClient(
     );
     const onClose = () =>
       fail(new TlsError("TLS_FAILED", `The peer at ${host} hung up during the TLS handshake`));
-    secured.on("error", (error) => fail(clientError(error, host)));
+    const onError = (error: Error) => fail(clientError(error, host));
+    secured.on("error", onError);
     secured.once("close", onClose);
     secured.once("secureConnect", () => {
       clearTimeout(timer);
       secured.off("close", onClose);
-      secured.removeAllListeners("error");
+      secured.off("error", onError);
       // Nothing of it is read before there is a channel.
       secured.pause();
-      const connection = asConnection(secured);
-      if (connection === undefined) fail(new TlsError("TLS_FAILED", `The peer at ${host} is gone already`));
+      const connection = asConnection(secured, identity);
+      if (connection !== undefined && !isTrusted(connection.peer, identity)) {
+        const text = `The certificate of the peer at ${host} is not accepted: ${NOT_PAIRED}`;
+        fail(new TlsError("TLS_PEER_REJECTED", text));
+      } else if (connection === undefined)
+        fail(new TlsError("TLS_FAILED", `The peer at ${host} is gone already`));
       else resolve(connection);
     });
   });
@@ -143,9 +151,14 @@ export function secureServer(
       // Nothing of it is read before there is a channel.
       secured.pause();
       const why = rejection(secured);
-      const result = why === undefined ? asConnection(secured) : { socket: secured, why };
-      if (result === undefined) fail(": the peer is gone already");
-      else resolve(result);
+      if (why !== undefined) {
+        resolve({ socket: secured, why });
+        return;
+      }
+      const connection = asConnection(secured, identity);
+      if (connection === undefined) fail(": the peer is gone already");
+      else if (!isTrusted(connection.peer, identity)) resolve({ socket: secured, why: NOT_PAIRED });
+      else resolve(connection);
     });
     server.emit("connection", socket);
   });
@@ -158,23 +171,33 @@ function rejection(secured: tls.TLSSocket): string | undefined {
 }
 
 /** Undefined when there is no connection any more. */
-function asConnection(secured: tls.TLSSocket): SecureConnection | undefined {
+function asConnection(secured: tls.TLSSocket, identity: TlsIdentity): SecureConnection | undefined {
   const certificate = secured.getPeerX509Certificate();
   if (certificate === undefined || secured.destroyed) return undefined;
   const binding = secured.exportKeyingMaterial(BINDING_BYTES, BINDING_LABEL, Buffer.alloc(0));
-  return { socket: secured, peer: peerOf(certificate), binding: binding.toString("hex") };
+  return { socket: secured, peer: peerOf(certificate, identity), binding: binding.toString("hex") };
 }
 
-export function peerOf(certificate: X509Certificate): Peer {
+function peerOf(certificate: X509Certificate, { pinned }: TlsIdentity): Peer {
+  const fingerprint = fingerprintOf(certificate);
+  if (pinned !== undefined) {
+    const name = pinned.get(fingerprint);
+    return { fingerprint, title: name ?? "nobody", isNamed: (other) => other === name };
+  }
   const commonName = /^CN=(.*)$/m.exec(certificate.subject)?.[1] ?? "nameless";
   return {
-    fingerprint: fingerprintOf(certificate),
+    fingerprint,
     title: commonName.replace(/[\p{Cc}\p{Cs}]+/gu, " ").slice(0, TITLE_CHARS_MAX),
     // Names are compared by OpenSSL: certificates have been made that read as a list of names and are one.
     isNamed: (name) =>
       (isIP(name) === 0 ? certificate.checkHost(name, { wildcards: false }) : certificate.checkIP(name)) !==
       undefined,
   };
+}
+
+/** OpenSSL has found it to be vouched for; by whoever has been paired with, too, who vouches for itself alone. */
+function isTrusted({ fingerprint }: Peer, { pinned }: TlsIdentity): boolean {
+  return pinned === undefined || pinned.has(fingerprint);
 }
 
 export function fingerprintOf(certificate: X509Certificate): string {
