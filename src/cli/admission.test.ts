@@ -35,8 +35,8 @@ const resume: ResumeFrame = {
 function judged(
   rules: string[],
   body: Partial<HelloFrame["body"]> = {},
-  from: typeof secure | undefined = secure,
-) {
+  from: typeof secure | "plain text" = secure,
+): string | undefined {
   const parsed = rules.flatMap((rule) => parseAllow(rule));
   return refusalOf(
     { frame: hello(body), from: "x", secure: from === "plain text" ? undefined : from },

@@ -7,8 +7,9 @@ import { parseBytesPerSecond } from "../../src/base/units.ts";
 import { type Address, parseAddress } from "../../src/link/address.ts";
 import { Relay } from "../../src/link/relay.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
+import { Authority, writeTlsFolder } from "../support/certificates.ts";
 import { destinationFor, ended, listeningAddress, receiveArguments } from "../support/migration.ts";
-import { type CliRun, freePort, runCli } from "../support/processes.ts";
+import { type CliRun, freePort, runCli, tempFolder } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
 import { eventsOf, expectMoved, expectStillOnSource, LIGHT_LOAD, startPair } from "./scene.ts";
@@ -18,25 +19,29 @@ const moved = { code: 0, signal: null, stderr: "" };
 const SAMPLE_TIMEOUT_MS = 60_000;
 
 describe.skipIf(qemu10 === undefined)("a tunnel whose link is gone for a while", () => {
-  test("twice while the guest works: it arrives whole, and nobody has noticed", async () => {
-    const { source, destination } = await startPair({ binary: qemu10!, append: LIGHT_LOAD });
-    const link = await BreakableLink.between(source, destination, "50mbit");
-    await link.waitForWireBytes(4e6);
-    await link.breakFor(3000);
-    await link.waitForWireBytes(10e6);
-    await link.breakFor(5000);
-    const { migrate, receive, events } = await link.finish();
-    expect(migrate).toEqual(moved);
-    expect(receive).toEqual(moved);
-    const gap = await expectMoved(source, destination);
-    // The outages are not in it.
-    expect(gap.gapMs).toBeLessThan(2500);
-    expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
-    const resumed = eventsOf(events, "link").filter(({ state }) => state === "resumed");
-    expect(resumed).toHaveLength(2);
-    expect(resumed[0]!.outageMs).toBeGreaterThan(2500);
-    expect(resumed[1]!.outageMs).toBeGreaterThan(4500);
-  });
+  test.each(["plain text", "TLS"])(
+    "twice while the guest works: it arrives whole, and nobody has noticed (%s)",
+    async (kind) => {
+      const { source, destination } = await startPair({ binary: qemu10!, append: LIGHT_LOAD });
+      const security = kind === "TLS" ? ["--tls-dir", tlsFolder()] : [];
+      const link = await BreakableLink.between(source, destination, "50mbit", 1, security);
+      await link.waitForWireBytes(4e6);
+      await link.breakFor(3000);
+      await link.waitForWireBytes(10e6);
+      await link.breakFor(5000);
+      const { migrate, receive, events } = await link.finish();
+      expect(migrate).toEqual(moved);
+      expect(receive).toEqual(moved);
+      const gap = await expectMoved(source, destination);
+      // The outages are not in it.
+      expect(gap.gapMs).toBeLessThan(2500);
+      expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+      const resumed = eventsOf(events, "link").filter(({ state }) => state === "resumed");
+      expect(resumed).toHaveLength(2);
+      expect(resumed[0]!.outageMs).toBeGreaterThan(2500);
+      expect(resumed[1]!.outageMs).toBeGreaterThan(4500);
+    },
+  );
 
   // 64 MiB: from the stop of the vCPUs to the guest's next beat some 60 ms pass on this link.
   const options = { binary: qemu10!, memoryMiB: 64, append: "ws=2048 rate=1000 fill=random" };
@@ -87,6 +92,14 @@ describe.skipIf(qemu10 === undefined)("a tunnel whose link is gone for a while",
 });
 
 /** migrate and receive, and between them a link that can be taken away and given back. */
+/** Certificates for both sides, which are both here. */
+function tlsFolder(): string {
+  const { path, remove } = tempFolder();
+  onTestFinished(remove);
+  const authority = new Authority();
+  return writeTlsFolder(path, authority, authority.issue(["127.0.0.1"]));
+}
+
 class BreakableLink {
   readonly #migrate: CliRun;
   readonly #receive: CliRun;
@@ -98,9 +111,11 @@ class BreakableLink {
     destination: QemuVm,
     rate: string,
     delayMs = 1,
+    security: readonly string[] = [],
   ): Promise<BreakableLink> {
     const receive = await runCli([
       ...["receive", ...receiveArguments(destination), "--json", "--reconnect-timeout", "15s"],
+      ...security,
     ]);
     onTestFinished(async () => void (await receive.stop()));
     const to = parseAddress(await listeningAddress(receive));
@@ -110,6 +125,7 @@ class BreakableLink {
     const migrate = await runCli([
       ...["migrate", "--qmp", source.toolQmp.path, "--json"],
       ...["--to", destinationFor("tunnel", `127.0.0.1:${listen.port}`)],
+      ...security,
     ]);
     onTestFinished(async () => void (await migrate.stop()));
     const link = new BreakableLink(migrate, receive, relay, open);

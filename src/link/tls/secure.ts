@@ -217,7 +217,9 @@ function clientError(error: Error, host: string): TlsError {
   if (Object.hasOwn(REJECTIONS, code)) {
     return new TlsError("TLS_PEER_REJECTED", `${certificate}: ${inWords(code)}`);
   }
-  return new TlsError("TLS_FAILED", `TLS with the peer at ${host} failed${failure(error)}`, { cause: error });
+  // OpenSSL's own words for that are about a version number.
+  const details = NOT_TLS.has(code) ? {} : { cause: error };
+  return new TlsError("TLS_FAILED", `TLS with the peer at ${host} failed${failure(error)}`, details);
 }
 
 function failure(error: Error): string {
