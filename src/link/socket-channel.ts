@@ -128,6 +128,8 @@ export class SocketChannel implements Channel {
         callback: (bytes, buffer) => {
           const filled = buffer.subarray(0, bytes);
           if (isTls && this.#isHolding) this.#held.push(Buffer.from(filled));
+          // Whoever pauses in this call may read on in it for as long as the pause lasts: not in what is read into then.
+          else if (buffer === ofOurOwn) this.#call((to) => to.data(Buffer.from(filled)));
           else this.#call((to) => to.data(filled));
           return !this.#paused && !this.#destroyed;
         },

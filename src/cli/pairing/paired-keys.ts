@@ -87,6 +87,11 @@ export class PairedKeys {
     this.#folder.write(PEER_PREFIX + name, JSON.stringify({ certificate }), { durable: true });
   }
 
+  /** Its certificate, PEM. Undefined: there is no such peer. @throws TlsError */
+  certificateOf(name: string): string | undefined {
+    return this.peers().includes(name) ? this.#read(PEER_PREFIX + name, peerSchema).certificate : undefined;
+  }
+
   /** Harmless for one that is not there. */
   forget(name: string): void {
     this.#folder.remove(PEER_PREFIX + name);
