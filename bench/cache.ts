@@ -10,6 +10,7 @@ import { formatBytesPerSecond } from "../src/base/units.ts";
 import { slotsWithin } from "../src/memory/page-directory.ts";
 import { POLICIES } from "../src/memory/policy/all.ts";
 import type { PolicyKind } from "../src/memory/policy/policy.ts";
+import { replaceSection } from "../src/report/section.ts";
 import { loadTrace } from "../src/trace/file.ts";
 import { type PageTrace, PageTraceBuilder } from "../src/trace/page-trace.ts";
 import { replay } from "../src/trace/replay.ts";
@@ -19,7 +20,6 @@ import { GUEST_KERNEL, type QemuOptions, type QemuVm, startQemu } from "../test/
 import { QUIET_GUEST, type SyntheticGuest, synthesize } from "../test/support/synthetic-trace.ts";
 import { nodeGuest } from "./node-guest.ts";
 import { recordTrace } from "./record-trace.ts";
-import { replaceSection } from "./section.ts";
 import { markdown, plainText, type Table } from "./table.ts";
 
 /** Limits of the cache, of the guest's memory. */

@@ -5,6 +5,8 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { WORKLOADS as DEMO_WORKLOADS, guestOptions } from "../src/cli/demo/guest.ts";
+import { deltaveeMethod } from "../src/lab/method/deltavee.ts";
+import { netnsOption } from "../src/lab/method/method.ts";
 import { parseRecord } from "../src/record/reader.ts";
 import type { RecordEvent } from "../src/record/schema.ts";
 import { eventsOf, runFigures } from "../src/report/figures.ts";
@@ -14,7 +16,6 @@ import { runCli } from "../test/support/processes.ts";
 import { startQemu } from "../test/support/qemu-vm.ts";
 import { heartbeatGap } from "../test/support/serial.ts";
 import { measure, type Scene } from "./measure.ts";
-import { deltaveeMethod, netnsOption } from "./methods.ts";
 
 /** What a migration came to that was to keep a goal. */
 export interface KeptRun {

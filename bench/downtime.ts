@@ -8,12 +8,12 @@ import { Command, CommanderError, Option } from "commander";
 import { toError, UsageError } from "../src/base/errors.ts";
 import { formatBytesPerSecond, formatMs, parseBytesPerSecond, parseMs } from "../src/base/units.ts";
 import { isStallPolicy, STALL_POLICIES, type StallPolicy } from "../src/engine/stall-policies.ts";
+import { replaceSection } from "../src/report/section.ts";
 import type { Mode } from "../test/support/migration.ts";
 import { findQemus, type QemuBinary } from "../test/support/qemu-binaries.ts";
 import { type KeptRun, keptByQemu, keptByV86, type UnkeptRun, unkeptByQemu } from "./downtime-runs.ts";
 import type { Scene } from "./measure.ts";
 import { makeLink } from "./network.ts";
-import { replaceSection } from "./section.ts";
 import { markdown, plainText, type Table } from "./table.ts";
 import { median } from "./timing.ts";
 import { GUESTS, type Guest, WORKLOADS } from "./workloads.ts";
@@ -143,7 +143,7 @@ async function measureQemu(
   if (process.getuid?.() !== 0) {
     throw new UsageError("The link is made of network namespaces: run this command as root");
   }
-  const link = makeLink(bytesPerSecond);
+  const link = await makeLink(bytesPerSecond);
   const started: Scene["started"] = [];
   const scene = (boot: Scene["boot"]): Scene => ({
     ...{ binary, boot, link, limitMs: options.timeLimit, limitOf: undefined, started },
@@ -163,7 +163,7 @@ async function measureQemu(
       });
     }
   } finally {
-    link.remove();
+    await link.remove();
   }
 }
 
@@ -324,13 +324,12 @@ function publish(options: Options, link: number, hypervisor: string, results: Re
 }
 
 /** A benchmark that is killed cannot do this: what it leaves behind is removed by the next one. */
-function cleanUpWhenInterrupted(started: Scene["started"], removeLink: () => void): void {
+function cleanUpWhenInterrupted(started: Scene["started"], removeLink: () => Promise<void>): void {
   const cleanUp = (exitCode: number) => {
     console.error("bench:downtime: interrupted");
-    void Promise.all(started.map((each) => each.stop())).finally(() => {
-      removeLink();
-      process.exit(exitCode);
-    });
+    void Promise.allSettled(started.map((each) => each.stop()))
+      .then(removeLink)
+      .finally(() => process.exit(exitCode));
   };
   process.once("SIGINT", () => cleanUp(130));
   process.once("SIGTERM", () => cleanUp(143));

@@ -4,6 +4,7 @@
 import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { Argument, Command, CommanderError } from "commander";
 import { toError, UsageError } from "../src/base/errors.ts";
+import { replaceSection } from "../src/report/section.ts";
 import { codecSection } from "./codec.ts";
 import { entropySection } from "./entropy.ts";
 import { kernelsSection } from "./kernel-section.ts";
@@ -16,7 +17,6 @@ import {
   sectionAsMarkdown,
   sectionAsText,
 } from "./report.ts";
-import { replaceSection } from "./section.ts";
 import { streamSection } from "./stream.ts";
 import { tlsSection } from "./tls.ts";
 

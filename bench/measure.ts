@@ -2,13 +2,14 @@
 // outside.
 
 import { setTimeout as sleep } from "node:timers/promises";
+import { systemClock } from "../src/base/clock.ts";
+import { DOWNTIME_MS_MAX_DEFAULT, type Method, netnsOption } from "../src/lab/method/method.ts";
+import { QEMU_ARGUMENTS, qemuCpuSeconds, residentBytesMax, Watch } from "../src/lab/usage.ts";
 import { type CliRun, cpuSeconds } from "../test/support/processes.ts";
 import type { QemuBinary } from "../test/support/qemu-binaries.ts";
 import { type QemuOptions, type QemuVm, startQemu } from "../test/support/qemu-vm.ts";
 import { heartbeatGap } from "../test/support/serial.ts";
-import { QEMU_ARGUMENTS, qemuCpuSeconds, residentBytesMax, Watch } from "./cpu.ts";
 import { limitBytesOf } from "./limit.ts";
-import { type Method, netnsOption } from "./methods.ts";
 import type { BenchLink } from "./network.ts";
 
 /** Before it is moved the guest has been writing at its full rate for a while. */
@@ -87,14 +88,20 @@ export async function measure(
       cpu[side] = watch(() => cpuSeconds(pid));
       memory[side] = watch(() => residentBytesMax(pid));
     };
-    const migrate = await method.prepare({ source, destination, link, limitMs, recordFile, started });
+    const migrate = await method.prepare({
+      ...{ source, destination, link, limitMs, recordFile, started, clock: systemClock },
+      memoryBytes: source.memoryBytes,
+      downtimeMsMax: DOWNTIME_MS_MAX_DEFAULT,
+      forceAfterMs: undefined,
+      stateFolder: undefined,
+    });
     const qemu = {
       source: watch(() => qemuCpuSeconds(source.pid)),
       destination: watch(() => qemuCpuSeconds(destination.pid)),
     };
     const sentBefore = link.sentBytes();
     const startMs = performance.now();
-    const converged = await migrate();
+    const { arrived: converged } = await migrate();
     const cpuOf = (side: Side) => ({ qemu: qemu[side].growth, deltavee: cpu[side]?.growth ?? 0 });
     const cpuSecondsUsed = { source: cpuOf("source"), destination: cpuOf("destination") };
     await sleep(LAST_PACKETS_MS);

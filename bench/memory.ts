@@ -3,10 +3,12 @@
 // down: this is where a tool in the middle has nothing to win and must not lose.
 
 import { UsageError } from "../src/base/errors.ts";
+import { METHODS } from "../src/lab/method/all.ts";
+import { deltaveeMethod } from "../src/lab/method/deltavee.ts";
+import type { Method } from "../src/lab/method/method.ts";
 import { findQemus } from "../test/support/qemu-binaries.ts";
 import { GUEST_KERNEL } from "../test/support/qemu-vm.ts";
 import { type Measurement, measure } from "./measure.ts";
-import { deltaveeMethod, METHODS, type Method } from "./methods.ts";
 import { loopback } from "./network.ts";
 import type { Goal, SectionOptions, SectionResult } from "./report.ts";
 import { median } from "./timing.ts";

@@ -7,14 +7,18 @@ import { join } from "node:path";
 import { Command, CommanderError, Option } from "commander";
 import { toError, UsageError } from "../src/base/errors.ts";
 import { formatBytesPerSecond, formatMs, parseBytesPerSecond, parseMs } from "../src/base/units.ts";
+import { METHODS } from "../src/lab/method/all.ts";
+import type { Method } from "../src/lab/method/method.ts";
+import { replaceSection } from "../src/report/section.ts";
 import { findQemus, type QemuBinary } from "../test/support/qemu-binaries.ts";
 import { type Measurement, measure, type Scene } from "./measure.ts";
-import { METHODS, type Method, REFERENCE_METHOD } from "./methods.ts";
 import { makeLink } from "./network.ts";
-import { replaceSection } from "./section.ts";
 import { markdown, plainText, tableOf } from "./table.ts";
 import { median } from "./timing.ts";
 import { GUESTS, type Guest, WORKLOADS, type Workload } from "./workloads.ts";
+
+/** The method that bytes and times are given as ratios of: the best that QEMU has for this case. */
+const REFERENCE_METHOD = "xbzrle-full";
 
 interface Options {
   link: number;
@@ -65,7 +69,7 @@ async function main(options: Options): Promise<void> {
   if (binary === undefined) throw new UsageError(`There is no QEMU ${options.qemu} here`);
   if (options.records !== undefined) mkdirSync(options.records, { recursive: true });
   const boot = options.guest.boot(options.workload);
-  const link = makeLink(options.link);
+  const link = await makeLink(options.link);
   const scene: Scene = {
     ...{ binary, boot, link, limitMs: options.timeLimit, started: [] },
     limitOf: options.limit ? limitMethod(options.methods) : undefined,
@@ -75,7 +79,7 @@ async function main(options: Options): Promise<void> {
   try {
     results = await measureAll(scene, options);
   } finally {
-    link.remove();
+    await link.remove();
   }
   publish(results, options, binary);
   if (results.failures.length > 0) process.exitCode = 1;
@@ -166,10 +170,9 @@ function settingOf(options: Options, { version }: QemuBinary): string[] {
 function cleanUpWhenInterrupted({ started, link }: Scene): void {
   const cleanUp = (exitCode: number) => {
     console.error("bench:peers: interrupted");
-    void Promise.all(started.map((each) => each.stop())).finally(() => {
-      link.remove();
-      process.exit(exitCode);
-    });
+    void Promise.allSettled(started.map((each) => each.stop()))
+      .then(() => link.remove())
+      .finally(() => process.exit(exitCode));
   };
   process.once("SIGINT", () => cleanUp(130));
   process.once("SIGTERM", () => cleanUp(143));

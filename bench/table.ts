@@ -1,8 +1,8 @@
 // Measurements as a table: one row per method, median and range over its runs, ratios to a reference method.
 
 import { formatMs } from "../src/base/units.ts";
+import type { Method } from "../src/lab/method/method.ts";
 import type { Measurement } from "./measure.ts";
-import type { Method } from "./methods.ts";
 import { median } from "./timing.ts";
 
 /** Rows of cells, the first row the head. */

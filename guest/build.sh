@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds guest.elf from boot.S, guest.c, workload.h and link.ld with the system's gcc
+# Builds guest.elf from boot.S, guest.c, workload.h, pages.h and link.ld with the system's gcc
 # (no 32-bit libraries needed). Same compiler, same bytes.
 #   guest/build.sh           writes guest/guest.elf
 #   guest/build.sh --check   builds aside and exits 1 when guest/guest.elf differs

@@ -106,7 +106,8 @@ async function runSource() {
     ended: never,
     begin: () => channelFrom(task.hypervisorPath),
     limitSwitchover: async () => {},
-    status: async () => ({ iteration: 0 }),
+    // Not the first pass: pages are looked at, however fast the link is.
+    status: async () => ({ iteration: 1 }),
     cancel: async () => {},
     resume: async () => {},
     isRunning: async () => true,

@@ -6,6 +6,7 @@ import type { Command } from "commander";
 const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ["migrate", async () => (await import("./migrate.ts")).migrateCommand()],
   ["receive", async () => (await import("./receive.ts")).receiveCommand()],
+  ["plan", async () => (await import("./plan.ts")).planCommand()],
   ["status", async () => (await import("./status.ts")).statusCommand()],
   ["recover", async () => (await import("./recover.ts")).recoverCommand()],
   ["pair", async () => (await import("./pair.ts")).pairCommand()],
@@ -13,6 +14,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ["report", async () => (await import("./report.ts")).reportCommand()],
   ["trace", async () => (await import("./trace.ts")).traceCommand()],
   ["demo", async () => (await import("./demo.ts")).demoCommand()],
+  ["lab", async () => (await import("./lab.ts")).labCommand()],
 ]);
 
 /**

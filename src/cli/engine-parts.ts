@@ -20,7 +20,7 @@ export function makeHome(): Home {
   return { memory, kernel: loadKernel(memory), clock: systemClock };
 }
 
-/** To be closed when the migration is over. Its workers start with the first batch that is worth it, or start(). */
+/** To be closed when the migration is over. Its workers start when there is enough to code: a fast link needs none. */
 export function makeBatchCoder({ memory, kernel }: Home): WorkerBatchCoder {
   return new WorkerBatchCoder(memory, kernel, { slotCount: SLOT_COUNT });
 }

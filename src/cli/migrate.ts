@@ -104,6 +104,9 @@ ${stallPolicyHelp()}
 With postcopy the guest is lost if the link breaks for good, or either host dies, before all of its RAM has arrived. The
 destination's QEMU must have been told before: migrate-set-capabilities, postcopy-ram on.
 
+SIGUSR2 (kill -USR2 PID) changes --max-downtime under way: any downtime will do from then on, and the guest is stopped at
+the next best moment, though not before each page has been sent once.
+
 Examples:
   To a QEMU started with -incoming tcp:0.0.0.0:4444:
     deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --max-downtime 100ms
@@ -314,8 +317,6 @@ async function migrate(options: Options): Promise<void> {
     left.forget();
     coder = tunnel ? makeBatchCoder(home) : undefined;
     const names = tunnel ? await vm.names() : {};
-    // In the background, while the two sides introduce themselves.
-    void coder?.start();
     const engine = new SourceEngine({
       ...home,
       vm,
@@ -355,7 +356,13 @@ async function migrate(options: Options): Promise<void> {
       if (engine.cancel()) notice("Interrupted: giving the migration up, the guest goes on here");
       else notice("Too late to cancel: the guest belongs to the destination already");
     });
+    const allowAnyDowntime = () => {
+      notice("SIGUSR2: any downtime will do from now on");
+      engine.allowAnyDowntime();
+    };
+    process.on("SIGUSR2", allowAnyDowntime);
     const { error, vm: where } = await engine.run();
+    process.off("SIGUSR2", allowAnyDowntime);
     release();
     await closeTrace(trace, notice);
     trace = undefined;

@@ -131,9 +131,7 @@ async function receive(options: Options): Promise<void> {
           paused,
           record,
           baselineBytesMax,
-          // Threads are for a source that was welcomed, not for whoever connects.
           welcomed: ({ session }) => {
-            void coder.start();
             const subject = { session, side: "destination", mode: "tunnel", peer: from } as const;
             journal = keepJournal(states, { subject, qmp: options.qmp, notice });
           },

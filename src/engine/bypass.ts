@@ -1,18 +1,39 @@
 // When to leave pages alone altogether: on a link that is faster than we can look at pages, the fastest
-// is to carry them on as they are. A link shows what it can do only when it is filled, so bypass is tried for a
-// moment when we are the brake, kept if more gets across, and left as soon as the link is the limit. Pure.
+// is to carry them on as they are. Pure.
+//
+// It begins so: what a link carries shows only when it is filled, and a look at each page of the first pass pays only
+// later, when the page is dirtied again. As soon as the link turns out to be slow, pages are looked at; on a fast one
+// from the second pass on, in which what is looked at once more may be sent as less. Then bypass is tried for a
+// moment when we are the brake, kept if more gets across, and left as soon as the link is the limit.
 
 import { formatBytesPerSecond } from "../base/units.ts";
 
-/** Cumulative counters of one moment. */
+/** Counters are cumulative. */
 export interface Progress {
   nowMs: number;
   /** Bytes that the hypervisor has handed over. */
   handedOverBytes: number;
   /** Time that we have worked on them. */
   busyMs: number;
+  /** Every page comes for the first time. */
+  isFirstPass: boolean;
+  /** False: it has carried whatever was sent, so that it carries at least `linkBytesPerSecond`. */
+  isLinkKnown: boolean;
+  linkBytesPerSecond: number;
 }
 
+/**
+ * A link that carries less leaves time to look at each page and to keep it: that takes about a third of a core at this
+ * rate, most of it for memory that is touched for the first time. More than Gigabit Ethernet.
+ */
+const FAST_BYTES_PER_SECOND = 160e6;
+/** One that carries less than this is slow at once. */
+const SLOW_BYTES_PER_SECOND = 40e6;
+/**
+ * Any other has so long to show that it is fast, however long its round trip is, and whatever else the machines at both
+ * ends are busy with.
+ */
+const OPENING_BYTES_MAX = 32 * 1024 * 1024;
 /** Worked for more than this share of the time: we are the brake. For less than the other: the link is. */
 const BRAKE_SHARE_MIN = 0.85;
 const LINK_SHARE_MAX = 0.5;
@@ -26,7 +47,7 @@ const RETRY_MS_MAX = 60_000;
 
 export class BypassJudge {
   readonly #decided: (choice: string, reason: string) => void;
-  #state: "looking" | "trying" | "bypassing" = "looking";
+  #state: "opening" | "looking" | "trying" | "bypassing" = "opening";
   #since: Progress | undefined;
   /** Bytes per second with pages looked at, before the try. */
   #rateBefore = 0;
@@ -37,8 +58,14 @@ export class BypassJudge {
     this.#decided = decided;
   }
 
-  /** To be asked several times a second. @returns whether pages are to be left alone from here on */
+  /** Whether pages are to be left alone from here on. */
+  get bypasses(): boolean {
+    return this.#state !== "looking";
+  }
+
+  /** To be asked several times a second. @returns `bypasses` */
   judge(progress: Progress): boolean {
+    if (this.#state === "opening") this.#open(progress);
     this.#since ??= progress;
     const elapsedMs = progress.nowMs - this.#since.nowMs;
     if (elapsedMs >= MEASURE_MS) {
@@ -47,11 +74,21 @@ export class BypassJudge {
       this.#since = progress;
       this.#measured(bytesPerSecond, busyShare, progress.nowMs);
     }
-    return this.#state !== "looking";
+    return this.bypasses;
+  }
+
+  #open({ isFirstPass, isLinkKnown, linkBytesPerSecond, handedOverBytes }: Progress): void {
+    const isFast = linkBytesPerSecond >= FAST_BYTES_PER_SECOND;
+    const isSlow = isLinkKnown && linkBytesPerSecond < SLOW_BYTES_PER_SECOND;
+    if (isFirstPass && (isFast || !(isSlow || handedOverBytes >= OPENING_BYTES_MAX))) return;
+    const carries = `the link carries ${formatBytesPerSecond(linkBytesPerSecond)}`;
+    this.#look(isFirstPass ? carries : `the first pass is over, in which ${carries}`);
   }
 
   #measured(bytesPerSecond: number, busyShare: number, nowMs: number): void {
     switch (this.#state) {
+      case "opening":
+        return;
       case "looking":
         if (busyShare < BRAKE_SHARE_MIN || nowMs < this.#notBeforeMs) return;
         this.#rateBefore = bytesPerSecond;
@@ -81,9 +118,14 @@ export class BypassJudge {
   }
 
   #leave(nowMs: number, reason: string): void {
-    this.#state = "looking";
     this.#notBeforeMs = nowMs + this.#retryMs;
     this.#retryMs = Math.min(RETRY_MS_MAX, 2 * this.#retryMs);
+    this.#look(reason);
+  }
+
+  #look(reason: string): void {
+    this.#state = "looking";
+    this.#since = undefined;
     this.#decided("look at pages", reason);
   }
 }

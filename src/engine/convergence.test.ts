@@ -45,6 +45,10 @@ class Scene {
     return this;
   }
 
+  allowAnyDowntime(): void {
+    this.#convergence.allowAnyDowntime();
+  }
+
   get isOver(): boolean {
     return this.last?.giveUp !== undefined;
   }
@@ -158,6 +162,16 @@ describe("a downtime that is impossible even with nothing left", () => {
     const throttled = new Scene({ onStall: "throttle" }).see(far, 5000).see(after, 5000);
     expect([throttled.last.throttlePercentage, throttled.choices]).toEqual([0, ["forecast"]]);
   });
+});
+
+test("an operator who lets any downtime do gets what can be had, at once, but after the first pass", () => {
+  const scene = new Scene().see({ isFirstPass: true, estimatedMs: 9000 }, 1000);
+  scene.allowAnyDowntime();
+  expect(scene.see({ isFirstPass: true, estimatedMs: 9000 }, 5000).last.beyondGoalMs).toBeUndefined();
+  expect(scene.see({ estimatedMs: 800 }, 50).last.beyondGoalMs).toBeCloseTo(880);
+  expect(scene.said).toEqual([
+    "switchover: the operator lets any downtime do: the guest will stand still for about 880 ms",
+  ]);
 });
 
 describe("throttling", () => {

@@ -87,6 +87,7 @@ export class Convergence {
   #throttleStep = -1;
   #startPostcopy = false;
   #saidWhatIsNot = false;
+  #anyDowntime = false;
   #giveUp: DeltaveeError | undefined;
   #judgedMs: number;
   #said: Said[] = [];
@@ -103,6 +104,11 @@ export class Convergence {
   /** The stream is not understood: nobody would see the guest being handed over. */
   forbidPostcopy(): void {
     this.#canPostcopy = false;
+  }
+
+  /** The operator wants it to end: what can be had will do, though never before the first pass is over. */
+  allowAnyDowntime(): void {
+    this.#anyDowntime = true;
   }
 
   /** As the figures stand, while the guest runs. */
@@ -130,6 +136,7 @@ export class Convergence {
     this.#watchFloor(figures, nowMs);
     if (figures.isFirstPass) return;
     this.#watchProgress(figures, nowMs);
+    if (this.#anyDowntime) this.#goBeyond(this.#reachableMs(figures), "the operator lets any downtime do");
     if (this.#stalled || this.#unreachable.isSo) this.#act(figures, nowMs);
     if (this.#policy === "switchover") this.#meetDeadlines(figures, nowMs);
   }
@@ -220,8 +227,7 @@ export class Convergence {
       case "wait":
         return;
       case "switchover":
-        // What it has come down to again and again.
-        this.#goBeyond(Math.max(this.#lowest.value, figures.floorMs), "there is no use in waiting for less");
+        this.#goBeyond(this.#reachableMs(figures), "there is no use in waiting for less");
         return;
       case "throttle":
         this.#throttle(nowMs);
@@ -240,6 +246,11 @@ export class Convergence {
         }
       }
     }
+  }
+
+  /** What it has come down to again and again. */
+  #reachableMs({ floorMs }: ConvergenceFigures): number {
+    return Math.max(this.#lowest.value, floorMs);
   }
 
   #goBeyond(reachableMs: number, why: string): void {

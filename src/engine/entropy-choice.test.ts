@@ -75,7 +75,8 @@ class World {
         batchClass,
         rawBytes,
         randomness,
-        this.linkBytesPerSecond ?? undefined,
+        this.linkBytesPerSecond ?? 0,
+        this.linkBytesPerSecond !== null,
         this.isBehind,
       );
       const { msPerMegabyte, sizeShare } = this.table[name]!;

@@ -191,13 +191,15 @@ export class EntropyChoice {
 
   /**
    * For a batch of `rawBytes`. `randomness`: kernel.sampledEntropy of its pages, or undefined. The link carries
-   * `linkBytesPerSecond`, undefined while it has carried all that came. `isBehind`: batches wait for an encoder.
+   * `linkBytesPerSecond` (0: nothing is known), and more than that unless it `isLinkKnown`. `isBehind`: batches wait
+   * for an encoder.
    */
   choose(
     batchClass: BatchClass,
     rawBytes: number,
     randomness: number | undefined,
-    linkBytesPerSecond: number | undefined,
+    linkBytesPerSecond: number,
+    isLinkKnown: boolean,
     isBehind: boolean,
   ): EntropyMethod {
     if (randomness !== undefined && randomness >= RANDOM_MIN && this.#isAllowed[0]) {
@@ -206,9 +208,9 @@ export class EntropyChoice {
       return NO_ENTROPY;
     }
     const knowledge = this.#classes[batchClass];
-    if (linkBytesPerSecond !== undefined && linkBytesPerSecond > 0)
-      this.#reconsider(batchClass, knowledge, rawBytes, linkBytesPerSecond);
-    else if (isBehind) this.#lighten(batchClass, knowledge);
+    if (linkBytesPerSecond > 0)
+      this.#reconsider(batchClass, knowledge, rawBytes, linkBytesPerSecond, isLinkKnown);
+    if (!isLinkKnown && isBehind) this.#lighten(batchClass, knowledge);
     return METHODS[knowledge.index]!;
   }
 
@@ -254,13 +256,15 @@ export class EntropyChoice {
     knowledge: ClassKnowledge,
     rawBytes: number,
     linkBytesPerSecond: number,
+    isLinkKnown: boolean,
   ): void {
     const presentRate = this.#rate(knowledge, knowledge.index, linkBytesPerSecond);
     let best = knowledge.index;
     let bestRate = presentRate;
     // One step up at most, where nobody knows what to expect: the further away the less.
     const above = Math.max(REFERENCE, knowledge.index + 1);
-    const last = knowledge.sinceChange < SETTLE_BATCHES ? knowledge.index : above;
+    // A link that may carry more than it has carried so far is no reason for anything dearer.
+    const last = !isLinkKnown || knowledge.sinceChange < SETTLE_BATCHES ? knowledge.index : above;
     for (let index = 0; index <= last && index < METHODS.length; index++) {
       if (!this.#isAllowed[index] || knowledge.batches < knowledge.notBefore[index]!) continue;
       if (index > REFERENCE && knowledge.costMsPerByte(index) * rawBytes > BATCH_MS_MAX) continue;
@@ -275,11 +279,13 @@ export class EntropyChoice {
       best = knowledge.index - 1;
     if (best === knowledge.index) return;
     const before = METHODS[knowledge.index]!.name;
-    knowledge.moveTo(best);
+    // What was passed on the way up is no better now, if the link is what it was taken for.
+    if (isLinkKnown) knowledge.moveTo(best);
+    else knowledge.setMethod(best);
     this.#decided(
       METHODS[best]!.name,
       `${batchClass}: ${formatBytesPerSecond(bestRate)} of memory expected, ${formatBytesPerSecond(presentRate)} ` +
-        `with ${before}, on a link of ${formatBytesPerSecond(linkBytesPerSecond)}`,
+        `with ${before}, on a link of ${isLinkKnown ? "" : "at least "}${formatBytesPerSecond(linkBytesPerSecond)}`,
     );
   }
 }

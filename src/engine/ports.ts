@@ -81,6 +81,8 @@ export interface OutgoingVm {
    * hypervisor dies with it.
    */
   committed?(): void;
+  /** Resolves when it has handed over every page once: its status is worth a look then. Absent: it does not say. */
+  readonly firstPassEnded?: Promise<void>;
   /** Resolves when the hypervisor calls the migration completed, failed or cancelled. Never rejects. */
   readonly ended: Promise<OutgoingEnd>;
   /**

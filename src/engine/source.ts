@@ -149,6 +149,8 @@ export class SourceEngine {
   #downtimeMs: number | undefined;
   #forecastDowntimeMs: number | undefined;
   #cancelStatusTimer: () => void = () => {};
+  #isPolling = false;
+  #looksAtOnce = false;
   #cancelRunningTimer: () => void = () => {};
   #ending = false;
 
@@ -230,6 +232,7 @@ export class SourceEngine {
       observer: options.observer,
     });
     this.#reader = new StreamReader(this.#rewriter);
+    if (this.#bypassJudge !== undefined) this.#bypass(this.#bypassJudge.bypasses);
   }
 
   /** Moves the VM. Resolves when it is over, whichever way, and says where the VM is. Never rejects. */
@@ -238,6 +241,11 @@ export class SourceEngine {
       this.#tunnel.greet(this.#options.tunnel.hello);
     else this.#begin();
     return this.#result;
+  }
+
+  /** The operator wants it to end: the guest is stopped at the next best moment, whatever the goal for its downtime. */
+  allowAnyDowntime(): void {
+    this.#switchover.allowAnyDowntime();
   }
 
   /** The operator gives up. Before `committed` the guest goes on here; afterwards it cannot be taken back. */
@@ -269,6 +277,7 @@ export class SourceEngine {
       (error: unknown) => void this.#fail(toError(error)),
     );
     void vm.ended.then((end) => this.#hypervisorEnded(end));
+    void vm.firstPassEnded?.then(() => this.#firstPassEnded());
   }
 
   // ---- the stream, source to destination ----
@@ -334,8 +343,16 @@ export class SourceEngine {
 
   #considerBypass(nowMs: number): void {
     if (this.#bypassJudge === undefined || this.#handover.phase !== "iterating") return;
-    const progress = { nowMs, handedOverBytes: this.#handedOverBytes, busyMs: this.#busyMs };
-    const wanted = this.#bypassJudge.judge(progress);
+    const { isLinkKnown, linkBytesPerSecond } = this.#link.figures;
+    const progress = {
+      ...{ nowMs, isLinkKnown, linkBytesPerSecond },
+      ...{ handedOverBytes: this.#handedOverBytes, busyMs: this.#busyMs },
+      isFirstPass: (this.#status.iteration ?? 0) < 1,
+    };
+    this.#bypass(this.#bypassJudge.judge(progress));
+  }
+
+  #bypass(wanted: boolean): void {
     this.#rewriter.bypass(wanted);
     this.#link.bypass(wanted);
   }
@@ -671,14 +688,26 @@ export class SourceEngine {
 
   // ---- what is seen of it ----
 
+  /** The end of the first pass decides much: it is not to be found out by the way. */
+  #firstPassEnded(): void {
+    this.#looksAtOnce = true;
+    if (this.#isPolling || this.#ending) return;
+    this.#cancelStatusTimer();
+    this.#pollStatus();
+  }
+
   #pollStatus(): void {
     const { clock, vm } = this.#options;
+    this.#isPolling = true;
+    this.#looksAtOnce = false;
     const again = () => {
+      this.#isPolling = false;
       if (this.#ending) return;
       this.#watchLoading();
       this.#watchLink();
       if (clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
-      this.#cancelStatusTimer = clock.after(this.#switchover.lookAgainMs, () => this.#pollStatus());
+      const waitMs = this.#looksAtOnce ? 0 : this.#switchover.lookAgainMs;
+      this.#cancelStatusTimer = clock.after(waitMs, () => this.#pollStatus());
     };
     vm.status()
       .then(

@@ -131,6 +131,11 @@ export class SwitchoverControl {
     this.#convergence.forbidPostcopy();
   }
 
+  /** The operator wants it to end. */
+  allowAnyDowntime(): void {
+    this.#convergence.allowAnyDowntime();
+  }
+
   /** It stands still for the rest: the end is near, and nothing is given up any more. */
   guestStopped(): void {
     this.#guestStopped = true;

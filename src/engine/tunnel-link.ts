@@ -333,7 +333,8 @@ export class TunnelLink implements SourceLink {
       batchClass,
       rawBytes,
       isMostlyPages ? this.#randomnessOf(slot, wholeBytes) : undefined,
-      this.#window.isLinkKnown ? this.#window.linkBytesPerSecond : undefined,
+      this.#window.linkBytesPerSecond,
+      this.#window.isLinkKnown,
       this.#codingBatches > this.#coder.concurrency,
     );
   }

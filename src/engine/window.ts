@@ -22,6 +22,8 @@ const TURN_BYTES_MAX = 256 * 1024;
 export const MARKERS_MAX = 1024;
 
 const RATE_MEMORY_MS = 1000;
+/** A link that starts to carry more by this much while its window grows is not full. */
+const GROWTH_MIN = 1.25;
 /**
  * Every so often the queue is let run dry for a moment, so that the round trip is measured without it;
  * otherwise our own queue would be taken for the link's delay, and the window would creep up. A measured round
@@ -57,6 +59,9 @@ export class DeliveryWindow {
   #deliveredMs: number;
   #deliveredSentMs: number;
   #startingUp = true;
+  /** While starting up: since when every answer was late, and nothing more got across. And what did then. */
+  #lateSinceMs: number | undefined;
+  #lateBytesPerSecond = 0;
   #windowBytes = WINDOW_BYTES_INITIAL;
   /** What the window is when it is neither starting up nor drained. */
   #steadyBytes = 0;
@@ -231,7 +236,7 @@ export class DeliveryWindow {
     if (this.#startingUp) {
       // Doubles per round trip until a queue shows that the link is full.
       this.#windowBytes = Math.min(WINDOW_BYTES_MAX, this.#windowBytes + newlyDeliveredBytes);
-      if (sampleMs - roundTripMs < QUEUE_MS) return;
+      if (!this.#isFull(sampleMs - roundTripMs, nowMs)) return;
       this.#startingUp = false;
       this.#nextDrainMs = nowMs;
     }
@@ -247,6 +252,23 @@ export class DeliveryWindow {
     // Opened again gradually: what is sent at once stands in a queue, however empty the link is.
     const openBytes = this.#windowBytes + Math.ceil(newlyDeliveredBytes / 2);
     this.#windowBytes = Math.min(aimBytes, openBytes);
+  }
+
+  /**
+   * A queue that stays although no more gets across. One that does not stay says that somebody stood still for a
+   * moment, as at the start of the other end.
+   */
+  #isFull(queueMs: number, nowMs: number): boolean {
+    if (queueMs < QUEUE_MS) {
+      this.#lateSinceMs = undefined;
+      return false;
+    }
+    if (this.#lateSinceMs === undefined || this.linkBytesPerSecond > this.#lateBytesPerSecond * GROWTH_MIN) {
+      this.#lateSinceMs = nowMs;
+      this.#lateBytesPerSecond = this.linkBytesPerSecond;
+      return false;
+    }
+    return nowMs - this.#lateSinceMs >= QUEUE_MS;
   }
 
   /** What the link carries in so many milliseconds, within the limits of a window. */

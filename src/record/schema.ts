@@ -55,6 +55,9 @@ export const vmWhereSchema = z.enum([
   "unknown",
 ]);
 
+/** Between `low` and `high`, so it is expected; most likely `expected`. */
+const intervalSchema = z.object({ low: count, expected: count, high: count });
+
 const event = <Type extends string, Shape extends z.ZodRawShape>(type: Type, shape: Shape) =>
   z.object({ type: z.literal(type), atMs: z.number(), ...shape });
 
@@ -65,8 +68,8 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     startedAt: z.string(),
     deltavee: z.string(),
     side: z.enum(["source", "destination"]),
-    /** direct: stock destination decodes XBZRLE. tunnel: a Deltavee destination engine. */
-    mode: z.enum(["direct", "tunnel"]),
+    /** direct: stock destination decodes XBZRLE. tunnel: a Deltavee destination engine. stock: QEMU alone (the lab). */
+    mode: z.enum(["direct", "tunnel", "stock"]),
     /** standard: whole pages, as in Clark et al. 2005; delta: against the page cache. */
     method: z.enum(["standard", "delta"]),
     hypervisor: z.string(),
@@ -134,6 +137,17 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     /** What this side has sent again, since it had not arrived. */
     resentBytes: count.optional(),
   }),
+  /** What was expected of the whole migration, from a sample of the guest's memory, before the truth was known. */
+  event("forecast", {
+    method: z.string(),
+    converges: z.enum(["yes", "no", "unsure"]),
+    totalMs: intervalSchema,
+    downtimeMs: intervalSchema,
+    wireBytes: intervalSchema,
+    linkBytesPerSecond: count,
+    roundTripMs: count,
+    reason: z.string(),
+  }),
   /** Something a person should know; the migration goes on. */
   event("notice", { message: z.string() }),
   /** The stream has reached something Deltavee does not interpret: from here on it is carried untouched. */
@@ -141,6 +155,44 @@ export const recordEventSchema = z.discriminatedUnion("type", [
   /** A heartbeat of the guest, where one is watched; `gapMs` since the one before, on either side. */
   event("heartbeat", { counter: count, gapMs: count, side: z.enum(["source", "destination"]) }),
   event("error", { code: z.string(), message: z.string(), vm: vmWhereSchema.optional() }),
+  /** The lab: what was run, before anything else is told of it. */
+  event("lab", {
+    scenario: z.string(),
+    parameters: z.record(z.string(), z.union([z.number(), z.string()])),
+    guest: z.object({ memoryMiB: count, vcpus: count }),
+    method: z.string(),
+    link: z.object({ bytesPerSecond: count, roundTripMs: count, lossShare: count }),
+    qemu: z.string(),
+    run: count,
+    /** A method that has not converged by then is allowed any downtime, so that "never" has an end too. */
+    forcedAfterMs: count.optional(),
+    /** What has not ended by then is cancelled. */
+    limitMs: count.optional(),
+    /** What the figures hold for, in words: processors, memory, accelerator; and the command that made them. */
+    machine: z.string().optional(),
+    command: z.string().optional(),
+  }),
+  /** The lab: something that a client of the guest, or a probe, saw at this time. */
+  event("client", { series: z.string(), unit: z.string(), value: z.number() }),
+  /** The lab: what the processes of one side have used by now. Of QEMU, the threads that run the guest are left out. */
+  event("usage", {
+    side: z.enum(["source", "destination"]),
+    process: z.enum(["qemu", "deltavee"]),
+    cpuMs: count,
+    residentBytesMax: count,
+  }),
+  /** The lab: how the run ended, as its users would judge. */
+  event("verdict", {
+    /** It came to an end by itself, within the time and the downtime that were asked for. */
+    converged: z.boolean(),
+    /** It had to be ended by raising the downtime limit. */
+    forced: z.boolean(),
+    /** The guest runs at the destination and nobody using it lost anything. */
+    succeeded: z.boolean(),
+    failures: z.array(z.string()),
+    /** By name: those that every run has (runner), and the scenario's own. */
+    metrics: z.record(z.string(), z.number()),
+  }),
   /** Last line. */
   event("summary", {
     outcome: z.enum(["completed", "failed", "cancelled"]),

@@ -4,6 +4,7 @@
 
 import type { VmWhere } from "../base/errors.ts";
 import { type CacheStats, NO_PAGES, type PageClasses, type RecordEvent } from "../record/schema.ts";
+import { type LabFigures, labFigures } from "./lab-figures.ts";
 
 /** The record counts pages; on x86, which is all that the hypervisors we speak to migrate, they are this long. */
 export const PAGE_BYTES = 4096;
@@ -21,7 +22,7 @@ type Outcome = "completed" | "failed" | "cancelled" | "unfinished";
 export interface RunFigures {
   readonly label: string;
   readonly method?: "standard" | "delta";
-  readonly mode?: "direct" | "tunnel";
+  readonly mode?: "direct" | "tunnel" | "stock";
   readonly hypervisor?: string;
   readonly destination?: string;
   readonly outcome: Outcome;
@@ -36,6 +37,8 @@ export interface RunFigures {
   readonly forecastDowntimeMs?: number;
   /** What the hypervisor itself says. */
   readonly downtimeMsReported?: number;
+  /** What was forecast of all of it, before or soon after it began. */
+  readonly forecast?: EventOf<"forecast">;
   readonly downtimeMsMax?: number;
   /** Promises about the whole migration, where they were made. */
   readonly timeMsMax?: number;
@@ -56,6 +59,8 @@ export interface RunFigures {
   readonly cache?: CacheStats;
   readonly cpuMs?: number;
   readonly memoryVerified?: boolean;
+  /** Of a record of the lab. */
+  readonly lab?: LabFigures;
 }
 
 type EventOf<Type extends RecordEvent["type"]> = Extract<RecordEvent, { type: Type }>;
@@ -89,6 +94,7 @@ export function runFigures({ label, events }: RecordedRun): RunFigures {
       downtimeMs: summary?.downtimeMs,
       forecastDowntimeMs: summary?.forecastDowntimeMs,
       downtimeMsReported: summary?.downtimeMsReported,
+      forecast: eventsOf(events, "forecast")[0],
       downtimeMsMax: run?.downtimeMsMax,
       timeMsMax: run?.timeMsMax,
       wireBytesMax: run?.wireBytesMax,
@@ -100,6 +106,7 @@ export function runFigures({ label, events }: RecordedRun): RunFigures {
       cache: last?.cache?.limitBytes === 0 ? undefined : last?.cache,
       cpuMs: last?.cpuMs,
       memoryVerified: summary?.memoryVerified,
+      lab: labFigures(events),
     }),
     outcome: summary?.outcome ?? "unfinished",
     vm: summary?.vm ?? errors.findLast(({ vm }) => vm !== undefined)?.vm ?? "unknown",

@@ -96,6 +96,11 @@ export function reduceProgress(state: ProgressState, event: RecordEvent): Progre
     case "opaque":
     case "heartbeat":
     case "error":
+    case "forecast":
+    case "lab":
+    case "client":
+    case "usage":
+    case "verdict":
       return state;
   }
 }

@@ -16,8 +16,12 @@ import {
   type RunFigures,
   runFigures,
 } from "./figures.ts";
+import { labRows, verdictText } from "./lab-figures.ts";
 import { linkEventText } from "./link-text.ts";
 import { columns, formatCount, formatRatio, plain } from "./text.ts";
+
+type Interval = NonNullable<RunFigures["forecast"]>["totalMs"];
+type Format = (value: number) => string;
 
 /** Decisions and notices told in full; more than that are in the record and the HTML report. */
 const LISTED_MAX = 12;
@@ -68,6 +72,7 @@ function figureRows(figures: RunFigures, label: string | undefined): string[][] 
     ["run", plain(`${label === undefined ? how : `${label} (${how})`}${where}`)],
     ["total time", `${formatMs(figures.totalMs)}${limitText(figures.timeMsMax, formatMs)}`],
     ...downtimeRows(figures),
+    ...forecastRows(figures),
     [
       "on the wire",
       `${formatBytes(figures.wireBytes)} of ${formatBytes(figures.handedOverBytes)} handed over` +
@@ -80,6 +85,7 @@ function figureRows(figures: RunFigures, label: string | undefined): string[][] 
     ["CPU", cpuText(figures)],
     ["post-copy", postcopyText(figures)],
     ["memory", memoryText(figures)],
+    ...labRows(figures.lab),
   ];
   return rows.filter((row): row is [string, string] => row[1] !== undefined);
 }
@@ -102,6 +108,30 @@ function downtimeRows(figures: RunFigures): [string, string][] {
     .filter((witness): witness is [number, string] => witness[0] !== undefined)
     .map(([ms, says]) => [formatMs(ms), says]);
   return columns(known, false).map((line, index) => [index === 0 ? "downtime" : "", line]);
+}
+
+/** What was expected of the whole, and how far that was off. */
+function forecastRows(figures: RunFigures): [string, string][] {
+  const { forecast, outcome } = figures;
+  if (forecast === undefined) return [];
+  const downtimeMs = figures.heartbeatGapMs ?? figures.downtimeMs;
+  const isDone = outcome === "completed";
+  const row = (
+    what: string,
+    { low, expected, high }: Interval,
+    truth: number | undefined,
+    format: Format,
+  ) => {
+    const off = isDone && truth !== undefined ? `, in truth ${format(truth)}` : "";
+    return [format(expected), `${what} (${format(low)} to ${format(high)})${off}`];
+  };
+  const rows = [
+    row("in all", forecast.totalMs, figures.totalMs, formatMs),
+    row("downtime", forecast.downtimeMs, downtimeMs, formatMs),
+    row("on the wire", forecast.wireBytes, figures.wireBytes, formatBytes),
+  ];
+  const converges = forecast.converges === "yes" ? [] : [["", `converges: ${forecast.converges}`]];
+  return columns([...rows, ...converges], false).map((line, index) => [index === 0 ? "forecast" : "", line]);
 }
 
 function savedText({ savedRatio, wireBytes, handedOverBytes }: RunFigures): string | undefined {
@@ -236,6 +266,7 @@ export function comparisonRows(runs: readonly RunFigures[]): { name: string; cel
     ),
     row("cache hits", (run) => optional(run.cache, hitRatioText)),
     row("CPU", (run) => optional(run.cpuMs, formatMs)),
+    row("judged", (run) => run.lab?.verdict && verdictText(run.lab)),
     row("outcome", (run) => run.outcome),
     row("VM", (run) => plain(run.vm).replace(/^(running on|with the) /, "")),
     row("memory verified", (run) =>

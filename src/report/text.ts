@@ -39,3 +39,13 @@ export function formatRatio(ratio: number): string {
   if (percent < 100 && percent > 99.9) return ">99.9%";
   return `${Math.abs(percent) < 0.05 ? "0.0" : percent.toFixed(1)}%`;
 }
+
+/** Three figures that count, thousands grouped: "0.042", "8.10", "84.2", "6,700". */
+export function formatFigure(value: number): string {
+  const size = Math.abs(value);
+  if (size === 0) return "0";
+  if (size >= 1e12 || size < 1e-3) return value.toExponential(2);
+  const isWhole = Number.isInteger(value) && size < 1e6;
+  const digits = isWhole || size >= 99.95 ? 0 : size >= 9.995 ? 1 : size >= 0.9995 ? 2 : 3;
+  return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}

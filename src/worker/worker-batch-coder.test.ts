@@ -40,6 +40,25 @@ describe("WorkerBatchCoder whose workers run", () => {
   });
 });
 
+test("threads are started for much to code, and not for little, nor for what needs no coding", () => {
+  let started = 0;
+  const { coder, fill } = setUp({
+    slotCount: 1,
+    workerCount: 1,
+    makeWorker: (workerData) => {
+      started++;
+      return new Worker(workerLocation("worker/batch-worker"), { workerData });
+    },
+  });
+  const slot = coder.acquire();
+  fill(slot, 500_000);
+  for (let i = 0; i < 500; i++) coder.encode(slot, 500_000, ENTROPY_NONE, 0, () => {});
+  coder.encode(slot, 30_000, ENTROPY_LZ4, 1, () => {});
+  expect(started).toBe(0);
+  for (let i = 0; i < 500 && started === 0; i++) coder.encode(slot, 500_000, ENTROPY_ZSTD, 3, () => {});
+  expect(started).toBe(1);
+});
+
 describe("WorkerBatchCoder whose workers are still starting", () => {
   batchCoderSuite(
     (memory, slotCount) => new WorkerBatchCoder(memory, loadKernel(memory), { slotCount, workerCount: 2 }),

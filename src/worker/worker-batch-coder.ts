@@ -41,6 +41,12 @@ const INLINE_BYTES: Readonly<Record<EntropyCodecId, { encode: number; decode: nu
 
 const WORKERS_MAX_DEFAULT = 2;
 
+/**
+ * What the calling thread has spent on batches that were worth a worker before there is one: a worker's start takes
+ * some 100 to 200 ms of a core, which a migration over a fast link, with a few deltas to code at its end, never earns.
+ */
+const START_AFTER_MS = 50;
+
 export interface WorkerBatchCoderOptions {
   slotCount: number;
   /** Default: 2, but a core is left to the calling thread where there are two. */
@@ -72,6 +78,8 @@ export class WorkerBatchCoder implements BatchCoder {
   #workers: Worker[] = [];
   #started: Promise<void> | undefined;
   #readyWorkers = 0;
+  /** Spent on batches that a worker would have coded, had there been one. */
+  #missedMs = 0;
   /** Jobs in the ring. While there are any, the process is kept alive. */
   #handedOver = 0;
   #telling = false;
@@ -95,8 +103,8 @@ export class WorkerBatchCoder implements BatchCoder {
   }
 
   /**
-   * Starts the workers in the background, unless they are; the first batch that is worth it does so too. Settles
-   * when all of them run, or cannot, of which the jobs are told.
+   * Starts the workers in the background, unless they are; so does enough to code. Settles when all of them run, or
+   * cannot, of which the jobs are told.
    */
   start(): Promise<void> {
     this.#started ??= Promise.all(
@@ -132,6 +140,7 @@ export class WorkerBatchCoder implements BatchCoder {
       this.#push({ slot, position, tell });
     } else {
       const result = this.#jobs.encode(place, rawBytes, codecId, level);
+      if (rawBytes > INLINE_BYTES[codecId].encode) this.#missed(result.encodeMs);
       this.#push({ slot, position: undefined, tell: (failure) => done(failure ?? result) });
     }
   }
@@ -155,6 +164,8 @@ export class WorkerBatchCoder implements BatchCoder {
       this.#push({ slot, position, tell });
     } else {
       const result = this.#jobs.decode(place, codedBytes, codecId, rawBytes, rawChecksum);
+      if (codec !== undefined && rawBytes > INLINE_BYTES[codec.id].decode && "decodeMs" in result)
+        this.#missed(result.decodeMs);
       this.#push({ slot, position: undefined, tell: (failure) => done(failure ?? result) });
     }
   }
@@ -165,9 +176,12 @@ export class WorkerBatchCoder implements BatchCoder {
   }
 
   #handOver(rawBytes: number, inlineBytes: number): boolean {
-    if (rawBytes <= inlineBytes || this.#failure !== undefined) return false;
-    void this.start();
-    return this.#readyWorkers > 0;
+    return rawBytes > inlineBytes && this.#failure === undefined && this.#readyWorkers > 0;
+  }
+
+  #missed(ms: number): void {
+    this.#missedMs += ms;
+    if (this.#missedMs >= START_AFTER_MS && !this.#closed) void this.start();
   }
 
   #push(job: PendingJob): void {

@@ -99,6 +99,29 @@ describe.skipIf(binary === undefined)("a guest that dirties memory faster than i
     expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
   });
 
+  test.each(["direct", "tunnel"] as const)(
+    "is stopped at the next best moment when its operator lets any downtime do, %s",
+    async (mode) => {
+      const { source, destination, migrate, said } = await run(
+        mode,
+        ["--max-downtime", "50ms"],
+        async (running) => {
+          const isThirdPass = ({ text }: { text: string }) =>
+            /"type":"iteration",.*"iteration":3,/.test(text);
+          await running.migrate.stdout.waitFor(isThirdPass, "iterations", { timeoutMs: 60_000 });
+          running.migrate.kill("SIGUSR2");
+        },
+      );
+      expect(migrate).toMatchObject({ code: 0 });
+      expect(said.at(-1)).toMatchObject({
+        choice: "switchover",
+        reason: expect.stringContaining("the operator lets any downtime do"),
+      });
+      await expectMoved(source, destination);
+      expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+    },
+  );
+
   test("has all of its time again when a migration that had slowed it down is given up", async () => {
     let before = 0;
     const { source, migrate, events } = await run(

@@ -158,7 +158,7 @@ export const MINIMUM_COUNTS: Counts = {
   "source completed, with the destination": 2000,
   "source crashed": 300,
   "source error CANCELLED": 300,
-  "source error DOWNTIME_UNREACHABLE": 45,
+  "source error DOWNTIME_UNREACHABLE": 20,
   "source error HYPERVISOR_FAILED": 300,
   "source error HYPERVISOR_INCOMPATIBLE": 30,
   "source error LINK_CLOSED": 65,

@@ -45,13 +45,15 @@ const vm = fc.constantFrom(
 const side = fc.constantFrom("source", "destination");
 const is = <T extends string>(type: T) => fc.constant(type);
 
+const interval = fc.record({ low: count, expected: count, high: count });
+
 const run = fc.record({
   type: is("run"),
   version: fc.constant(1),
   startedAt: text,
   deltavee: text,
   side,
-  mode: fc.constantFrom("direct", "tunnel"),
+  mode: fc.constantFrom("direct", "tunnel", "stock"),
   method: fc.constantFrom("standard", "delta"),
   hypervisor: text,
   destination: optional(text),
@@ -63,6 +65,31 @@ const run = fc.record({
   linkBytesPerSecondMax: optional(count),
   cacheBytesMax: optional(count),
   label: optional(text),
+});
+
+const lab = fc.record({
+  type: is("lab"),
+  scenario: text,
+  parameters: fc.dictionary(text, fc.oneof(count, text), { maxKeys: 3 }),
+  guest: fc.record({ memoryMiB: count, vcpus: count }),
+  method: text,
+  link: fc.record({ bytesPerSecond: count, roundTripMs: count, lossShare: count }),
+  qemu: text,
+  run: count,
+  forcedAfterMs: optional(count),
+  limitMs: optional(count),
+  machine: optional(text),
+  command: optional(text),
+});
+
+const verdict = fc.record({
+  ...{ type: is("verdict"), converged: fc.boolean(), forced: fc.boolean(), succeeded: fc.boolean() },
+  failures: fc.array(text, { maxLength: 3 }),
+  metrics: fc.dictionary(
+    fc.oneof(text, fc.constantFrom("heartbeatGapMs", "wireBytes", "totalMs", "slowdownShare", "__proto__")),
+    fc.oneof(count, fc.constant(-0.25)),
+    { maxKeys: 5 },
+  ),
 });
 
 const event = fc.oneof(
@@ -115,6 +142,24 @@ const event = fc.oneof(
   fc.record({ type: is("opaque"), offsetBytes: count, reason: text }),
   fc.record({ type: is("heartbeat"), counter: count, gapMs: count, side }),
   fc.record({ type: is("error"), code: text, message: text, vm: optional(vm) }),
+  lab,
+  fc.record({
+    type: is("forecast"),
+    method: text,
+    converges: fc.constantFrom("yes", "no", "unsure"),
+    totalMs: interval,
+    downtimeMs: interval,
+    wireBytes: interval,
+    linkBytesPerSecond: count,
+    roundTripMs: count,
+    reason: text,
+  }),
+  fc.record({ type: is("client"), series: text, unit: text, value: count }),
+  fc.record({
+    ...{ type: is("usage"), side, process: fc.constantFrom("qemu", "deltavee") },
+    ...{ cpuMs: count, residentBytesMax: count },
+  }),
+  verdict,
 );
 
 const summary = fc.record({
@@ -136,12 +181,29 @@ const summary = fc.record({
 });
 
 /** Entries in order, each with the time that passes before it. */
-export const arbitraryEntries: fc.Arbitrary<{ afterMs: number; entry: RecordEntry }[]> = fc
-  .tuple(run, fc.array(event, { maxLength: 40 }), optional(summary))
-  .chain(([first, middle, last]) => {
-    const entries = [first, ...middle, ...(last === undefined ? [] : [last])] as RecordEntry[];
-    const afterMs = fc.oneof(fc.constant(0), fc.nat(5000), fc.double({ min: 0, max: 1e9, noNaN: true }));
-    return fc
+export const arbitraryEntries: fc.Arbitrary<{ afterMs: number; entry: RecordEntry }[]> = timed(
+  fc
+    .tuple(run, fc.array(event, { maxLength: 40 }), optional(summary))
+    .map(
+      ([first, middle, last]) => [first, ...middle, ...(last === undefined ? [] : [last])] as RecordEntry[],
+    ),
+);
+
+/** Those of a run of the lab, from its beginning to its end. */
+export const arbitraryLabEntries: fc.Arbitrary<{ afterMs: number; entry: RecordEntry }[]> = timed(
+  fc
+    .tuple(run, lab, fc.array(event, { maxLength: 40 }), verdict, summary)
+    .map(([first, what, middle, judged, last]) => {
+      const others = middle.filter(({ type }) => type !== "lab" && type !== "verdict");
+      return [first, what, ...others, judged, last] as RecordEntry[];
+    }),
+);
+
+function timed(all: fc.Arbitrary<RecordEntry[]>): fc.Arbitrary<{ afterMs: number; entry: RecordEntry }[]> {
+  const afterMs = fc.oneof(fc.constant(0), fc.nat(5000), fc.double({ min: 0, max: 1e9, noNaN: true }));
+  return all.chain((entries) =>
+    fc
       .array(afterMs, { minLength: entries.length, maxLength: entries.length })
-      .map((times) => entries.map((entry, index) => ({ entry, afterMs: times[index] ?? 0 })));
-  });
+      .map((times) => entries.map((entry, index) => ({ entry, afterMs: times[index] ?? 0 }))),
+  );
+}

@@ -1,15 +1,3 @@
-// Where this package lies. The harness runs from its sources and compiled into build/: what it needs of the
-// package is therefore found from the package's own folder, not from that of a module.
+// Where this package lies, which tests and benchmarks share with the lab.
 
-import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
-
-export const PACKAGE_ROOT = findPackageRoot(dirname(fileURLToPath(import.meta.url)));
-
-function findPackageRoot(folder: string): string {
-  if (existsSync(join(folder, "package.json"))) return folder;
-  const parent = dirname(folder);
-  if (parent === folder) throw new Error("The test harness lies in no package");
-  return findPackageRoot(parent);
-}
+export * from "../../src/lab/package-root.ts";

@@ -23,8 +23,7 @@ import {
   entropyCodecOf,
 } from "./entropy-coder.ts";
 import { Lz4 } from "./lz4.ts";
-import { hasNativeZstd, ZstdNative } from "./zstd-native.ts";
-import { ZstdWasm } from "./zstd-wasm.ts";
+import { makeZstd } from "./zstd.ts";
 
 /** Of one thread. */
 export class BatchJobs {
@@ -104,9 +103,7 @@ export class BatchJobs {
 
   #coderOf(codecId: typeof ENTROPY_ZSTD | typeof ENTROPY_LZ4): EntropyCoder {
     if (codecId === ENTROPY_LZ4) return this.#lz4;
-    this.#zstd ??= hasNativeZstd()
-      ? new ZstdNative(this.#memory)
-      : new ZstdWasm(this.#memory, SLOT_RAW_BYTES);
+    this.#zstd ??= makeZstd(this.#memory, SLOT_RAW_BYTES);
     return this.#zstd;
   }
 }

@@ -115,6 +115,7 @@ export class QemuOutgoing implements OutgoingVm {
   readonly throttle?: (percentage: number) => Promise<void>;
   readonly startPostcopy?: () => Promise<void>;
   readonly ended: Promise<OutgoingEnd>;
+  readonly firstPassEnded: Promise<void>;
   readonly #qmp: QmpClient;
   readonly #options: QemuOutgoingOptions;
   readonly #restore: MigrationSettings;
@@ -122,6 +123,7 @@ export class QemuOutgoing implements OutgoingVm {
   #hasOurs: boolean;
   #wasRunning: boolean;
   #resolveEnded!: (end: OutgoingEnd) => void;
+  #resolveFirstPass!: () => void;
   #over = false;
   #begun = false;
   #socket: MigrationSocket | undefined;
@@ -208,6 +210,9 @@ export class QemuOutgoing implements OutgoingVm {
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
+    this.firstPassEnded = new Promise((resolve) => {
+      this.#resolveFirstPass = resolve;
+    });
   }
 
   /** What the VM is called, as far as it was given a name or a UUID. */
@@ -238,6 +243,10 @@ export class QemuOutgoing implements OutgoingVm {
     const socket = await Promise.resolve(connected.listening).then(async () => {
       await this.#socket?.giveToQemu();
       qmp.on("MIGRATION", ({ data }) => void this.#entered(data.status));
+      // The first look for dirty pages comes before the first pass.
+      qmp.on("MIGRATION_PASS", ({ data }) => {
+        if (data.pass > 1) this.#resolveFirstPass();
+      });
       qmp.on("STOP", () => void this.#guestStopped());
       qmp.on("RESUME", () => {
         this.#wasRunning = true;

@@ -142,6 +142,13 @@ export const QMP_RESULTS = {
     "base-memory": z.number(),
     "plugged-memory": z.number().optional(),
   }),
+  "query-kvm": z.object({ enabled: z.boolean() }),
+  "calc-dirty-rate": done,
+  /** `dirty-rate`: MiB per second, once measured. */
+  "query-dirty-rate": z.object({
+    status: openUnion<"unstarted" | "measuring" | "measured">(),
+    "dirty-rate": z.number().optional(),
+  }),
   "query-commands": z.array(z.object({ name: z.string() })),
   "query-migrate": migrationInfoSchema,
   "query-migrate-parameters": migrationParametersSchema,
@@ -172,6 +179,8 @@ interface ArgumentsOf {
   /** Guest-physical memory from `val`, `size` bytes, to a file that QEMU creates. */
   pmemsave: { val: number; size: number; filename: string };
   "human-monitor-command": { "command-line": string };
+  /** Seconds. */
+  "calc-dirty-rate": { "calc-time": number; mode: "page-sampling" | "dirty-bitmap" | "dirty-ring" };
 }
 export type QmpArguments<Command extends QmpCommand> = Command extends keyof ArgumentsOf
   ? ArgumentsOf[Command]

@@ -17,6 +17,7 @@ import {
   runFigures,
 } from "../figures.ts";
 import { formatCount, formatRatio } from "../text.ts";
+import { BYTE_UNITS, emptyFigure, figureHtml, MS, RATE_UNITS, TIME_UNITS } from "./figure.ts";
 import { SERIES_COUNT } from "./style.ts";
 import {
   type Axis,
@@ -29,30 +30,10 @@ import {
   logAxis,
   type Plot,
   type Point,
-  picture,
   px,
   type Span,
-  type Unit,
   unitFor,
 } from "./svg.ts";
-
-const TIME_UNITS: readonly [Unit, ...Unit[]] = [
-  { name: "s", size: 1000 },
-  { name: "min", size: 60_000 },
-];
-const BYTE_UNITS: readonly [Unit, ...Unit[]] = [
-  { name: "B", size: 1 },
-  { name: "kB", size: 1e3 },
-  { name: "MB", size: 1e6 },
-  { name: "GB", size: 1e9 },
-];
-/** In bytes per second, as values are. */
-const RATE_UNITS: readonly [Unit, ...Unit[]] = [
-  { name: "kbit/s", size: 1e3 / 8 },
-  { name: "Mbit/s", size: 1e6 / 8 },
-  { name: "Gbit/s", size: 1e9 / 8 },
-];
-const MS: Unit = { name: "ms", size: 1 };
 
 /** Values that differ by more than this in one plot get a logarithmic axis: the smaller would lie on the floor. */
 const LINEAR_RATIO_MAX = 30;
@@ -62,49 +43,12 @@ const RACE_LINEAR_RATIO_MAX = 8;
 const RATE_SPAN_RATIO = 1 / 120;
 const RATE_SPAN_MS_MIN = 200;
 
-interface Figure {
-  readonly id: string;
-  readonly title: string;
-  /** What it shows, with the figures that matter: for those who do not see it, and for those who do. */
-  readonly says: string;
-  readonly legend: readonly LegendEntry[];
-  readonly draw: (plot: Plot) => string;
-}
-
-interface LegendEntry {
-  readonly name: string;
-  /** Class of a line, or of a filled box. */
-  readonly line?: string;
-  readonly box?: string;
-}
-
-function figureHtml(figure: Figure): string {
-  const { id, title, says, legend, draw } = figure;
-  return (
-    `<figure><figcaption><h3>${escapeHtml(title)}</h3><p>${escapeHtml(says)}</p></figcaption>` +
-    `<ul class="legend">${legend.map(legendItem).join("")}</ul>\n` +
-    `${picture({ id, title, description: says }, draw)}</figure>\n`
-  );
-}
-
-function legendItem({ name, line: lineClass, box }: LegendEntry): string {
-  const swatch =
-    lineClass === undefined
-      ? `<rect class="${box}" x="6" y="0" width="16" height="12"/>`
-      : `<path class="line ${lineClass}" d="M0 6H28"/>`;
-  return `<li><svg class="swatch" viewBox="0 0 28 12" aria-hidden="true">${swatch}</svg>${escapeHtml(name)}</li>`;
-}
-
-function emptyFigure(title: string, why: string): string {
-  return `<figure><figcaption><h3>${escapeHtml(title)}</h3></figcaption><p class="empty">${escapeHtml(why)}</p></figure>\n`;
-}
-
 /** Colour and dashes of a run, or of the nth quantity in a plot. */
-function seriesClass(index: number): string {
+export function seriesClass(index: number): string {
   return `s${index % SERIES_COUNT} dash${index % SERIES_COUNT}`;
 }
 
-function maxOf(values: readonly number[]): number {
+export function maxOf(values: readonly number[]): number {
   return values.reduce((max, value) => Math.max(max, value), 0);
 }
 
@@ -112,7 +56,7 @@ function endMs(runs: readonly RecordedRun[]): number {
   return maxOf(runs.map(({ events }) => events.at(-1)?.atMs ?? 0));
 }
 
-function timeAxis(runs: readonly RecordedRun[], span: Span): Axis & { name: string } {
+export function timeAxis(runs: readonly RecordedRun[], span: Span): Axis & { name: string } {
   const max = endMs(runs);
   // Minutes only when there are enough of them to read a figure off.
   const unit = unitFor(max / 4, TIME_UNITS);

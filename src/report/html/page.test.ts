@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { arbitraryEntries } from "../../../test/support/arbitrary-record.ts";
+import { unbalancedTag } from "../../../test/support/markup.ts";
 import { simulatedRecord } from "../../../test/support/simulated-record.ts";
 import { writeRecord } from "../../../test/support/write-record.ts";
 import type { RecordEvent } from "../../record/schema.ts";
@@ -10,22 +11,6 @@ const runs = [
   { label: "standard", events: simulatedRecord("standard") },
   { label: "delta", events: simulatedRecord("delta") },
 ];
-
-/** Tags of a page as (name, is closing), in order. */
-function tags(html: string): { name: string; closes: boolean }[] {
-  return [...html.matchAll(/<(\/?)([a-z][a-z0-9]*)[^>]*?(\/?)>/gi)].flatMap(([, slash, name, selfClosing]) =>
-    selfClosing === "/" || name === "meta" ? [] : [{ name: name ?? "", closes: slash === "/" }],
-  );
-}
-
-function unbalanced(html: string): string | undefined {
-  const open: string[] = [];
-  for (const { name, closes } of tags(html.replace(/<style>.*?<\/style>/s, ""))) {
-    if (!closes) open.push(name);
-    else if (open.pop() !== name) return name;
-  }
-  return open.pop();
-}
 
 test("The page loads nothing and runs nothing", () => {
   const html = htmlReport(runs);
@@ -91,7 +76,7 @@ test("Markup in any text of a record stays text", () => {
   ]);
   expect(html).toContain("&lt;script&gt;");
   expect(html).not.toMatch(/<script|<img/i);
-  expect(unbalanced(html)).toBeUndefined();
+  expect(unbalancedTag(html)).toBeUndefined();
 });
 
 function isFree(name: string): boolean {
@@ -114,7 +99,7 @@ test("Whatever records hold, the page is well formed, bounded and free of what i
       const html = htmlReport(
         several.map((entries, index) => ({ label: `<run ${index}>`, events: writeRecord(entries).events })),
       );
-      expect(unbalanced(html)).toBeUndefined();
+      expect(unbalancedTag(html)).toBeUndefined();
       expect(html).not.toMatch(/NaN|undefined|="[^"]*Infinity/);
       expect(html.length).toBeLessThan(1e6);
     }),

@@ -13,6 +13,7 @@ import {
   type RunFigures,
   runFigures,
 } from "../figures.ts";
+import { labRows } from "../lab-figures.ts";
 import { linkEventText } from "../link-text.ts";
 import { comparisonRows, comparisonVerdict, outcomeText } from "../summary.ts";
 import { formatCount } from "../text.ts";
@@ -23,7 +24,8 @@ import {
   raceFigures,
   throughputFigure,
 } from "./charts.ts";
-import { STYLE } from "./style.ts";
+import { clientFigures } from "./client-charts.ts";
+import { documentHtml, headRow, scrollable } from "./document.ts";
 import { escapeHtml } from "./svg.ts";
 
 /** Rows of a table of decisions, notices or iterations; the record has the rest. */
@@ -34,18 +36,9 @@ const MIB = 1024 * 1024;
 export function htmlReport(runs: readonly RecordedRun[]): string {
   const figures = runs.map(runFigures);
   const title = `Migration report: ${runs.map(({ label }) => label).join(", ")}`;
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="color-scheme" content="light dark">
-<title>${escapeHtml(title)}</title>
-<style>${STYLE}</style>
-</head>
-<body>
-<header>
+  return documentHtml(
+    title,
+    `<header>
 <h1>Migration report</h1>
 ${figures.map(outcomeHtml).join("\n")}
 ${verdictHtml(figures)}
@@ -63,15 +56,13 @@ ${raceFigures(runs)}</div>
 <div class="grid-2">
 ${pageClassFigures(runs)}${iterationBytesFigure(runs)}</div>
 ${runs.map(iterationTable).join("\n")}
-<h2>Decisions</h2>
+${labSection(runs, figures)}<h2>Decisions</h2>
 ${runs.map(decisionTable).join("\n")}
 <h2>Worth knowing</h2>
 ${runs.map(noticeList).join("\n")}
 </main>
-<footer>Drawn from the run record${runs.length > 1 ? "s" : ""} by Deltavee. Downtime is measured from outside, by the guest's heartbeat, where one was watched; what the hypervisor says stands beside it.</footer>
-</body>
-</html>
-`;
+<footer>Drawn from the run record${runs.length > 1 ? "s" : ""} by Deltavee. Downtime is measured from outside, by the guest's heartbeat, where one was watched; what the hypervisor says stands beside it.</footer>`,
+  );
 }
 
 function outcomeHtml(figures: RunFigures): string {
@@ -89,15 +80,6 @@ function verdictHtml(figures: readonly RunFigures[]): string {
   const [subject, ...phrases] = comparisonVerdict(figures);
   if (subject === undefined) return "";
   return `<p class="lead">${escapeHtml(`${subject} ${phrases.map((phrase) => phrase.trim()).join("; ")}.`)}</p>`;
-}
-
-/** A table that scrolls by itself when the screen is too narrow, by keyboard too. */
-function scrollable(name: string, table: string): string {
-  return `<div class="scroll" role="region" aria-label="${escapeHtml(name)}" tabindex="0">${table}</div>`;
-}
-
-function headRow(names: readonly string[]): string {
-  return `<thead><tr>${names.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join("")}</tr></thead>`;
 }
 
 function comparisonTable(runs: readonly RecordedRun[], figures: readonly RunFigures[]): string {
@@ -138,6 +120,20 @@ function sharedCellsHtml(cells: readonly string[]): string {
   const [first = "", ...others] = cells;
   if (others.length === 0 || others.some((cell) => cell !== first)) return cellsHtml(cells);
   return `<td colspan="${cells.length}">${escapeHtml(first)}</td>`;
+}
+
+/** Of records of the lab: what was run, how it was judged, and what clients saw. Nothing of other records. */
+function labSection(runs: readonly RecordedRun[], figures: readonly RunFigures[]): string {
+  const tables = figures.flatMap(({ label, lab }) => {
+    const rows = labRows(lab).map(
+      ([name, text]) => `<tr><th scope="row">${escapeHtml(name)}</th><td>${escapeHtml(text)}</td></tr>`,
+    );
+    if (rows.length === 0) return [];
+    const table = `<table><caption>${escapeHtml(label)}</caption><tbody>${rows.join("\n")}</tbody></table>`;
+    return [scrollable(`The lab: ${label}`, table)];
+  });
+  if (tables.length === 0) return "";
+  return `<h2>The lab</h2>\n${tables.join("\n")}\n<div class="grid-2">\n${clientFigures(runs)}</div>\n`;
 }
 
 /** The figures of the iteration plots, for those who want to read them. */

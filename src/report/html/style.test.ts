@@ -1,10 +1,9 @@
-// Contrast as WCAG 2.2 defines it; colour blindness by the matrices of Machado, Oliveira and Fernandes (2009) for
+// Colour blindness by the matrices of Machado, Oliveira and Fernandes (2009) for
 // its full degree; distance of colours as CIE 1976 Delta E.
 
 import { describe, expect, test } from "vitest";
+import { contrast, linear, luminance, type Triple } from "../../../test/support/colours.ts";
 import { BACKGROUND, CLASS_COLORS, SERIES_COLORS, TEXT_COLORS } from "./style.ts";
-
-type Triple = readonly [number, number, number];
 
 const VISIONS: Record<string, readonly [Triple, Triple, Triple]> = {
   full: [
@@ -28,21 +27,6 @@ const VISIONS: Record<string, readonly [Triple, Triple, Triple]> = {
     [0.004733, 0.691367, 0.3039],
   ],
 };
-
-function linear(color: string): Triple {
-  const channel = (start: number) => {
-    const value = Number.parseInt(color.slice(start, start + 2), 16) / 255;
-    return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
-  };
-  return [channel(1), channel(3), channel(5)];
-}
-
-const luminance = ([r, g, b]: Triple) => 0.2126 * r + 0.7152 * g + 0.0722 * b;
-
-function contrast(a: string, b: string): number {
-  const [x, y] = [luminance(linear(a)), luminance(linear(b))];
-  return (Math.max(x, y) + 0.05) / (Math.min(x, y) + 0.05);
-}
 
 function lab(color: Triple): Triple {
   const [r, g, b] = color;

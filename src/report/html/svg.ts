@@ -39,16 +39,18 @@ export interface Axis {
   readonly ticks: readonly { readonly px: number; readonly label: string }[];
 }
 
-/** From 0 to at least `max`, with about `tickCount` round ticks. */
-export function linearAxis(max: number, unit: Unit, [from, to]: Span, tickCount: number): Axis {
+/** From 0, or from below `min` where that is less, to at least `max`, with about `tickCount` round ticks. */
+export function linearAxis(max: number, unit: Unit, [from, to]: Span, tickCount: number, min = 0): Axis {
   const maxInUnit = max > 0 ? onAxis(max / unit.size) : 1;
-  const step = roundStep(maxInUnit / tickCount);
-  const stepCount = Math.ceil(maxInUnit / step - 1e-9);
-  const end = stepCount * step * unit.size;
-  const at = (value: number) => from + clamp(value / end, 0, 1) * (to - from);
+  const belowInUnit = min < 0 ? onAxis(-min / unit.size) : 0;
+  const step = roundStep((maxInUnit + belowInUnit) / tickCount);
+  const first = -Math.ceil(belowInUnit / step - 1e-9);
+  const stepCount = Math.ceil(maxInUnit / step - 1e-9) - first;
+  const [start, length] = [first * step * unit.size, stepCount * step * unit.size];
+  const at = (value: number) => from + clamp((value - start) / length, 0, 1) * (to - from);
   const ticks = Array.from({ length: stepCount + 1 }, (_, index) => ({
-    px: at(index * step * unit.size),
-    label: tickLabel(index * step),
+    px: at((first + index) * step * unit.size),
+    label: tickLabel((first + index) * step),
   }));
   return { at, ticks };
 }
@@ -93,8 +95,8 @@ function roundStep(step: number): number {
 
 /** At most six characters: what the margin has room for. */
 function tickLabel(value: number): string {
-  if (value !== 0 && (value >= 1e12 || value < 1e-3)) return value.toExponential(0);
-  const notation = value >= 1e5 ? "compact" : "standard";
+  if (value !== 0 && (Math.abs(value) >= 1e12 || Math.abs(value) < 1e-3)) return value.toExponential(0);
+  const notation = Math.abs(value) >= 1e5 ? "compact" : "standard";
   return value.toLocaleString("en-US", { notation, maximumSignificantDigits: 4 });
 }
 
@@ -151,8 +153,9 @@ export interface PictureText {
 }
 
 /** The picture in both sizes; CSS shows one of them, and hides the other from screen readers too. */
-export function picture(text: PictureText, draw: (plot: Plot) => string): string {
-  return SIZES.map((size) => {
+export function picture(text: PictureText, draw: (plot: Plot) => string, heightPx?: number): string {
+  return SIZES.map((usual) => {
+    const size = heightPx === undefined ? usual : { ...usual, heightPx };
     const id = `${text.id}-${size.name}`;
     const xSpan: Span = [MARGIN.left, size.widthPx - MARGIN.right];
     const ySpan: Span = [size.heightPx - MARGIN.bottom, MARGIN.top];

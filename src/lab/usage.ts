@@ -3,10 +3,10 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { cpuSeconds } from "../test/support/processes.ts";
+import { cpuSeconds } from "./host-process.ts";
 
 /** Started with this, QEMU names its threads, and the guest's can be told from the others. */
-export const QEMU_ARGUMENTS = ["-name", "bench,debug-threads=on"] as const;
+export const QEMU_ARGUMENTS = ["-name", "deltavee,debug-threads=on"] as const;
 const VCPU_THREAD = /^CPU \d+\//;
 const LOOK_EVERY_MS = 100;
 

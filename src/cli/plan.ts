@@ -1,0 +1,284 @@
+// `deltavee plan`: what a migration would take, method by method, before anything moves; for one guest, which is sampled
+// while it runs, or for many. Only options and words are here: the forecasts are src/planner's.
+
+import { writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Command, Option } from "commander";
+import { DeltaveeError, toError, UsageError } from "../base/errors.ts";
+import { seeded } from "../base/seeded.ts";
+import { formatBytes, formatMs, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
+import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
+import { bestFleetPlan, type FleetGuest } from "../planner/fleet.ts";
+import { type Plan, planMigration } from "../planner/forecast.ts";
+import { dirtyPagesPerSecond, type GuestModel } from "../planner/guest-model.ts";
+import { randomFleet } from "../planner/kinds.ts";
+import type { LinkModel } from "../planner/link-model.ts";
+import { METHOD_NAMES, type MethodName } from "../planner/methods.ts";
+import { onInterrupt, parseQmpAddress } from "./common.ts";
+import { readCalibration, readFleet, readModel } from "./plan/files.ts";
+import { sampleQemu } from "./plan/sample.ts";
+import { fleetText, planText } from "./plan/text.ts";
+
+interface Options {
+  qmp?: QmpAddress;
+  pid?: number;
+  model?: string;
+  fleet?: string;
+  link: number;
+  rtt: number;
+  loss: number;
+  maxDowntime: number;
+  cacheSize?: number;
+  methods: readonly MethodName[];
+  samplePages: number;
+  sampleTime: number;
+  saveModel?: string;
+  calibrate?: string;
+  watch?: number;
+  watchFor?: number;
+  seed: number;
+  json?: true;
+}
+
+/** As DOWNTIME of migrate. */
+const DOWNTIME_DEFAULT = "300ms";
+const SAMPLE_PAGES_DEFAULT = 8192;
+const SAMPLE_TIME_DEFAULT = "1500ms";
+const FLEET_CONCURRENT = [1, 2, 4, 8, 16] as const;
+/** Of `--fleet COUNT`. */
+const FLEET_MEMORY_BYTES_MAX = 2 ** 40;
+
+const HELP = `
+The guest is sampled through /proc/PID/mem of its QEMU, which needs root or the right to trace that process. It is
+neither stopped nor slowed down. What is written with the same content as before does not show in its memory: under
+KVM, QEMU is asked for that (calc-dirty-rate); under TCG it is not known.
+
+Forecasts come with an interval: a guest that is a little calmer or busier than the sample lies at its ends. "unsure":
+whether it converges depends on that. Records of migrations that were forecast make the next forecasts better
+(--calibrate).
+
+Examples:
+  What moving this guest over a line of 100 Mbit/s would take:
+    deltavee plan --qmp /run/vm.qmp --link 100mbit --rtt 20ms --max-downtime 100ms
+  When in the day it would be easiest:
+    deltavee plan --qmp /run/vm.qmp --link 100mbit --watch 10m --watch-for 24h
+  In which order, and how many at a time, 200 guests leave over 10 Gbit/s:
+    deltavee plan --fleet 200 --link 10gbit --methods tunnel
+`;
+
+export function planCommand(): Command {
+  return new Command("plan")
+    .description(
+      "forecast a migration before anything moves: converges or not, time, downtime, bytes, by method",
+    )
+    .option("--qmp <socket>", "QMP socket of the guest to be sampled", parseQmpAddress)
+    .option("--pid <pid>", "process of its QEMU (default: found by the socket)", parsePid)
+    .option("--model <file>", "a guest that was sampled before (--save-model), instead of --qmp")
+    .option(
+      "--fleet <count|file>",
+      "many guests: so many made-up ones of mixed kinds, or a JSON list of models",
+    )
+    .requiredOption("--link <rate>", "of the link, e.g. 100mbit", parseBytesPerSecond)
+    .addOption(new Option("--rtt <duration>", "its round trip").argParser(parseMs).default(1, "1ms"))
+    .addOption(
+      new Option("--loss <share>", "of its packets, e.g. 0.1%").argParser(parseShare).default(0, "none"),
+    )
+    .addOption(
+      new Option("--max-downtime <duration>", "the longest standstill to be accepted")
+        .argParser(parseMs)
+        .default(parseMs(DOWNTIME_DEFAULT), DOWNTIME_DEFAULT),
+    )
+    .option("--cache-size <size>", "page cache of delta methods (default: all of RAM)", parseBytes)
+    .addOption(
+      new Option("--methods <names>", "which of them")
+        .argParser(parseMethods)
+        .default(METHOD_NAMES, METHOD_NAMES.join(",")),
+    )
+    .option("--sample-pages <count>", "pages of the guest to look at", parseSamplePages, SAMPLE_PAGES_DEFAULT)
+    .addOption(
+      new Option("--sample-time <duration>", "for how long to look")
+        .argParser(parseSampleTime)
+        .default(parseMs(SAMPLE_TIME_DEFAULT), SAMPLE_TIME_DEFAULT),
+    )
+    .option("--save-model <file>", "keep what was seen of the guest")
+    .option("--calibrate <folder>", "run records (--record of migrate) to learn from")
+    .option(
+      "--watch <interval>",
+      "look again and again, one line each time; names the best moment at the end",
+      parseMs,
+    )
+    .option("--watch-for <duration>", "end that by itself", parseMs)
+    .option("--seed <number>", "of --fleet COUNT", parseSeed, 1)
+    .option("--json", "print the plan as JSON")
+    .addHelpText("after", HELP)
+    .action(plan);
+}
+
+async function plan(options: Options): Promise<void> {
+  const given = [options.qmp, options.model, options.fleet].filter((each) => each !== undefined).length;
+  if (given !== 1) throw new UsageError("Say which guest: one of --qmp, --model and --fleet");
+  if (options.fleet !== undefined) return planFleet(options, options.fleet);
+  if (options.watch !== undefined) return watch(options, options.watch);
+  if (options.watchFor !== undefined) throw new UsageError("--watch-for goes with --watch");
+  const guest = await guestOf(options);
+  if (options.saveModel !== undefined) writeModel(options.saveModel, guest);
+  const made = planFor(options, guest);
+  if (options.json) print({ guest, link: linkOf(options), ...made });
+  else process.stdout.write(planText(guest, linkOf(options), made));
+}
+
+const linkOf = ({ link, rtt, loss }: Options): LinkModel => ({
+  bytesPerSecond: link,
+  roundTripMs: rtt,
+  lossShare: loss,
+});
+
+async function guestOf(options: Options): Promise<GuestModel> {
+  if (options.model !== undefined) return readModel(options.model);
+  return sampleQemu({
+    qmp: options.qmp!,
+    ...(options.pid === undefined ? {} : { pid: options.pid }),
+    samplePages: options.samplePages,
+    spanMs: options.sampleTime,
+  });
+}
+
+function planFor(options: Options, guest: GuestModel): Plan {
+  return planMigration({
+    guest,
+    link: linkOf(options),
+    downtimeMsMax: options.maxDowntime,
+    methods: options.methods,
+    ...(options.cacheSize === undefined ? {} : { cacheBytes: options.cacheSize }),
+    ...(options.calibrate === undefined ? {} : { calibration: readCalibration(options.calibrate) }),
+  });
+}
+
+interface Moment {
+  readonly at: Date;
+  readonly dirtyBytesPerSecond: number;
+  readonly plan: Plan;
+}
+
+/** Until the time is over or the operator has seen enough. */
+async function watch(options: Options, intervalMs: number): Promise<void> {
+  if (options.qmp === undefined) throw new UsageError("--watch looks at a running guest: --qmp");
+  const stop = new AbortController();
+  const release = onInterrupt(() => stop.abort());
+  const endMs = performance.now() + (options.watchFor ?? Number.POSITIVE_INFINITY);
+  let best: Moment | undefined;
+  try {
+    while (!stop.signal.aborted) {
+      const guest = await guestOf(options);
+      const moment: Moment = {
+        at: new Date(),
+        dirtyBytesPerSecond: dirtyPagesPerSecond(guest) * guest.pageBytes,
+        plan: planFor(options, guest),
+      };
+      showMoment(options, moment);
+      if (best === undefined || timeOf(moment) < timeOf(best)) best = moment;
+      if (performance.now() + intervalMs > endMs) break;
+      await sleep(intervalMs, undefined, { signal: stop.signal }).catch(() => {});
+    }
+  } finally {
+    release();
+  }
+  if (best !== undefined && !options.json) {
+    process.stdout.write(`Best moment: ${best.at.toISOString()} (${recommendation(best.plan)})\n`);
+  }
+}
+
+function showMoment(options: Options, { at, dirtyBytesPerSecond, plan: made }: Moment): void {
+  if (options.json) print({ at: at.toISOString(), dirtyBytesPerSecond, ...made });
+  else
+    process.stdout.write(
+      `${at.toISOString()}  ${formatBytes(dirtyBytesPerSecond)}/s  ${recommendation(made)}\n`,
+    );
+}
+
+/** Of the method that is recommended. What no method moves is the worst moment. */
+function timeOf({ plan: made }: Moment): number {
+  const forecast = made.forecasts.find(({ method }) => method === made.recommended);
+  return forecast?.totalMs.expected ?? Number.POSITIVE_INFINITY;
+}
+
+function recommendation(made: Plan): string {
+  const forecast = made.forecasts.find(({ method }) => method === made.recommended);
+  if (forecast === undefined) return "no method converges";
+  const { method, totalMs, downtimeMs } = forecast;
+  return `${method}: ${formatMs(totalMs.expected)}, downtime ${formatMs(downtimeMs.expected)}`;
+}
+
+function planFleet(options: Options, fleet: string): void {
+  const guests: FleetGuest[] = /^\d+$/.test(fleet)
+    ? randomFleet(fleetCount(fleet), FLEET_MEMORY_BYTES_MAX, seeded(options.seed))
+    : readFleet(fleet);
+  const made = options.methods.map((method) => ({
+    method,
+    plans: bestFleetPlan(
+      { guests, link: linkOf(options), method, downtimeMsMax: options.maxDowntime },
+      FLEET_CONCURRENT,
+    ),
+  }));
+  if (options.json) {
+    print({ link: linkOf(options), methods: made });
+    return;
+  }
+  for (const { method, plans } of made) process.stdout.write(`${method}\n${fleetText(plans)}\n`);
+}
+
+function fleetCount(text: string): number {
+  const count = Number(text);
+  if (count < 1 || count > 10_000) throw new UsageError(`Not a number of guests from 1 to 10000: "${text}"`);
+  return count;
+}
+
+const print = (value: unknown) => process.stdout.write(`${JSON.stringify(value)}\n`);
+
+function writeModel(path: string, guest: GuestModel): void {
+  try {
+    writeFileSync(path, `${JSON.stringify(guest, null, 2)}\n`);
+  } catch (thrown) {
+    throw new DeltaveeError("USAGE", `Cannot write the model to ${path}: ${toError(thrown).message}`);
+  }
+}
+
+function parseMethods(text: string): MethodName[] {
+  return text.split(",").map((name) => {
+    const known = METHOD_NAMES.find((each) => each === name.trim());
+    if (known === undefined)
+      throw new UsageError(`There is no method "${name}" (${METHOD_NAMES.join(", ")})`);
+    return known;
+  });
+}
+
+/** "0.1%" or "0.001". */
+function parseShare(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(%?)$/.exec(text);
+  const share = match === null ? Number.NaN : Number(match[1]) / (match[2] === "%" ? 100 : 1);
+  if (!(share >= 0 && share < 0.5)) throw new UsageError(`Not a share of packets below a half: "${text}"`);
+  return share;
+}
+
+function parsePid(text: string): number {
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
+  throw new UsageError(`Not a process: "${text}"`);
+}
+
+function parseSamplePages(text: string): number {
+  const count = Number(text);
+  // One copy of each is kept.
+  if (Number.isInteger(count) && count >= 64 && count <= 1_000_000) return count;
+  throw new UsageError(`Not a number of pages from 64 to 1000000: "${text}"`);
+}
+
+function parseSampleTime(text: string): number {
+  const ms = parseMs(text);
+  if (ms >= 100 && ms <= 600_000) return ms;
+  throw new UsageError(`Not a time from 100ms to 10m: "${text}"`);
+}
+
+function parseSeed(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new UsageError(`Not a seed: "${text}"`);
+}

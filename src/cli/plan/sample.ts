@@ -1,0 +1,67 @@
+// A model of the guest behind a QMP socket: its memory is sampled while it runs, and QEMU is asked how often its pages
+// are written, which tells those that are written with what was there before.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import { DeltaveeError } from "../../base/errors.ts";
+import { openGuestMemory, processListeningOn } from "../../hypervisor/qemu/guest-memory.ts";
+import { type QmpAddress, QmpClient } from "../../hypervisor/qemu/qmp.ts";
+import { dirtyPagesPerSecond, type GuestModel } from "../../planner/guest-model.ts";
+import { PageMeter } from "../../planner/page-meter.ts";
+import { sampleGuest } from "../../planner/sampling.ts";
+import { makeHome } from "../engine-parts.ts";
+
+export interface SampleOptions {
+  readonly qmp: QmpAddress;
+  /** Of QEMU; found by the socket where it is not given. */
+  readonly pid?: number;
+  readonly samplePages: number;
+  readonly spanMs: number;
+}
+
+/** QEMU counts for whole seconds. */
+const DIRTY_RATE_SECONDS = 1;
+const DIRTY_RATE_TIMEOUT_MS = 10_000;
+const POLL_MS = 100;
+
+export async function sampleQemu(asked: SampleOptions): Promise<GuestModel> {
+  const { qmp: address, samplePages, spanMs } = asked;
+  const qmp = await QmpClient.connect(address);
+  try {
+    const memory = await openGuestMemory(qmp, asked.pid ?? processListeningOn(address));
+    try {
+      const { memory: home, kernel, clock } = makeHome();
+      const nowMs = () => clock.nowMs();
+      const meter = new PageMeter(home, kernel, memory.pageBytes, nowMs);
+      const written = writtenPagesPerSecond(qmp, memory.pageBytes);
+      // Awaited below: until then its failure must not count as unhandled.
+      written.catch(() => {});
+      const options = { samplePages, spanMs, random: Math.random, nowMs, sleep };
+      const model = await sampleGuest(memory, meter, options);
+      return withRewritten(model, await written);
+    } finally {
+      memory.close();
+    }
+  } finally {
+    qmp.close();
+  }
+}
+
+/** What is written over and above what changes was written with what was there. */
+function withRewritten(model: GuestModel, written: number | undefined): GuestModel {
+  if (written === undefined) return model;
+  return { ...model, rewrittenPagesPerSecond: Math.max(0, written - dirtyPagesPerSecond(model)) };
+}
+
+/** Undefined where QEMU does not count (its dirty bitmap counts under KVM alone: under TCG the answer is always 0). */
+async function writtenPagesPerSecond(qmp: QmpClient, pageBytes: number): Promise<number | undefined> {
+  if (!(await qmp.execute("query-kvm")).enabled) return undefined;
+  await qmp.execute("calc-dirty-rate", { "calc-time": DIRTY_RATE_SECONDS, mode: "dirty-bitmap" });
+  const deadlineMs = performance.now() + DIRTY_RATE_TIMEOUT_MS;
+  for (;;) {
+    const { status, "dirty-rate": mebibytes } = await qmp.execute("query-dirty-rate");
+    if (status === "measured" && mebibytes !== undefined) return (mebibytes * 2 ** 20) / pageBytes;
+    if (performance.now() > deadlineMs)
+      throw new DeltaveeError("HYPERVISOR_FAILED", "QEMU has not measured its dirty rate (calc-dirty-rate)");
+    await sleep(POLL_MS);
+  }
+}

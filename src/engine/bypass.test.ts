@@ -1,0 +1,94 @@
+// BypassJudge on made-up links: begins without a look, looks at pages on slow links and from the second pass on.
+
+import { expect, test } from "vitest";
+import { BypassJudge, type Progress } from "./bypass.ts";
+
+const MB = 1e6;
+const TURN_MS = 10;
+
+class World {
+  readonly decisions: string[] = [];
+  readonly judge = new BypassJudge((choice) => this.decisions.push(choice));
+  #progress: Progress = {
+    ...{ nowMs: 0, handedOverBytes: 0, busyMs: 0 },
+    ...{ isFirstPass: true, isLinkKnown: false, linkBytesPerSecond: 0 },
+  };
+
+  /** Hands over for a while, as fast as it is told, with so much work. */
+  run(ms: number, bytesPerSecond: number, busyShare: number, changes: Partial<Progress> = {}): this {
+    for (let elapsedMs = 0; elapsedMs < ms; elapsedMs += TURN_MS) {
+      const { nowMs, handedOverBytes, busyMs } = this.#progress;
+      this.#progress = {
+        ...this.#progress,
+        ...changes,
+        nowMs: nowMs + TURN_MS,
+        handedOverBytes: handedOverBytes + (bytesPerSecond * TURN_MS) / 1000,
+        busyMs: busyMs + busyShare * TURN_MS,
+      };
+      this.judge.judge(this.#progress);
+    }
+    return this;
+  }
+}
+
+test("a migration begins without a look at pages", () => {
+  expect(new World().judge.bypasses).toBe(true);
+});
+
+test("a slow link is left as soon as it is known", () => {
+  const world = new World().run(50, 12 * MB, 0.1, { linkBytesPerSecond: 12 * MB });
+  expect(world.judge.bypasses).toBe(true);
+  world.run(TURN_MS, 12 * MB, 0.1, { isLinkKnown: true });
+  expect(world.judge.bypasses).toBe(false);
+  expect(world.decisions).toEqual(["look at pages"]);
+});
+
+test("on a fast link nothing is looked at until every page has come once", () => {
+  const world = new World().run(5000, 900 * MB, 0.6, { isLinkKnown: true, linkBytesPerSecond: 900 * MB });
+  expect(world.judge.bypasses).toBe(true);
+  world.run(TURN_MS, 900 * MB, 0.6, { isFirstPass: false });
+  expect(world.judge.bypasses).toBe(false);
+});
+
+test("a link that has a little to show for itself has some megabytes to show more", () => {
+  const slow = new World().run(100, 100 * MB, 0.3, { isLinkKnown: true, linkBytesPerSecond: 100 * MB });
+  expect(slow.judge.bypasses).toBe(true);
+  slow.run(2000, 100 * MB, 0.3);
+  expect(slow.judge.bypasses).toBe(false);
+  const cold = new World().run(100, 100 * MB, 0.3, { isLinkKnown: true, linkBytesPerSecond: 100 * MB });
+  cold.run(2000, 400 * MB, 0.3, { linkBytesPerSecond: 400 * MB });
+  expect(cold.judge.bypasses).toBe(true);
+});
+
+test("a link that never shows what it can do does not keep pages from being looked at for long", () => {
+  const world = new World().run(20_000, 10 * MB, 0.1, { linkBytesPerSecond: 10 * MB });
+  expect(world.judge.bypasses).toBe(false);
+});
+
+const looking = () =>
+  new World().run(50, 300 * MB, 0.95, { isFirstPass: false, linkBytesPerSecond: 300 * MB });
+
+test("later bypass is tried when looking is the brake, and kept if more gets across", () => {
+  const world = looking().run(500, 300 * MB, 0.95);
+  expect(world.judge.bypasses).toBe(true);
+  world.run(500, 600 * MB, 0.95).run(5000, 600 * MB, 0.8);
+  expect(world.judge.bypasses).toBe(true);
+  world.run(500, 600 * MB, 0.3);
+  expect(world.judge.bypasses).toBe(false);
+});
+
+test("a try that gains nothing is given up, and repeated less and less often", () => {
+  const world = looking();
+  const triesIn = (ms: number) => {
+    const before = world.decisions.length;
+    world.run(ms, 300 * MB, 0.95);
+    return world.decisions.slice(before).filter((choice) => choice === "bypass").length;
+  };
+  const first = triesIn(20_000);
+  expect(first).toBeGreaterThan(1);
+  expect(triesIn(20_000)).toBeLessThan(first);
+});
+
+test("as long as the link is the limit, pages are looked at", () => {
+  expect(looking().run(60_000, 100 * MB, 0.6).judge.bypasses).toBe(false);
+});

@@ -1,0 +1,154 @@
+// The RAM of a running QEMU guest, read from outside: through /proc/PID/mem of its process (Linux; root, or whoever may
+// trace it), at the addresses that QEMU names (HMP `info mtree -f` and `gpa2hva`, QEMU 7.2 to 10.x). The guest goes on
+// and does not notice; nothing is written, and pages that QEMU has never touched are not touched by this either
+// (/proc/PID/pagemap tells which).
+
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from "node:fs";
+import { assert } from "../../base/assert.ts";
+import { DeltaveeError, toError, UsageError } from "../../base/errors.ts";
+import type { GuestMemory } from "../../memory/guest-memory.ts";
+import type { QmpAddress, QmpClient } from "./qmp.ts";
+
+const PAGE_BYTES = 4096;
+const PAGEMAP_ENTRY_BYTES = 8;
+/** Upper byte of an entry (Documentation/admin-guide/mm/pagemap): bit 63 present, bit 62 swapped out. */
+const PRESENT_OR_SWAPPED = 0xc0;
+/** Legacy holes of a PC's RAM are parts of it that the guest sees as ROM; they are of no size that matters. */
+const RANGE_BYTES_MIN = 1024 * 1024;
+
+/** A part of guest RAM that lies in one piece in QEMU's address space. */
+interface RamRange {
+  readonly firstPage: number;
+  readonly pageCount: number;
+  readonly hostAddress: number;
+}
+
+export interface OpenGuestMemory extends GuestMemory {
+  close(): void;
+}
+
+/**
+ * `pid`: of the QEMU that `qmp` speaks to.
+ * @throws DeltaveeError HYPERVISOR_FAILED when the memory cannot be found or may not be read
+ */
+export async function openGuestMemory(qmp: QmpClient, pid: number): Promise<OpenGuestMemory> {
+  const ranges = await ramRanges(qmp);
+  const memory = openProc(pid, "mem");
+  let pagemap: number;
+  try {
+    pagemap = openProc(pid, "pagemap");
+  } catch (thrown) {
+    closeSync(memory);
+    throw thrown;
+  }
+  const last = ranges.at(-1)!;
+  const entry = new Uint8Array(PAGEMAP_ENTRY_BYTES);
+  const addressOf = (page: number): number => {
+    const range = ranges.findLast(({ firstPage }) => firstPage <= page)!;
+    assert(page < range.firstPage + range.pageCount, "a page of the guest");
+    return range.hostAddress + (page - range.firstPage) * PAGE_BYTES;
+  };
+  return {
+    pageBytes: PAGE_BYTES,
+    pageCount: last.firstPage + last.pageCount,
+    isPresent: (page) => {
+      const at = (addressOf(page) / PAGE_BYTES) * PAGEMAP_ENTRY_BYTES;
+      readWhole(pid, pagemap, entry, at);
+      return (entry[PAGEMAP_ENTRY_BYTES - 1]! & PRESENT_OR_SWAPPED) !== 0;
+    },
+    read: (page, target) => readWhole(pid, memory, target, addressOf(page)),
+    close: () => {
+      closeSync(memory);
+      closeSync(pagemap);
+    },
+  };
+}
+
+/**
+ * The process that listens on a unix socket.
+ * @throws UsageError where that cannot be found out: it must be named then
+ */
+export function processListeningOn(address: QmpAddress): number {
+  const help = "name QEMU's process with --pid";
+  if (address.kind !== "unix")
+    throw new UsageError(`Whose monitor it is can only be seen of a unix socket: ${help}`);
+  const inodes = readFileSync("/proc/net/unix", "latin1")
+    .split("\n")
+    .map((line) => line.split(/\s+/))
+    .filter((fields) => fields[7] === address.path)
+    .map((fields) => `socket:[${fields[6]}]`);
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    if (inodes.length > 0 && holdsOne(pid, inodes)) return Number(pid);
+  }
+  throw new UsageError(`No process that listens on ${address.path} is to be seen here: ${help}`);
+}
+
+function holdsOne(pid: string, links: readonly string[]): boolean {
+  let descriptors: string[];
+  try {
+    descriptors = readdirSync(`/proc/${pid}/fd`);
+  } catch {
+    // Ended meanwhile, or somebody else's.
+    return false;
+  }
+  return descriptors.some((descriptor) => {
+    try {
+      return links.includes(readlinkSync(`/proc/${pid}/fd/${descriptor}`));
+    } catch {
+      // Closed meanwhile.
+      return false;
+    }
+  });
+}
+
+async function ramRanges(qmp: QmpClient): Promise<RamRange[]> {
+  const ask = (line: string) => qmp.execute("human-monitor-command", { "command-line": line });
+  const ranges: RamRange[] = [];
+  let firstPage = 0;
+  for (const { start, bytes } of parseMemoryTree(await ask("info mtree -f"))) {
+    const answer = await ask(`gpa2hva 0x${start.toString(16)}`);
+    const hex = /^Host virtual address for .* is 0x([0-9a-f]+)/.exec(answer)?.[1];
+    if (hex === undefined)
+      throw new DeltaveeError(
+        "HYPERVISOR_FAILED",
+        `QEMU does not say where guest RAM lies: "${answer.trim()}"`,
+      );
+    const pageCount = Math.floor(bytes / PAGE_BYTES);
+    ranges.push({ firstPage, pageCount, hostAddress: Number.parseInt(hex, 16) });
+    firstPage += pageCount;
+  }
+  if (ranges.length > 0) return ranges;
+  throw new DeltaveeError("HYPERVISOR_FAILED", "QEMU names no guest RAM (info mtree -f)");
+}
+
+/** Ranges of RAM in the guest's physical address space, from the flat view of the system's memory. */
+export function parseMemoryTree(text: string): { start: number; bytes: number }[] {
+  const views = text.split(/^FlatView #\d+\s*$/m);
+  const system = views.find((view) => /^ AS "memory", root: system\s*$/m.test(view)) ?? "";
+  const range = /^\s*([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, ram\): /gm;
+  return [...system.matchAll(range)]
+    .map(([, start, end]) => ({ start: Number.parseInt(start!, 16), end: Number.parseInt(end!, 16) }))
+    .map(({ start, end }) => ({ start, bytes: end + 1 - start }))
+    .filter(({ bytes }) => bytes >= RANGE_BYTES_MIN);
+}
+
+function openProc(pid: number, name: string): number {
+  try {
+    return openSync(`/proc/${pid}/${name}`, "r");
+  } catch (thrown) {
+    const why = toError(thrown).message;
+    throw new DeltaveeError("HYPERVISOR_FAILED", `The memory of process ${pid} may not be read: ${why}`);
+  }
+}
+
+function readWhole(pid: number, descriptor: number, target: Uint8Array, position: number): void {
+  let bytes: number;
+  try {
+    bytes = readSync(descriptor, target, 0, target.length, position);
+  } catch (thrown) {
+    const why = toError(thrown).message;
+    throw new DeltaveeError("HYPERVISOR_FAILED", `Reading the memory of process ${pid} failed: ${why}`);
+  }
+  if (bytes !== target.length)
+    throw new DeltaveeError("HYPERVISOR_FAILED", `Process ${pid} has ended, or its memory has moved`);
+}

@@ -1,0 +1,117 @@
+// Client program: watches a video stream and tells what players with buffers of several sizes would have shown of it.
+
+import { z } from "zod";
+import { toError } from "../../base/errors.ts";
+import type { ClientView } from "../model.ts";
+import { connectInTime } from "./connect.ts";
+import { thinned } from "./phases.ts";
+import { countLost, longestGapMs, playBack } from "./playback.ts";
+import { epochNowMs, type Lab, runClient } from "./protocol.ts";
+import { type Picture, TransportStreamParser } from "./transport-stream.ts";
+
+const optionsSchema = z.object({
+  host: z.string(),
+  port: z.number(),
+  /** The metric `frozenMs…` is made for each of them. */
+  bufferMs: z.array(z.number()).min(1),
+  /** A viewer who has so much buffer takes no freezing for granted. */
+  viewerBufferMs: z.number(),
+  /** The server listens some seconds after it has been started. */
+  connectTimeoutMs: z.number(),
+});
+
+type Options = z.infer<typeof optionsSchema>;
+
+/** Two hours at 60 per second: who watches longer has forgotten to look away. */
+const PICTURES_MAX = 432_000;
+/** Steady is a stream of which so much has come: the player with the largest buffer has begun to show it. */
+const STEADY_MS = 3000;
+
+async function watch(lab: Lab): Promise<ClientView> {
+  const options = optionsSchema.parse(lab.options);
+  const socket = await connectInTime(options, options.connectTimeoutMs);
+  const pictures: Picture[] = [];
+  let isReady = false;
+  const parser = new TransportStreamParser((picture) => {
+    if (pictures.length < PICTURES_MAX) pictures.push(picture);
+    if (!isReady && picture.arrivedMs - pictures[0]!.arrivedMs >= STEADY_MS) {
+      isReady = true;
+      lab.ready();
+    }
+  });
+  let broken: string | undefined;
+  const ended = new Promise<void>((resolve) => {
+    const end = (reason: string) => {
+      broken ??= reason;
+      socket.destroy();
+      resolve();
+    };
+    socket.on("data", (chunk) => {
+      try {
+        parser.push(chunk, epochNowMs());
+      } catch (thrown) {
+        end(toError(thrown).message);
+      }
+    });
+    socket.on("error", (error) => end(error.message));
+    socket.on("close", () => end("The server ended it"));
+  });
+  await Promise.race([ended, lab.finishing]);
+  if (!isReady) throw new Error(`The stream never became steady: ${broken ?? "too little came"}`);
+  await lab.finishing;
+  const brokenBecause = broken;
+  socket.destroy();
+  return viewOf(pictures, parser.packetsLost, brokenBecause, lab, options);
+}
+
+function viewOf(
+  pictures: readonly Picture[],
+  packetsLost: number,
+  brokenBecause: string | undefined,
+  lab: Lab,
+  { bufferMs, viewerBufferMs }: Options,
+): ClientView {
+  const nowMs = epochNowMs();
+  const interval = { fromMs: lab.migrationBeganMs ?? pictures[0]!.arrivedMs, untilMs: nowMs };
+  const before = { fromMs: pictures[0]!.arrivedMs, untilMs: interval.fromMs };
+  // A stream that broke shows its last picture from then on: the next one is late by all the rest.
+  const last = pictures.at(-1)!;
+  const shown =
+    brokenBecause === undefined
+      ? pictures
+      : [...pictures, { presentationMs: last.presentationMs + 1, arrivedMs: nowMs }];
+
+  const metrics: Record<string, number> = {};
+  for (const ms of bufferMs) metrics[`frozenMs${ms}`] = playBack(shown, ms, interval).frozenMs;
+  const viewer = playBack(shown, viewerBufferMs, interval);
+  const lost = countLost(pictures);
+  metrics.rebufferings = viewer.stalls;
+  metrics.picturesLost = lost;
+  metrics.frozenMsBefore = playBack(pictures, 0, before).frozenMs;
+  const gapMs = longestGapMs(shown, interval);
+  if (gapMs !== undefined) metrics.arrivalGapMs = gapMs;
+
+  const failures: string[] = [];
+  if (brokenBecause !== undefined) failures.push(`the stream broke: ${brokenBecause}`);
+  if (viewer.frozenMs > 0) {
+    const [frozen, buffer] = [viewer.frozenMs, viewerBufferMs].map((ms) => `${(ms / 1000).toFixed(1)} s`);
+    failures.push(`picture frozen for ${frozen} with ${buffer} of buffer`);
+  }
+  if (lost > 0) failures.push(`${lost} pictures lost`);
+  if (packetsLost > 0) failures.push(`${packetsLost} packets of the stream lost`);
+
+  const firstDelayMs = pictures[0]!.arrivedMs - pictures[0]!.presentationMs;
+  const delays = shown.map(({ presentationMs, arrivedMs }) => ({
+    epochMs: arrivedMs,
+    value: arrivedMs - presentationMs - firstDelayMs,
+  }));
+  return {
+    metrics,
+    failures,
+    series: [
+      { name: "delay of the picture", unit: "ms", points: thinned(delays, (values) => Math.max(...values)) },
+    ],
+  };
+}
+
+await runClient(watch);

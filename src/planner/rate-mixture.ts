@@ -1,0 +1,58 @@
+// How often pages change, from looks at a sample of them: each look says whether a page is another than at the look
+// before. A page that changes as a Poisson process of rate r is another after t with probability 1 - exp(-r t). The
+// guest is taken for a mixture of such pages on a fixed grid of rates; the shares are those under which what was seen is
+// most likely (expectation maximisation: Dempster, Laird and Rubin 1977). Pure.
+
+/** Per second, beside 0. Rates between them are mixtures; a page that changes less often is hardly ever sent twice. */
+const RATES: readonly number[] = Array.from({ length: 13 }, (_, i) => 0.05 * 2 ** i);
+const ROUNDS = 200;
+/** Shares below this are noise of the fit. */
+const SHARE_MIN = 1e-7;
+
+/** Looks at pages that were all looked at the same way: how many of them showed each pattern. */
+export interface Looks {
+  /** Time between a look and the one before. */
+  readonly intervalsMs: readonly number[];
+  /** By pattern: bit i is set when the page was found changed at the end of interval i. */
+  readonly patterns: ReadonlyMap<number, number>;
+}
+
+export interface RateShare {
+  readonly changesPerSecond: number;
+  readonly share: number;
+}
+
+/** Shares of all pages looked at; they add up to 1. Rates that do not occur are left out. */
+export function fitRates(groups: readonly Looks[]): RateShare[] {
+  const rates = [0, ...RATES];
+  const cases = groups.flatMap(({ intervalsMs, patterns }) =>
+    [...patterns].map(([pattern, pages]) => ({
+      pages,
+      likelihoods: rates.map((rate) => likelihood(rate, intervalsMs, pattern)),
+    })),
+  );
+  const allPages = cases.reduce((sum, { pages }) => sum + pages, 0);
+  if (allPages === 0) return [{ changesPerSecond: 0, share: 1 }];
+  let shares = rates.map(() => 1 / rates.length);
+  for (let round = 0; round < ROUNDS; round++) {
+    const next = rates.map(() => 0);
+    for (const { pages, likelihoods } of cases) {
+      const total = likelihoods.reduce((sum, each, i) => sum + each * shares[i]!, 0);
+      if (total === 0) continue;
+      for (let i = 0; i < rates.length; i++) next[i]! += (pages * likelihoods[i]! * shares[i]!) / total;
+    }
+    shares = next.map((pages) => pages / allPages);
+  }
+  const kept = rates
+    .map((changesPerSecond, i) => ({ changesPerSecond, share: shares[i]! }))
+    .filter(({ share }) => share >= SHARE_MIN);
+  const sum = kept.reduce((total, { share }) => total + share, 0);
+  return kept.map(({ changesPerSecond, share }) => ({ changesPerSecond, share: share / sum }));
+}
+
+function likelihood(rate: number, intervalsMs: readonly number[], pattern: number): number {
+  return intervalsMs.reduce((product, ms, i) => {
+    const unchanged = Math.exp((-rate * ms) / 1000);
+    return product * ((pattern >> i) & 1 ? 1 - unchanged : unchanged);
+  }, 1);
+}

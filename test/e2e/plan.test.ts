@@ -1,0 +1,94 @@
+// `deltavee plan` on a real guest that is running: what it says of a workload that is known, what it costs, and that the
+// guest goes on undisturbed.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Plan } from "../../src/planner/forecast.ts";
+import { changedPages, type GuestModel } from "../../src/planner/guest-model.ts";
+import { runCli } from "../support/processes.ts";
+import { findQemus } from "../support/qemu-binaries.ts";
+import { type QemuVm, startQemu } from "../support/qemu-vm.ts";
+
+const WORKING_SET_KIB = 65_536;
+const WORKING_SET_PAGES = WORKING_SET_KIB / 4;
+/** Far below what an emulated CPU on a busy machine can do: what the guest is asked for is what it does. */
+const WRITES_PER_SECOND = 3000;
+const TIMEOUT_MS = 60_000;
+
+const qemus = [...findQemus().values()];
+
+describe.skipIf(qemus.length === 0).each(qemus)("a plan for a guest of QEMU $name", (binary) => {
+  let vm: QemuVm;
+  beforeAll(async () => {
+    vm = await startQemu({
+      binary,
+      memoryMiB: 256,
+      append: `ws=${WORKING_SET_KIB} rate=${WRITES_PER_SECOND} fill=random`,
+    });
+    await vm.waitForReady();
+    await sleep(500);
+  });
+  afterAll(() => vm?.stop());
+
+  const plan = async (...more: string[]) => {
+    const run = await runCli(["plan", "--qmp", vm.toolQmp.path, "--link", "100mbit", ...more]);
+    const { code } = await run.exited;
+    return { code, text: run.stdout.lines.map(({ text }) => text).join("\n"), stderr: run.stderrTail() };
+  };
+
+  test(
+    "sees how much there is, how much of it changes, and how small the changes are",
+    async () => {
+      const { code, text, stderr } = await plan("--json");
+      expect(stderr).toBe("");
+      expect(code).toBe(0);
+      const { guest } = JSON.parse(text) as Plan & { guest: GuestModel };
+      expect(guest.pages * guest.pageBytes).toBeGreaterThan(254 * 2 ** 20);
+      expect(guest.pages - guest.zeroPages).toBeGreaterThan(WORKING_SET_PAGES * 0.9);
+      expect(guest.pages - guest.zeroPages).toBeLessThan(WORKING_SET_PAGES * 1.3);
+      const changed = changedPages(guest, 1000);
+      expect(changed).toBeGreaterThan(WRITES_PER_SECOND * 0.5);
+      expect(changed).toBeLessThan(WRITES_PER_SECOND * 1.5);
+      // Eight words of a page are written anew (guest/README.md).
+      const [size] = guest.deltaSizes.slice(-1);
+      expect(size!.tunnelBytes).toBeLessThan(200);
+      expect(guest.codedShare.fast).toBeGreaterThan(0.9);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    "recommends a method that converges, in words",
+    async () => {
+      const { code, text } = await plan("--rtt", "20ms", "--max-downtime", "100ms");
+      expect(code).toBe(0);
+      expect(text).toMatch(
+        /^Recommended: (tunnel|direct|xbzrle-full)\. Dirty rate .* converges in \d+ iterations?/m,
+      );
+      expect(text).toMatch(/^QEMU: pre-copy +(yes|no|unsure) /m);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    "leaves the guest as it was: its heart beats on and its memory is whole",
+    async () => {
+      const before = vm.serial.lines.length;
+      await plan();
+      await vm.waitForHeartbeats(5);
+      expect(vm.serial.lines.length).toBeGreaterThan(before);
+      expect((await vm.verify()).ok).toBe(true);
+    },
+    TIMEOUT_MS,
+  );
+});
+
+test(
+  "a monitor that nobody listens on is an error that says so, with exit code 1",
+  async () => {
+    const run = await runCli(["plan", "--qmp", "/nowhere/qmp", "--link", "100mbit"]);
+    expect((await run.exited).code).toBe(1);
+    expect(run.stderrTail()).toContain("/nowhere/qmp");
+  },
+  TIMEOUT_MS,
+);
