@@ -123,7 +123,7 @@ export async function unkeptByQemu(
     if (mode === "tunnel") {
       const listen = ["--listen", `${destinationAddress}:${destinationPort}`];
       const receive = await runCli(
-        ["receive", ...listen, "--qmp", destination.toolQmp.path, "--json"],
+        ["receive", ...listen, "--qmp", destination.toolQmp.path, "--json", "--insecure-plaintext"],
         netnsOption(link.destinationNetns),
       );
       started.push(receive);
@@ -134,6 +134,7 @@ export async function unkeptByQemu(
         [
           ...["migrate", "--qmp", source.toolQmp.path, "--to", to, "--quiet", "--record", recordFile],
           ...["--max-downtime", `${goalMs}ms`, "--on-stall", policy],
+          ...(mode === "tunnel" ? ["--insecure-plaintext"] : []),
         ],
         netnsOption(link.sourceNetns),
       );

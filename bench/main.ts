@@ -18,6 +18,7 @@ import {
   sectionAsText,
 } from "./report.ts";
 import { streamSection } from "./stream.ts";
+import { tlsSection } from "./tls.ts";
 
 const SECTIONS: Readonly<Record<string, (options: SectionOptions) => Promise<SectionResult>>> = {
   kernels: kernelsSection,
@@ -26,6 +27,7 @@ const SECTIONS: Readonly<Record<string, (options: SectionOptions) => Promise<Sec
   stream: streamSection,
   pipeline: pipelineSection,
   memory: memorySection,
+  tls: tlsSection,
 };
 
 interface Options {

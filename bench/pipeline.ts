@@ -13,6 +13,7 @@ import { PAGE_BYTES } from "./pages/page-set.ts";
 import { pageSets } from "./pages/sets.ts";
 import type { EngineTask } from "./pipeline/engine-process.ts";
 import { type GuestStream, guestStream } from "./pipeline/guest-stream.ts";
+import { acceptLink, connectLink, type TcpLink } from "./pipeline/tcp-link.ts";
 import { AcknowledgingDestination, splitHello } from "./pipeline/tunnel-ends.ts";
 import type { Goal, SectionOptions, SectionResult } from "./report.ts";
 import { median } from "./timing.ts";
@@ -21,7 +22,7 @@ import { median } from "./timing.ts";
 const DIRTY_ITERATIONS = 32;
 const ZSTD_FAST_LEVEL = -1;
 /** Headers of frames, and what an engine may send beyond its input. */
-const KEPT_EXTRA_BYTES = 64 * 1024 * 1024;
+export const KEPT_EXTRA_BYTES = 64 * 1024 * 1024;
 const CACHE_BYTES = 1024 ** 3;
 const WRITE_BYTES = 1024 * 1024;
 const READ_BYTES = 1024 * 1024;
@@ -31,7 +32,7 @@ const LOOK_EVERY_MS = 20;
 const START_TIMEOUT_MS = 20_000;
 const nothing = (): void => {};
 
-interface Way extends Pick<EngineTask, "mode" | "standard" | "entropy"> {
+export interface Way extends Pick<EngineTask, "mode" | "standard" | "entropy" | "tcp"> {
   name: string;
   goalBytesPerSecond?: number;
 }
@@ -78,7 +79,7 @@ interface PipelineFigure {
 }
 
 /** What came out of one run. */
-interface Run {
+export interface Run {
   seconds: number;
   engineCpuSeconds: number;
   bytesOut: number;
@@ -160,7 +161,7 @@ function tableOf(figures: readonly PipelineFigure[], guestBytes: number): string
 }
 
 /** What a source engine has sent, for the destination: memory that was touched before anything is measured. */
-class Kept {
+export class Kept {
   lengthBytes = 0;
   readonly #buffer: Buffer;
 
@@ -179,7 +180,7 @@ class Kept {
 }
 
 /** The stream goes into a source engine; what it sends is thrown away, or kept for the destination. */
-async function sourceRun(stream: GuestStream, way: Way, kept?: Kept): Promise<Run> {
+export async function sourceRun(stream: GuestStream, way: Way, kept?: Kept): Promise<Run> {
   return withEngine("source", way, async (hypervisor, link) => {
     const destination = new AcknowledgingDestination((bytes) => link.send(bytes));
     link.onData((bytes) => {
@@ -194,7 +195,7 @@ async function sourceRun(stream: GuestStream, way: Way, kept?: Kept): Promise<Ru
 }
 
 /** What a source engine has sent goes into a destination engine; the stream that comes out is thrown away. */
-async function destinationRun(sent: Buffer, way: Way): Promise<Run> {
+export async function destinationRun(sent: Buffer, way: Way): Promise<Run> {
   const { hello, rest } = splitHello(sent);
   return withEngine("destination", way, async (hypervisor, link) => {
     const welcomed = new Promise<void>((resolve) => link.onData(() => resolve()));
@@ -231,6 +232,11 @@ async function connectWhenReady(path: string): Promise<Socket> {
   }
 }
 
+async function openEnd(path: string, isInput: boolean, tcp: TcpLink | undefined): Promise<SocketChannel> {
+  if (tcp !== undefined) return isInput ? connectLink(tcp) : acceptLink(tcp);
+  return new SocketChannel(await (isInput ? connectWhenReady(path) : acceptOne(path)));
+}
+
 /** One of the engine's two sockets, seen from here. */
 class End {
   bytesIn = 0;
@@ -242,9 +248,8 @@ class End {
   #connected: SocketChannel | undefined;
 
   /** The engine listens where it reads its input. */
-  constructor(path: string, isInput: boolean) {
-    this.#channel = (isInput ? connectWhenReady(path) : acceptOne(path)).then((socket) => {
-      const channel = new SocketChannel(socket);
+  constructor(path: string, isInput: boolean, tcp?: TcpLink) {
+    this.#channel = openEnd(path, isInput, tcp).then((channel) => {
       this.#connected = channel;
       channel.listen({
         // Always the same place: what came is thrown away, or kept as a copy.
@@ -299,7 +304,7 @@ async function withEngine(side: EngineTask["side"], way: Way, work: Work): Promi
   const folder = tempFolder();
   const [hypervisorPath, linkPath] = [join(folder.path, "hypervisor"), join(folder.path, "link")];
   const hypervisor = new End(hypervisorPath, side === "source");
-  const link = new End(linkPath, side === "destination");
+  const link = new End(linkPath, side === "destination", way.tcp);
   const task: EngineTask = {
     side,
     hypervisorPath,
@@ -307,6 +312,7 @@ async function withEngine(side: EngineTask["side"], way: Way, work: Work): Promi
     mode: way.mode,
     standard: way.standard,
     ...(way.entropy === undefined ? {} : { entropy: way.entropy }),
+    ...(way.tcp === undefined ? {} : { tcp: way.tcp }),
     cacheBytes: CACHE_BYTES,
   };
   const program = fileURLToPath(new URL("./pipeline/engine-process.js", import.meta.url));

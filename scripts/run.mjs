@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { bin, build } from "./build.mjs";
+import { fuzz } from "./fuzz.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const NODE_MIN = [20, 19];
@@ -28,11 +29,12 @@ const tasks = {
     vitest(["--project", "unit", ...rest]);
   },
   e2e: () => vitest(["--project", "e2e", ...rest]),
-  /** Fuzz tests only, with as many runs as FUZZ_RUNS says (default 100,000 each: some minutes). */
-  fuzz: () => {
-    process.env.FUZZ_RUNS ??= "100000";
-    vitest(["--project", "unit", "fuzz", "--testTimeout=0", ...rest]);
-  },
+  /** Fuzz tests only, with many more inputs (FUZZ_RUNS for each property; FUZZ_INPUTS in all): scripts/fuzz.mjs. */
+  fuzz: () =>
+    fuzz(root, (environment) => {
+      Object.assign(process.env, environment);
+      vitest(["--project", "unit", "fuzz", "--testTimeout=0", ...rest]);
+    }),
   /** Simulated migrations in which something goes wrong: one seed with its log, or many. */
   sim: () => {
     compileTools();

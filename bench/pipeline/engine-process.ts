@@ -16,12 +16,15 @@ import { SocketChannel } from "../../src/link/socket-channel.ts";
 import { PageCache } from "../../src/memory/page-cache.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
 import { RunRecord } from "../../src/record/writer.ts";
+import { acceptLink, connectLink, type TcpLink } from "./tcp-link.ts";
 
 export interface EngineTask {
   side: "source" | "destination";
   /** The hypervisor's end of the stream, and the link. What the engine reads from it listens on, the other it connects to. */
   hypervisorPath: string;
   linkPath: string;
+  /** The link is this instead. */
+  tcp?: TcpLink;
   /** "none": no engine at all, bytes are carried from one socket to the other. */
   mode: "direct" | "tunnel" | "none";
   /** Source: pages as they come, without cache and delta. */
@@ -39,10 +42,16 @@ const never = new Promise<never>(() => {});
 
 const task = JSON.parse(process.argv[2]!) as EngineTask;
 const channelTo = async (path: string): Promise<Channel> =>
-  new SocketChannel(await connect({ kind: "unix", path }, CONNECT_TIMEOUT_MS));
+  task.tcp !== undefined && path === task.linkPath
+    ? connectLink(task.tcp)
+    : new SocketChannel(await connect({ kind: "unix", path }, CONNECT_TIMEOUT_MS));
 /** As the hypervisor's and the source's connections are accepted: nothing is read before the engine does. */
 const channelFrom = (path: string): Promise<Channel> =>
   new Promise((resolve, reject) => {
+    if (task.tcp !== undefined && path === task.linkPath) {
+      acceptLink(task.tcp).then(resolve, reject);
+      return;
+    }
     const handlers = {
       onConnection: (socket: Socket) => resolve(new SocketChannel(socket)),
       onError: reject,

@@ -18,6 +18,10 @@ export type ErrorCode =
   | "LINK_CLOSED"
   | "LINK_TIMEOUT"
   | "LINK_LOST"
+  | "TLS_FILES_INVALID"
+  | "TLS_PEER_REJECTED"
+  | "TLS_FAILED"
+  | "NOT_AUTHORISED"
   | "PROTOCOL_INVALID_FRAME"
   | "PROTOCOL_VERSION"
   | "PROTOCOL_REFUSED"
@@ -76,6 +80,17 @@ export class UsageError extends DeltaveeError {
 export class LinkError extends DeltaveeError {
   constructor(
     code: "LINK_FAILED" | "LINK_CLOSED" | "LINK_TIMEOUT" | "LINK_LOST",
+    message: string,
+    details?: ErrorDetails,
+  ) {
+    super(code, message, details);
+  }
+}
+
+/** Keys and certificates of ours that cannot be used, a peer that is not who it should be, or no TLS at all. */
+export class TlsError extends DeltaveeError {
+  constructor(
+    code: "TLS_FILES_INVALID" | "TLS_PEER_REJECTED" | "TLS_FAILED",
     message: string,
     details?: ErrorDetails,
   ) {

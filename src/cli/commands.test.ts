@@ -5,7 +5,19 @@ import { expect, test } from "vitest";
 import { commandsFor } from "./commands.ts";
 
 const namesFor = async (...words: string[]) => (await commandsFor(words)).map((command) => command.name());
-const ALL = ["migrate", "receive", "plan", "status", "recover", "relay", "report", "trace", "demo", "lab"];
+const ALL = [
+  "migrate",
+  "receive",
+  "plan",
+  "status",
+  "recover",
+  "pair",
+  "relay",
+  "report",
+  "trace",
+  "demo",
+  "lab",
+];
 
 test("only the command that runs is loaded", async () => {
   for (const name of ALL) expect(await namesFor(name, "--help")).toEqual([name]);

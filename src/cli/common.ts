@@ -13,6 +13,9 @@ import { summaryText } from "../report/summary.ts";
 /** How long a broken connection of a tunnel is tried to be resumed, or waited for. */
 export const RECONNECT_MS_DEFAULT = 60_000;
 
+export const PLAINTEXT_NOTICE =
+  "INSECURE: without TLS everybody on the way can read and change the guest's memory (--insecure-plaintext)";
+
 export interface DisplayOptions {
   record?: string;
   json?: true;

@@ -24,6 +24,7 @@ import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { type Address, connect, formatAddress, parseAddress } from "../link/address.ts";
 import { PacedChannel } from "../link/paced-channel.ts";
 import { SocketChannel } from "../link/socket-channel.ts";
+import { SecureDialer } from "../link/tls/dialer.ts";
 import { PageCache } from "../memory/page-cache.ts";
 import { POLICIES } from "../memory/policy/all.ts";
 import { HISTORY } from "../memory/policy/history.ts";
@@ -35,10 +36,12 @@ import {
   type DisplayOptions,
   onInterrupt,
   openShownRun,
+  PLAINTEXT_NOTICE,
   parseQmpAddress,
   RECONNECT_MS_DEFAULT,
 } from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
+import { chooseIdentity, isLoopback, type SecurityOptions, withSecurityOptions } from "./security.ts";
 import {
   type KeptJournal,
   keepJournal,
@@ -47,9 +50,10 @@ import {
   STATE_DIR_HELP,
 } from "./state/keep.ts";
 
-interface Options extends DisplayOptions {
+interface Options extends DisplayOptions, SecurityOptions {
   qmp: QmpAddress;
   to: Address;
+  tlsHostname?: string;
   maxDowntime: number;
   maxTime?: number;
   maxBytes?: number;
@@ -85,6 +89,10 @@ Deltavee's runs at the destination. --to deltavee://HOST:PORT is tunnel mode: "d
 A tunnel that breaks is resumed: a link that is away for a while costs this while and nothing else, up to
 --reconnect-timeout, and to that of "deltavee receive". Once the guest is stopped for the switchover, it waits for the
 link for no longer than --switchover-timeout, and then goes on here, unless it has been given away already.
+
+A tunnel to another host is encrypted, and both sides prove who they are: by certificates (--tls-dir), or as hosts that
+were paired (deltavee pair). On loopback that is so where it is asked for (--tls-dir or --keys-dir). Direct mode is what
+QEMU makes of it: plain text.
 
 The guest runs here until everything has arrived. Ctrl-C, or a peer that dies, cancels the migration and the
 guest goes on here. Exit codes: 0 moved, 1 failed, 2 wrong usage, 3 given up, 130 cancelled; the message says where
@@ -132,7 +140,11 @@ export function traceRecordCommand(): Command {
 }
 
 function withMigrateOptions(command: Command): Command {
-  return command
+  return withSecurityOptions(command)
+    .option(
+      "--tls-hostname <name>",
+      "whom the destination's certificate must be for, if not for the host that --to names",
+    )
     .requiredOption(
       "--qmp <socket>",
       "QMP monitor of the VM's QEMU: a path, or tcp:HOST:PORT",
@@ -215,6 +227,17 @@ async function migrate(options: Options): Promise<void> {
   if (options.standard && options.codec !== undefined) {
     throw new UsageError("--standard sends every page whole: there is nothing for --codec to code");
   }
+  const { tlsDir, keysDir, insecurePlaintext, tlsHostname } = options;
+  if (!tunnel && [tlsDir, keysDir, insecurePlaintext, tlsHostname].some((option) => option !== undefined)) {
+    throw new UsageError(
+      "TLS is for a tunnel (--to deltavee://...): in direct mode QEMU itself is at the other end",
+    );
+  }
+  const identity = tunnel ? chooseIdentity(options.to, "client", options) : undefined;
+  const dialer =
+    identity === undefined || options.to.kind === "unix"
+      ? undefined
+      : new SecureDialer(options.to, identity, tlsHostname ?? options.to.host);
   let journal: KeptJournal | undefined;
   const run = await openShownRun(options, (event) => journal?.listener(event));
   const { record } = run;
@@ -263,8 +286,10 @@ async function migrate(options: Options): Promise<void> {
     const unsaid = early;
     early = undefined;
     unsaid.forEach(notice);
+    if (tunnel && dialer === undefined && !isLoopback(options.to)) notice(PLAINTEXT_NOTICE);
     const openChannel = async (timeoutMs: number): Promise<Channel> => {
-      const channel = new SocketChannel(await connect(options.to, timeoutMs));
+      const channel =
+        (await dialer?.connect(timeoutMs)) ?? new SocketChannel(await connect(options.to, timeoutMs));
       return options.maxBandwidth === undefined
         ? channel
         : new PacedChannel(channel, systemClock, options.maxBandwidth);
@@ -276,7 +301,7 @@ async function migrate(options: Options): Promise<void> {
       timeoutMs: reconnectTimeout ?? RECONNECT_MS_DEFAULT,
     };
     // From here on it has something to say: up to here QEMU was asked only, and Ctrl-C just ends this process.
-    const session = randomBytes(16).toString("hex");
+    const session = dialer?.binding ?? randomBytes(16).toString("hex");
     journal = keepJournal(states, {
       subject: {
         session,
@@ -291,6 +316,7 @@ async function migrate(options: Options): Promise<void> {
     });
     left.forget();
     coder = tunnel ? makeBatchCoder(home) : undefined;
+    const names = tunnel ? await vm.names() : {};
     const engine = new SourceEngine({
       ...home,
       vm,
@@ -306,6 +332,7 @@ async function migrate(options: Options): Promise<void> {
                 entropyCodecs: [...ENTROPY_CODEC_IDS],
                 guestRamBytes: vm.guestRamBytes,
                 ...(options.onStall === "postcopy" ? { postcopy: true } : {}),
+                ...names,
               },
               coder,
               deltaCodec: options.codec ?? parseCodec(CODEC_DEFAULT),

@@ -2,38 +2,44 @@
 // machine that was started with -incoming defer. One VM, then it ends.
 
 import { randomBytes } from "node:crypto";
-import type { Socket } from "node:net";
 import { Command, Option } from "commander";
-import { CancelledError } from "../base/errors.ts";
 import { parseBytes, parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import { DestinationEngine, type DestinationOutcome } from "../engine/destination.ts";
 import { QemuIncoming } from "../hypervisor/qemu/incoming.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
-import { type Address, formatAddress, type Listener, listen, parseAddress } from "../link/address.ts";
-import { SocketChannel } from "../link/socket-channel.ts";
+import { type Address, formatAddress, parseAddress } from "../link/address.ts";
 import type { Welcome } from "../wire/bodies.ts";
+import { ALLOW_HELP, type AllowRule, checkRules, parseAllow } from "./admission.ts";
 import {
   type DisplayOptions,
   onInterrupt,
   openShownRun,
+  PLAINTEXT_NOTICE,
   parseQmpAddress,
   RECONNECT_MS_DEFAULT,
 } from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
+import { chooseIdentity, isLoopback, type SecurityOptions, withSecurityOptions } from "./security.ts";
+import { Sources } from "./sources.ts";
 import { type KeptJournal, keepJournal, openStateFolder, STATE_DIR_HELP } from "./state/keep.ts";
 
-interface Options extends DisplayOptions {
+interface Options extends DisplayOptions, SecurityOptions {
   qmp: QmpAddress;
   listen: Address;
   paused?: true;
   baselineSize: number;
   reconnectTimeout: number;
+  allow: AllowRule[];
   stateDir?: string;
 }
 
 const HELP = `
+Whoever connects from another host has to prove who it is, by TLS: with certificates (--tls-dir), or as a host that was
+paired with this one (deltavee pair). --allow says who of them may hand over which VM. On loopback and unix sockets TLS
+is used where it is asked for (--tls-dir or --keys-dir).
+
 When the connection breaks, the same source may come back with another one for as long as --reconnect-timeout says.
 Everybody else is refused as long as a migration is under way.
 
@@ -48,7 +54,7 @@ Example:
 `;
 
 export function receiveCommand(): Command {
-  return new Command("receive")
+  const command = new Command("receive")
     .description("take in a VM from deltavee migrate (tunnel mode)")
     .requiredOption("--listen <address>", "where the source connects to, e.g. 0.0.0.0:4445", parseAddress)
     .requiredOption("--qmp <socket>", "QMP monitor of a QEMU started with -incoming defer", parseQmpAddress)
@@ -67,15 +73,17 @@ export function receiveCommand(): Command {
         .argParser(parseMs)
         .default(RECONNECT_MS_DEFAULT, `${RECONNECT_MS_DEFAULT / 1000}s`),
     )
+    .option("--allow <rule>", ALLOW_HELP, parseAllow, [])
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--record <file>", "write the run record of this side (NDJSON)")
     .option("--json", "print the events of the run as JSON, one a line")
-    .option("--quiet", "print nothing but errors")
-    .addHelpText("after", HELP)
-    .action(receive);
+    .option("--quiet", "print nothing but errors");
+  return withSecurityOptions(command).addHelpText("after", HELP).action(receive);
 }
 
 async function receive(options: Options): Promise<void> {
+  const identity = chooseIdentity(options.listen, "server", options);
+  checkRules(options.allow, identity !== undefined);
   let journal: KeptJournal | undefined;
   const run = await openShownRun(options, (event) => journal?.listener(event));
   const { record } = run;
@@ -94,7 +102,8 @@ async function receive(options: Options): Promise<void> {
       method: "delta",
       hypervisor: vm.description,
     });
-    const sources = await Sources.listen(options.listen, notice);
+    if (identity === undefined && !isLoopback(options.listen)) notice(PLAINTEXT_NOTICE);
+    const sources = await Sources.listen(options.listen, { identity, rules: options.allow, notice });
     sayListening(sources.address, options);
     const own: Welcome = {
       deltavee: version,
@@ -127,9 +136,10 @@ async function receive(options: Options): Promise<void> {
             journal = keepJournal(states, { subject, qmp: options.qmp, notice });
           },
         });
-        sources.giveOthersTo(engine);
+        sources.giveOthersTo((other, of) => engine.offer(other, of));
         const release = onInterrupt(() => engine.cancel());
         outcome = await engine.run();
+        sources.keepOthers();
         release();
         await coder.close();
         if (!outcome.welcomed) notice(`${from} was no source for this VM: ${outcome.error?.message}`);
@@ -153,63 +163,4 @@ function sayListening(address: Address, options: Options): void {
   const text = formatAddress(address);
   if (options.json) process.stdout.write(`${JSON.stringify({ type: "listening", address: text })}\n`);
   else if (!options.quiet) process.stderr.write(`receive: waiting for a source on ${text}\n`);
-}
-
-/** Connections of would-be sources: there is one VM to take in. */
-class Sources {
-  readonly #listener: Listener;
-  #take: (channel: SocketChannel, from: string) => void = nobody;
-
-  static async listen(address: Address, notice: (text: string) => void): Promise<Sources> {
-    let sources: Sources | undefined;
-    const listener = await listen(
-      address,
-      {
-        onConnection: (socket) => sources?.connected(socket),
-        onError: (error) => notice(error.message),
-      },
-      { pauseOnConnect: true },
-    );
-    sources = new Sources(listener);
-    return sources;
-  }
-
-  private constructor(listener: Listener) {
-    this.#listener = listener;
-  }
-
-  get address(): Address {
-    return this.#listener.address;
-  }
-
-  /** The first one from now on. @throws CancelledError when the operator gives up waiting */
-  async next(): Promise<{ channel: SocketChannel; from: string }> {
-    return new Promise((resolve, reject) => {
-      const release = onInterrupt(() => {
-        reject(new CancelledError("Cancelled before a source came"));
-      });
-      this.#take = (channel, from) => {
-        this.#take = nobody;
-        release();
-        resolve({ channel, from });
-      };
-    });
-  }
-
-  /** Those that come while a migration is under way: its source may be among them. */
-  giveOthersTo(engine: DestinationEngine): void {
-    this.#take = (channel, from) => engine.offer(channel, from);
-  }
-
-  connected(socket: Socket): void {
-    this.#take(new SocketChannel(socket), socket.remoteAddress ?? "a local process");
-  }
-
-  close(): void {
-    this.#listener.close();
-  }
-}
-
-function nobody(channel: SocketChannel): void {
-  channel.destroy();
 }

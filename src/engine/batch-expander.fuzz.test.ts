@@ -5,6 +5,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { randomBytes } from "../../test/support/arbitrary-stream.ts";
 import { Expansion } from "../../test/support/expansion.ts";
+import { fuzz, fuzzRuns } from "../../test/support/fuzzing.ts";
 import { BatchRewriting } from "../../test/support/rewriting.ts";
 import { END, PART, StreamBuilder } from "../../test/support/stream-builder.ts";
 import { ProtocolError } from "../base/errors.ts";
@@ -16,7 +17,7 @@ import {
   type PayloadKind,
 } from "../wire/page-batch.ts";
 
-const numRuns = Number(process.env.FUZZ_RUNS ?? 400);
+const numRuns = fuzzRuns(400);
 const REGION_BYTES = 70_000;
 /** A record of a page of the largest size, and a section around it. */
 const OUTPUT_BYTES_MAX = BATCH_ENTRIES_MAX * (65_536 + 300);
@@ -104,7 +105,7 @@ describe.each(Object.entries(DELTA_CODEC_NAMES))("with %s", (_name, deltaCodec) 
 
   test("damaged batches are records or a ProtocolError", () => {
     let [refused, taken] = [0, 0];
-    fc.assert(
+    fuzz(
       fc.property(fc.nat(), edits, (which, edits) => {
         const target = 1 + (which % (payloads.length - 1));
         const expansion = new Expansion({ regionBytes: REGION_BYTES, ...LIMITS });
@@ -122,7 +123,7 @@ describe.each(Object.entries(DELTA_CODEC_NAMES))("with %s", (_name, deltaCodec) 
 
   test("a damaged layout, and batches after it, are taken or a ProtocolError", () => {
     let refused = 0;
-    fc.assert(
+    fuzz(
       fc.property(edits, (edits) => {
         const expansion = new Expansion({ regionBytes: REGION_BYTES, ...LIMITS });
         const layout = damaged(payloads[0]!.bytes, edits);
@@ -138,7 +139,7 @@ describe.each(Object.entries(DELTA_CODEC_NAMES))("with %s", (_name, deltaCodec) 
 
 test("any bytes are a layout, or a batch, or a ProtocolError", () => {
   const payloads = validPayloads(DELTA_CODEC_NAMES["word-mask"]!).filter(({ kind }) => kind !== 1);
-  fc.assert(
+  fuzz(
     fc.property(
       fc.uint8Array({ minLength: 1, maxLength: 200, size: "max" }),
       fc.boolean(),
@@ -155,7 +156,7 @@ test("any bytes are a layout, or a batch, or a ProtocolError", () => {
 test("any bytes behind a header whose lengths add up are records or a ProtocolError", () => {
   const payloads = validPayloads(DELTA_CODEC_NAMES.xbrle!).filter(({ kind }) => kind !== 1);
   const size = fc.integer({ min: 0, max: 40 });
-  fc.assert(
+  fuzz(
     fc.property(
       fc.tuple(fc.integer({ min: 1, max: 30 }), fc.nat(2), size, size, size, size, size),
       fc.integer(),

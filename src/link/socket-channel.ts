@@ -3,12 +3,16 @@
 // A listener that has room of its own (`space`) is read into directly. Node offers that only for sockets that it is
 // asked to make (`onread` of net.Socket), so the connection is moved to another Socket object: by its handle, which
 // is not documented. Where that does not work, bytes arrive in buffers of Node's and are copied by the listener.
+//
+// A TLS connection is moved in the same way, once its handshake is done. It brings several records at a time, whether
+// it was paused by the first of them or not: those that come after are kept here, at most one read of the socket.
 
 import { Socket } from "node:net";
+import { TLSSocket } from "node:tls";
 import type { Channel, ChannelListener } from "../engine/ports.ts";
 
 /** What is used of Node's inside: the handle of a socket, and a constructor that takes one. */
-type HandleOwner = { _handle?: { reading?: boolean } | null };
+type HandleOwner = { _handle?: { reading?: boolean; readStop(): number } | null; ssl?: unknown };
 interface SocketOptionsInside {
   handle: unknown;
   allowHalfOpen: boolean;
@@ -22,12 +26,17 @@ interface SocketOptionsInside {
  * batch: whoever heeds it stops after each, and both ends take turns instead of working side by side.
  */
 const UNSENT_BYTES_MAX = 1024 * 1024;
+/** Plain text of one TLS record: what comes at a time when there is no room of the listener's to put it. */
+const RECORD_BYTES_MAX = 16 * 1024;
 
 export class SocketChannel implements Channel {
   #socket: Socket;
   #listener: ChannelListener | undefined;
   #destroyed = false;
   #paused = false;
+  /** Read while the listener was paused. */
+  readonly #held: Uint8Array[] = [];
+  #endHeld = false;
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -43,7 +52,10 @@ export class SocketChannel implements Channel {
     }
     const socket = this.#socket;
     socket.on("drain", () => this.#call((to) => to.drained()));
-    socket.on("end", () => this.#call((to) => to.ended()));
+    socket.on("end", () => {
+      if (this.#held.length > 0) this.#endHeld = true;
+      else this.#call((to) => to.ended());
+    });
     socket.on("error", (error) => this.#call((to) => to.failed(error)));
     if (!this.#paused) socket.resume();
   }
@@ -65,6 +77,8 @@ export class SocketChannel implements Channel {
 
   resume(): void {
     this.#paused = false;
+    // Not from within the call, and before anything that the socket has to say.
+    if (this.#held.length > 0) process.nextTick(() => this.#giveHeld());
     if (!this.#destroyed) this.#socket.resume();
   }
 
@@ -83,30 +97,55 @@ export class SocketChannel implements Channel {
     if (!this.#destroyed && this.#listener !== undefined) tell(this.#listener);
   }
 
+  #giveHeld(): void {
+    while (this.#held.length > 0 && !this.#paused && !this.#destroyed) {
+      const bytes = this.#held.shift()!;
+      this.#call((to) => to.data(bytes));
+    }
+    if (this.#held.length > 0 || !this.#endHeld) return;
+    this.#endHeld = false;
+    this.#call((to) => to.ended());
+  }
+
   /** Moves the connection to a Socket that reads into the listener's room. False: it could not be, nothing was done. */
   #readInto(space: () => Uint8Array): boolean {
     const old = this.#socket;
     const owner = old as unknown as HandleOwner;
     const handle = owner._handle;
-    // Bytes that were read already would be lost with the old object.
-    if (handle == null || handle.reading === true || old.readableLength > 0 || old.bytesWritten > 0)
-      return false;
+    const isTls = old instanceof TLSSocket;
+    // Bytes that were read already would be lost with the old object. TLS has read its handshake, and what has come
+    // with it has been deciphered, too.
+    if (handle == null || (handle.reading === true && !isTls)) return false;
+    if (old.readableLength > 0 || old.readableEnded || old.bytesWritten > 0) return false;
+    const ofOurOwn = isTls ? Buffer.alloc(RECORD_BYTES_MAX) : undefined;
     const options: SocketOptionsInside = {
       handle,
       allowHalfOpen: old.allowHalfOpen,
       pauseOnCreate: true,
       onread: {
-        buffer: space,
+        // What lies in the listener's room is not to be written over before it goes on.
+        buffer: () => (ofOurOwn !== undefined && this.#isHolding ? ofOurOwn : space()),
         callback: (bytes, buffer) => {
-          this.#call((to) => to.data(buffer.subarray(0, bytes)));
+          const filled = buffer.subarray(0, bytes);
+          if (isTls && this.#isHolding) this.#held.push(Buffer.from(filled));
+          // Whoever pauses in this call may read on in it for as long as the pause lasts: not in what is read into then.
+          else if (buffer === ofOurOwn) this.#call((to) => to.data(Buffer.from(filled)));
+          else this.#call((to) => to.data(filled));
           return !this.#paused && !this.#destroyed;
         },
       },
     };
+    if (isTls) handle.readStop();
     owner._handle = null;
     // The old object has no connection any more; it is not to say that it was closed.
     old.removeAllListeners();
     this.#socket = new Socket(options as object);
+    // So that what OpenSSL holds is freed when the connection is closed.
+    if (isTls) (this.#socket as unknown as HandleOwner).ssl = handle;
     return true;
+  }
+
+  get #isHolding(): boolean {
+    return this.#paused || this.#held.length > 0;
   }
 }

@@ -4,11 +4,12 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { arbitraryPlan, buildGuestStream } from "../../test/support/arbitrary-stream.ts";
+import { fuzz, fuzzRuns } from "../../test/support/fuzzing.ts";
 import { QemuStreamError } from "../base/errors.ts";
 import { RAM_BLOCKS_MAX } from "./format.ts";
 import { ELEMENT_BYTES_MAX, type StreamHandler, StreamReader } from "./reader.ts";
 
-const numRuns = Number(process.env.FUZZ_RUNS ?? 250);
+const numRuns = fuzzRuns(250);
 
 interface Reading {
   calls: number;
@@ -90,7 +91,7 @@ test("any bytes", () => {
     fc.uint8Array({ maxLength: 2000 }),
     fc.uint8Array({ maxLength: 2000 }).map((rest) => Buffer.concat([Buffer.from("QEVM\0\0\0\x03"), rest])),
   );
-  fc.assert(
+  fuzz(
     fc.property(bytes, chunkBytes, (bytes, chunkBytes) => {
       readTwice(bytes, chunkBytes);
     }),
@@ -110,7 +111,7 @@ test("a valid stream with bytes changed, left out and put in", () => {
     insert: fc.uint8Array({ maxLength: 9 }),
   });
   let failed = 0;
-  fc.assert(
+  fuzz(
     fc.property(
       fc.constantFrom(...streams),
       fc.array(edit, { minLength: 1, maxLength: 3 }),

@@ -4,11 +4,12 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { arbitraryTracePlan, traceBytes } from "../../test/support/arbitrary-trace.ts";
+import { fuzz, fuzzRuns } from "../../test/support/fuzzing.ts";
 import { DeltaveeError } from "../base/errors.ts";
 import type { TraceHeader } from "./format.ts";
 import { TraceReader } from "./reader.ts";
 
-const numRuns = Number(process.env.FUZZ_RUNS ?? 300);
+const numRuns = fuzzRuns(300);
 
 function readAny(bytes: Uint8Array, chunkBytes: number): string {
   let header: TraceHeader | undefined;
@@ -39,7 +40,7 @@ function readAny(bytes: Uint8Array, chunkBytes: number): string {
 }
 
 test("any bytes", () => {
-  fc.assert(
+  fuzz(
     fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
       readAny(bytes, 16);
     }),
@@ -53,7 +54,7 @@ test("a trace with some bytes changed, left out or put in; and the same however 
     kind: fc.constantFrom("change", "drop", "insert"),
     value: fc.nat({ max: 255 }),
   });
-  fc.assert(
+  fuzz(
     fc.property(arbitraryTracePlan, fc.array(damage, { maxLength: 4 }), (plan, list) => {
       const bytes = [...traceBytes(plan)];
       for (const { at, kind, value } of list) {

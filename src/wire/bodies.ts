@@ -45,8 +45,9 @@ export const helloSchema = z.object({
   guestRamBytes: z.int().nonnegative().optional(),
   /** The migration may end as post-copy: the destination's hypervisor must know that before it begins. */
   postcopy: z.boolean().optional(),
-  /** Name of the VM, for people. */
+  /** Name of the VM, and its UUID, as its hypervisor has them: who may hand it over goes by them. */
   name: text(256).optional(),
+  uuid: text(64).optional(),
 });
 
 export const welcomeSchema = z.object({

@@ -5,6 +5,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { uncodedData } from "../../test/support/data-frame.ts";
+import { fuzz, fuzzRuns } from "../../test/support/fuzzing.ts";
 import { ProtocolError } from "../base/errors.ts";
 import type { Welcome } from "./bodies.ts";
 import type { Frame } from "./frame.ts";
@@ -13,7 +14,7 @@ import { FrameReader } from "./frame-reader.ts";
 import { abortFrame, answerHello, helloFrame, refuseFrame } from "./handshake.ts";
 import { ProtocolState } from "./protocol-state.ts";
 
-const numRuns = Number(process.env.FUZZ_RUNS ?? 3000);
+const numRuns = fuzzRuns(3000);
 const RAW = new Uint8Array(40).fill(7);
 const OWN: Welcome = {
   deltavee: "0.1.0",
@@ -92,7 +93,7 @@ function damaged(bytes: Uint8Array): fc.Arbitrary<Uint8Array> {
 }
 
 test("any bytes are frames or a ProtocolError", () => {
-  fc.assert(
+  fuzz(
     fc.property(fc.uint8Array({ maxLength: 400, size: "max" }), chunkBytes, (bytes, chunkBytes) => {
       read(bytes, chunkBytes, () => {});
     }),
@@ -109,7 +110,7 @@ test("any bytes behind a valid header are frames or a ProtocolError", () => {
       fc.json().map((text) => Buffer.from(text)),
     ),
   });
-  fc.assert(
+  fuzz(
     fc.property(fc.array(header, { maxLength: 6, size: "max" }), chunkBytes, (parts, chunkBytes) => {
       const frames = parts.map(({ type, sequence, payload }) => {
         const bytes = new Uint8Array(16 + payload.length);
@@ -129,7 +130,7 @@ test("any bytes behind a valid header are frames or a ProtocolError", () => {
 
 test("a damaged connection is frames or a ProtocolError", () => {
   let failed = 0;
-  fc.assert(
+  fuzz(
     fc.property(damaged(ALL_BYTES), chunkBytes, (bytes, chunkBytes) => {
       if (read(bytes, chunkBytes, () => {})) failed++;
     }),
@@ -141,7 +142,7 @@ test("a damaged connection is frames or a ProtocolError", () => {
 
 test("a destination that is fed a damaged connection commits only when its checks have passed", () => {
   let committed = 0;
-  fc.assert(
+  fuzz(
     fc.property(damaged(FROM_SOURCE_BYTES), chunkBytes, (bytes, chunkBytes) => {
       const state = new ProtocolState("destination");
       const heard: Frame[] = [];

@@ -22,6 +22,10 @@ export type RefuseCode =
   /** There is no such migration to be resumed here, or no longer. */
   | "SESSION"
   | "VERSION"
+  /** The certificate of the source, or what came instead of one, is not accepted. */
+  | "CERTIFICATE"
+  /** The source may not hand this VM over, or not on this connection. */
+  | "UNAUTHORISED"
   /** Another kind of hypervisor, or one that cannot read the source's state. */
   | "HYPERVISOR"
   /** No entropy codec in common. */
@@ -93,11 +97,15 @@ export function welcomeMismatch(hello: HelloFrame, welcome: WelcomeFrame): strin
   return hypervisorMismatch(hello.body, welcome.body);
 }
 
+/** Refused for who the source is. */
+const NOT_AUTHORISED: ReadonlySet<string> = new Set<RefuseCode>(["CERTIFICATE", "UNAUTHORISED"]);
+
 /** The error with which the source reports a REFUSE. */
 export function refusalError(frame: RefuseFrame): DeltaveeError {
   const { code, message } = frame.reason;
   const text = `Destination refused the migration (${code}): ${message}`;
   if (code === "HYPERVISOR") return new DeltaveeError("HYPERVISOR_INCOMPATIBLE", text);
+  if (NOT_AUTHORISED.has(code)) return new DeltaveeError("NOT_AUTHORISED", text);
   return new ProtocolError(code === "VERSION" ? "PROTOCOL_VERSION" : "PROTOCOL_REFUSED", text);
 }
 

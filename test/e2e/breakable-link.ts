@@ -29,10 +29,13 @@ export class BreakableLink {
     destination: QemuVm,
     rate: string,
     delayMs = 1,
+    /** For `migrate`, and what both need (certificates). */
     migrateArguments: readonly string[] = [],
+    security: readonly string[] = [],
   ): Promise<BreakableLink> {
     const receive = await runCli([
       ...["receive", ...receiveArguments(destination), "--json", "--reconnect-timeout", "15s"],
+      ...security,
     ]);
     onTestFinished(async () => void (await receive.stop()));
     const to = parseAddress(await listeningAddress(receive));
@@ -42,6 +45,7 @@ export class BreakableLink {
     const migrate = await runCli([
       ...["migrate", "--qmp", source.toolQmp.path, "--json"],
       ...["--to", destinationFor("tunnel", `127.0.0.1:${listen.port}`), ...migrateArguments],
+      ...security,
     ]);
     onTestFinished(async () => void (await migrate.stop()));
     const link = new BreakableLink(migrate, receive, relay, open);

@@ -2,9 +2,10 @@
 // while it stands still it stands still for as long, or goes on at the source if that becomes too long.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { Authority, writeTlsFolder } from "../support/certificates.ts";
 import { ended } from "../support/migration.ts";
-import { runCli } from "../support/processes.ts";
+import { runCli, tempFolder } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import { BreakableLink } from "./breakable-link.ts";
 import { eventsOf, expectMoved, expectStillOnSource, LIGHT_LOAD, startPair } from "./scene.ts";
@@ -14,25 +15,29 @@ const moved = { code: 0, signal: null, stderr: "" };
 const SAMPLE_TIMEOUT_MS = 60_000;
 
 describe.skipIf(qemu10 === undefined)("a tunnel whose link is gone for a while", () => {
-  test("twice while the guest works: it arrives whole, and nobody has noticed", async () => {
-    const { source, destination } = await startPair({ binary: qemu10!, append: LIGHT_LOAD });
-    const link = await BreakableLink.between(source, destination, "50mbit");
-    await link.waitForWireBytes(4e6);
-    await link.breakFor(3000);
-    await link.waitForWireBytes(10e6);
-    await link.breakFor(5000);
-    const { migrate, receive, events } = await link.finish();
-    expect(migrate).toEqual(moved);
-    expect(receive).toEqual(moved);
-    const gap = await expectMoved(source, destination);
-    // The outages are not in it.
-    expect(gap.gapMs).toBeLessThan(2500);
-    expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
-    const resumed = eventsOf(events, "link").filter(({ state }) => state === "resumed");
-    expect(resumed).toHaveLength(2);
-    expect(resumed[0]!.outageMs).toBeGreaterThan(2500);
-    expect(resumed[1]!.outageMs).toBeGreaterThan(4500);
-  });
+  test.each(["plain text", "TLS"])(
+    "twice while the guest works: it arrives whole, and nobody has noticed (%s)",
+    async (kind) => {
+      const { source, destination } = await startPair({ binary: qemu10!, append: LIGHT_LOAD });
+      const security = kind === "TLS" ? ["--tls-dir", tlsFolder()] : [];
+      const link = await BreakableLink.between(source, destination, "50mbit", 1, [], security);
+      await link.waitForWireBytes(4e6);
+      await link.breakFor(3000);
+      await link.waitForWireBytes(10e6);
+      await link.breakFor(5000);
+      const { migrate, receive, events } = await link.finish();
+      expect(migrate).toEqual(moved);
+      expect(receive).toEqual(moved);
+      const gap = await expectMoved(source, destination);
+      // The outages are not in it.
+      expect(gap.gapMs).toBeLessThan(2500);
+      expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+      const resumed = eventsOf(events, "link").filter(({ state }) => state === "resumed");
+      expect(resumed).toHaveLength(2);
+      expect(resumed[0]!.outageMs).toBeGreaterThan(2500);
+      expect(resumed[1]!.outageMs).toBeGreaterThan(4500);
+    },
+  );
 
   // 64 MiB: from the stop of the vCPUs to the guest's next beat some 60 ms pass on this link.
   const options = { binary: qemu10!, memoryMiB: 64, append: "ws=2048 rate=1000 fill=random" };
@@ -81,3 +86,11 @@ describe.skipIf(qemu10 === undefined)("a tunnel whose link is gone for a while",
     }
   });
 });
+
+/** Certificates for both sides, which are both here. */
+function tlsFolder(): string {
+  const { path, remove } = tempFolder();
+  onTestFinished(remove);
+  const authority = new Authority();
+  return writeTlsFolder(path, authority, authority.issue(["127.0.0.1"]));
+}

@@ -1,11 +1,11 @@
-// A table of what became of the guest, faults by phases, as docs/reliability.md shows it: written by the tests that
-// have seen it, between two comments of that file. Text around them is people's.
+// A table of what became of the guest, faults by phases, as docs/reliability.md shows it (SECURITY.md: what bad peers and
+// bad input got): written by the tests that have seen it, between two comments of that file. Text around them is people's.
 
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PACKAGE_ROOT } from "./package-root.ts";
 
-const FILE = join(PACKAGE_ROOT, "docs/reliability.md");
+const RELIABILITY = "docs/reliability.md";
 
 export class FaultTable {
   readonly #corner: string;
@@ -42,14 +42,15 @@ export class FaultTable {
  * What stands in the file between `<!-- name -->` and `<!-- /name -->`. With UPDATE_RELIABILITY=1 in the environment
  * `content` is put there first.
  */
-export function documentedTable(name: string, content: string): string {
+export function documentedTable(name: string, content: string, document = RELIABILITY): string {
+  const file = join(PACKAGE_ROOT, document);
   const [begin, end] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
-  const text = existsSync(FILE) ? readFileSync(FILE, "utf8") : "";
+  const text = existsSync(file) ? readFileSync(file, "utf8") : "";
   const start = text.indexOf(begin) + begin.length;
   const to = text.indexOf(end, start);
-  if (start < begin.length || to === -1) throw new Error(`${FILE} has no place for ${begin}`);
+  if (start < begin.length || to === -1) throw new Error(`${document} has no place for ${begin}`);
   if (process.env.UPDATE_RELIABILITY === "1") {
-    writeFileSync(FILE, `${text.slice(0, start)}\n${content}\n${text.slice(to)}`);
+    writeFileSync(file, `${text.slice(0, start)}\n${content}\n${text.slice(to)}`);
     return content;
   }
   return text.slice(start, to).trim();

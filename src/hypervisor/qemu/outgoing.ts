@@ -215,6 +215,15 @@ export class QemuOutgoing implements OutgoingVm {
     });
   }
 
+  /** What the VM is called, as far as it was given a name or a UUID. */
+  async names(): Promise<{ name?: string; uuid?: string }> {
+    const [{ name }, { UUID: uuid }] = await Promise.all([
+      this.#qmp.execute("query-name"),
+      this.#qmp.execute("query-uuid"),
+    ]);
+    return { ...(name === undefined ? {} : { name }), ...(/^[0-]*$/.test(uuid) ? {} : { uuid }) };
+  }
+
   /** To be put back at the end, by whoever can. */
   get settings(): MigrationSettings {
     return this.#restore;

@@ -133,6 +133,10 @@ export const QMP_RESULTS = {
   qmp_capabilities: done,
   "query-version": versionSchema,
   "query-status": z.object({ status: runStateSchema, running: z.boolean() }),
+  /** Without one where the VM was started without -name. */
+  "query-name": z.object({ name: z.string().optional() }),
+  /** All zeros where it was started without -uuid. */
+  "query-uuid": z.object({ UUID: z.string() }),
   "query-target": z.object({ arch: z.string() }),
   "query-memory-size-summary": z.object({
     "base-memory": z.number(),

@@ -3,12 +3,13 @@
 
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { fuzz, fuzzRuns } from "../../../test/support/fuzzing.ts";
 import { END, PART, StreamBuilder } from "../../../test/support/stream-builder.ts";
 import { DeltaveeError } from "../../base/errors.ts";
 import { PAGE_BYTES } from "./dirty-scan.ts";
 import { StreamLoader } from "./stream-loader.ts";
 
-const numRuns = Number(process.env.FUZZ_RUNS ?? 2000);
+const numRuns = fuzzRuns(2000);
 const PAGES = 4;
 const GUARD_BYTES = 64;
 const GUARD = 0xc3;
@@ -58,7 +59,7 @@ test("a damaged stream is loaded or refused", () => {
     cut: fc.option(fc.tuple(place, fc.nat(20)), { freq: 3 }),
     chunkBytes,
   });
-  fc.assert(
+  fuzz(
     fc.property(damage, ({ changes, cut, chunkBytes: size }) => {
       let bytes = Buffer.from(VALID);
       for (const [at, value] of changes) bytes[at] = value;
@@ -71,7 +72,7 @@ test("a damaged stream is loaded or refused", () => {
 
 test("any bytes behind a valid begin are loaded or refused", () => {
   const begin = fc.nat(VALID.length);
-  fc.assert(
+  fuzz(
     fc.property(begin, fc.uint8Array({ maxLength: 300 }), chunkBytes, (from, rest, size) => {
       loadGuarded(Buffer.concat([VALID.subarray(0, from), rest]), size);
     }),

@@ -1,0 +1,63 @@
+// Coded batches that were valid once: the batch as it was, or one ProtocolError; whatever is in between is found by the
+// checksum. Nothing is written behind the place of a batch. FUZZ_RUNS sets how many.
+
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { fuzz, fuzzRuns, mutated } from "../../../test/support/fuzzing.ts";
+import { DeltaveeError, ProtocolError } from "../../base/errors.ts";
+import { loadKernel } from "../../kernel/kernel.ts";
+import { KernelMemory } from "../../kernel/memory.ts";
+import type { DecodedBatch } from "./batch-coder.ts";
+import { ENTROPY_CODECS, type EntropyCodecId } from "./entropy-coder.ts";
+import { InlineBatchCoder } from "./inline-batch-coder.ts";
+
+const numRuns = fuzzRuns(400);
+const RAW = Buffer.from("one dirty page and another dirty page, and what they have in common ".repeat(40));
+
+test.each(ENTROPY_CODECS)("$name", ({ id, levelMin }) => {
+  const memory = new KernelMemory();
+  const coder = new InlineBatchCoder(memory, loadKernel(memory), { slotCount: 2, nowMs: () => 0 });
+  const slot = coder.acquire();
+  const { rawAddress, codedAddress } = coder.slots[slot]!;
+  let valid = Buffer.alloc(0);
+  let checksum = 0;
+  memory.bytes(rawAddress, RAW.length).set(RAW);
+  coder.encode(slot, RAW.length, id as EntropyCodecId, levelMin, (result) => {
+    if (result instanceof DeltaveeError) throw result;
+    valid = Buffer.from(memory.bytes(result.codedAddress, result.codedBytes));
+    checksum = result.rawChecksum;
+  });
+  const guard = coder.acquire();
+  const other = memory.bytes(coder.slots[guard]!.rawAddress, RAW.length).fill(0x5a);
+  let refused = 0;
+  const input = fc.record({
+    coded: fc.oneof(mutated(fc.constant(valid)), fc.uint8Array({ minLength: 1, maxLength: 300 })),
+    rawBytes: fc.oneof(
+      { weight: 4, arbitrary: fc.constant(RAW.length) },
+      fc.integer({ min: 1, max: 1 << 20 }),
+    ),
+    codecId: fc.oneof({ weight: 9, arbitrary: fc.constant(id as number) }, fc.nat(8)),
+  });
+  fuzz(
+    fc.property(input, ({ coded, rawBytes, codecId }) => {
+      if (coded.length === 0) return;
+      memory.bytes(codedAddress, coded.length).set(coded);
+      let result: DecodedBatch | DeltaveeError | undefined;
+      coder.decode(slot, coded.length, codecId, rawBytes, checksum, (decoded) => {
+        result = decoded;
+      });
+      if (result instanceof DeltaveeError) {
+        expect(result).toBeInstanceOf(ProtocolError);
+        refused++;
+      } else {
+        expect(rawBytes).toBe(RAW.length);
+        expect(RAW.equals(memory.bytes(result!.rawAddress, rawBytes))).toBe(true);
+      }
+    }),
+    { numRuns },
+  );
+  expect(other.every((byte) => byte === 0x5a)).toBe(true);
+  // Damage is found by the checksum, where not by the coder.
+  expect(refused).toBeGreaterThan(numRuns / 2);
+  void coder.close();
+});
