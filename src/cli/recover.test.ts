@@ -142,7 +142,7 @@ async function run(command: Command, ...given: string[]): Promise<{ stdout: stri
 const recover = (...given: string[]) => run(recoverCommand(), ...given);
 const status = (...given: string[]) => run(statusCommand(), ...given);
 const isForgotten = () => readdirSync(states).length === 0;
-const PUT_BACK = ["migrate-set-capabilities", "migrate-set-parameters"];
+const PUT_BACK = ["migrate-set-parameters", "migrate-set-capabilities"];
 
 describe("recover", () => {
   test("a source that died in pre-copy: QEMU gets its settings back, the guest is not touched", async () => {
