@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import { totalmem } from "node:os";
 import { Command, Option } from "commander";
 import { systemClock } from "../base/clock.ts";
-import { UsageError } from "../base/errors.ts";
+import { toError, UsageError } from "../base/errors.ts";
 import { formatBytes, formatMs, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
@@ -19,6 +19,7 @@ import {
   STALL_POLICY_DEFAULT,
   type StallPolicy,
 } from "../engine/stall-policies.ts";
+import { processListeningOn } from "../hypervisor/qemu/guest-memory.ts";
 import { QemuOutgoing } from "../hypervisor/qemu/outgoing.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { type Address, connect, formatAddress, parseAddress } from "../link/address.ts";
@@ -41,6 +42,7 @@ import {
   RECONNECT_MS_DEFAULT,
 } from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
+import { LiveForecast, type LiveForecastOptions, sampleInWorker } from "./plan/live-forecast.ts";
 import { chooseIdentity, isLoopback, type SecurityOptions, withSecurityOptions } from "./security.ts";
 import {
   type KeptJournal,
@@ -68,6 +70,7 @@ interface Options extends DisplayOptions, SecurityOptions {
   contents?: true;
   standard?: true;
   stateDir?: string;
+  forecast: boolean;
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -210,6 +213,7 @@ function withMigrateOptions(command: Command): Command {
     )
     .option("--standard", "send every page whole, as standard pre-copy does: for comparison")
     .option("--state-dir <folder>", STATE_DIR_HELP)
+    .option("--no-forecast", "do not sample the guest's memory to say what is to be expected")
     .option("--record <file>", "write the run record (NDJSON)")
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors");
@@ -239,7 +243,11 @@ async function migrate(options: Options): Promise<void> {
       ? undefined
       : new SecureDialer(options.to, identity, tlsHostname ?? options.to.host);
   let journal: KeptJournal | undefined;
-  const run = await openShownRun(options, (event) => journal?.listener(event));
+  let forecast: LiveForecast | undefined;
+  const run = await openShownRun(options, (event) => {
+    journal?.listener(event);
+    forecast?.listener(event);
+  });
   const { record } = run;
   // A record begins with what the run is; what there is to say before that is known comes after it.
   let early: string[] | undefined = [];
@@ -362,9 +370,13 @@ async function migrate(options: Options): Promise<void> {
       engine.allowAnyDowntime();
     };
     process.on("SIGUSR2", allowAnyDowntime);
+    if (options.forecast && !options.standard && vm.wasRunning) {
+      forecast = await beginForecast(vm, options, { cacheBytes: cacheBytesMax, record, notice });
+    }
     const { error, vm: where } = await engine.run();
     process.off("SIGUSR2", allowAnyDowntime);
     release();
+    forecast?.end();
     await closeTrace(trace, notice);
     trace = undefined;
     await vm.close();
@@ -373,12 +385,32 @@ async function migrate(options: Options): Promise<void> {
     await run.finish();
     if (error !== undefined) throw error;
   } finally {
+    forecast?.end();
     await closeTrace(trace, notice);
     await coder?.close();
     await vm?.close();
     // Nothing was begun, or it is done.
     journal?.remove();
     await run.close();
+  }
+}
+
+/** Undefined, with a notice, where the guest's memory cannot be looked at. */
+async function beginForecast(
+  vm: QemuOutgoing,
+  { qmp, to, maxDowntime }: Options,
+  {
+    notice,
+    ...rest
+  }: Pick<LiveForecastOptions, "cacheBytes" | "record"> & { notice: (text: string) => void },
+): Promise<LiveForecast | undefined> {
+  try {
+    const sample = sampleInWorker(await vm.locateMemory(processListeningOn(qmp)));
+    const method = to.kind === "deltavee" ? "tunnel" : "direct";
+    return new LiveForecast({ ...rest, method, downtimeMsMax: maxDowntime, clock: systemClock, sample });
+  } catch (thrown) {
+    notice(`No forecast: ${toError(thrown).message}`);
+    return undefined;
   }
 }
 

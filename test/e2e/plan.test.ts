@@ -2,9 +2,12 @@
 // guest goes on undisturbed.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { forecastAndTruth } from "../../src/planner/calibration.ts";
 import type { Plan } from "../../src/planner/forecast.ts";
 import { changedPages, type GuestModel } from "../../src/planner/guest-model.ts";
+import { summaryText } from "../../src/report/summary.ts";
+import { startMigration } from "../support/migration.ts";
 import { runCli } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import { type QemuVm, startQemu } from "../support/qemu-vm.ts";
@@ -78,6 +81,31 @@ describe.skipIf(qemus.length === 0).each(qemus)("a plan for a guest of QEMU $nam
       await vm.waitForHeartbeats(5);
       expect(vm.serial.lines.length).toBeGreaterThan(before);
       expect((await vm.verify()).ok).toBe(true);
+    },
+    TIMEOUT_MS,
+  );
+});
+
+describe.skipIf(qemus.length === 0)("a migration", () => {
+  test(
+    "forecasts itself soon after it has begun, and tells at the end how it came out",
+    async () => {
+      const boot = { binary: qemus.at(-1)!, memoryMiB: 256, append: "ws=65536 rate=2000 fill=random" };
+      const source = await startQemu(boot);
+      onTestFinished(() => source.stop());
+      const destination = await startQemu({ ...boot, incoming: "defer" });
+      onTestFinished(() => destination.stop());
+      await source.waitForReady();
+      const migration = await startMigration({ mode: "tunnel", source, destination, rate: "100mbit" });
+      onTestFinished(() => migration.stop());
+      const { migrate, events } = await migration.finish();
+      expect(migrate).toMatchObject({ code: 0 });
+      expect(events.filter((event) => event.type === "forecast")).toHaveLength(1);
+      const { forecast, truth } = forecastAndTruth(events)!;
+      // On a busy machine time is anybody's guess; bytes are not.
+      expect(truth.wireBytes / forecast.wireBytes).toBeGreaterThan(0.7);
+      expect(truth.wireBytes / forecast.wireBytes).toBeLessThan(1.4);
+      expect(summaryText(events)).toMatch(/forecast +\S+ s +in all \(.*\), in truth /);
     },
     TIMEOUT_MS,
   );

@@ -3,7 +3,12 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { DeltaveeError } from "../../base/errors.ts";
-import { openGuestMemory, processListeningOn } from "../../hypervisor/qemu/guest-memory.ts";
+import {
+  type GuestMemoryPlace,
+  locateGuestMemory,
+  openGuestMemory,
+  processListeningOn,
+} from "../../hypervisor/qemu/guest-memory.ts";
 import { type QmpAddress, QmpClient } from "../../hypervisor/qemu/qmp.ts";
 import { dirtyPagesPerSecond, type GuestModel } from "../../planner/guest-model.ts";
 import { PageMeter } from "../../planner/page-meter.ts";
@@ -18,31 +23,38 @@ export interface SampleOptions {
   readonly spanMs: number;
 }
 
+const PAGE_BYTES = 4096;
 /** QEMU counts for whole seconds. */
 const DIRTY_RATE_SECONDS = 1;
 const DIRTY_RATE_TIMEOUT_MS = 10_000;
 const POLL_MS = 100;
 
-export async function sampleQemu(asked: SampleOptions): Promise<GuestModel> {
-  const { qmp: address, samplePages, spanMs } = asked;
+export async function sampleQemu({ qmp: address, pid, ...how }: SampleOptions): Promise<GuestModel> {
   const qmp = await QmpClient.connect(address);
   try {
-    const memory = await openGuestMemory(qmp, asked.pid ?? processListeningOn(address));
-    try {
-      const { memory: home, kernel, clock } = makeHome();
-      const nowMs = () => clock.nowMs();
-      const meter = new PageMeter(home, kernel, memory.pageBytes, nowMs);
-      const written = writtenPagesPerSecond(qmp, memory.pageBytes);
-      // Awaited below: until then its failure must not count as unhandled.
-      written.catch(() => {});
-      const options = { samplePages, spanMs, random: Math.random, nowMs, sleep };
-      const model = await sampleGuest(memory, meter, options);
-      return withRewritten(model, await written);
-    } finally {
-      memory.close();
-    }
+    const place = await locateGuestMemory(qmp, pid ?? processListeningOn(address));
+    const written = writtenPagesPerSecond(qmp);
+    // Awaited below: until then its failure must not count as unhandled.
+    written.catch(() => {});
+    return withRewritten(await samplePlace(place, how), await written);
   } finally {
     qmp.close();
+  }
+}
+
+/** What its memory alone says. */
+export async function samplePlace(
+  place: GuestMemoryPlace,
+  { samplePages, spanMs }: Pick<SampleOptions, "samplePages" | "spanMs">,
+): Promise<GuestModel> {
+  const memory = openGuestMemory(place);
+  try {
+    const { memory: home, kernel, clock } = makeHome();
+    const nowMs = () => clock.nowMs();
+    const meter = new PageMeter(home, kernel, memory.pageBytes, nowMs);
+    return await sampleGuest(memory, meter, { samplePages, spanMs, random: Math.random, nowMs, sleep });
+  } finally {
+    memory.close();
   }
 }
 
@@ -53,13 +65,13 @@ function withRewritten(model: GuestModel, written: number | undefined): GuestMod
 }
 
 /** Undefined where QEMU does not count (its dirty bitmap counts under KVM alone: under TCG the answer is always 0). */
-async function writtenPagesPerSecond(qmp: QmpClient, pageBytes: number): Promise<number | undefined> {
+async function writtenPagesPerSecond(qmp: QmpClient): Promise<number | undefined> {
   if (!(await qmp.execute("query-kvm")).enabled) return undefined;
   await qmp.execute("calc-dirty-rate", { "calc-time": DIRTY_RATE_SECONDS, mode: "dirty-bitmap" });
   const deadlineMs = performance.now() + DIRTY_RATE_TIMEOUT_MS;
   for (;;) {
     const { status, "dirty-rate": mebibytes } = await qmp.execute("query-dirty-rate");
-    if (status === "measured" && mebibytes !== undefined) return (mebibytes * 2 ** 20) / pageBytes;
+    if (status === "measured" && mebibytes !== undefined) return (mebibytes * 2 ** 20) / PAGE_BYTES;
     if (performance.now() > deadlineMs)
       throw new DeltaveeError("HYPERVISOR_FAILED", "QEMU has not measured its dirty rate (calc-dirty-rate)");
     await sleep(POLL_MS);

@@ -23,16 +23,27 @@ interface RamRange {
   readonly hostAddress: number;
 }
 
+/** Where a guest's RAM is to be found: plain data, which another thread can open. */
+export interface GuestMemoryPlace {
+  readonly pid: number;
+  /** In the order of their pages, at least one. */
+  readonly ranges: readonly RamRange[];
+}
+
 export interface OpenGuestMemory extends GuestMemory {
   close(): void;
 }
 
 /**
  * `pid`: of the QEMU that `qmp` speaks to.
- * @throws DeltaveeError HYPERVISOR_FAILED when the memory cannot be found or may not be read
+ * @throws DeltaveeError HYPERVISOR_FAILED when QEMU does not say where it is
  */
-export async function openGuestMemory(qmp: QmpClient, pid: number): Promise<OpenGuestMemory> {
-  const ranges = await ramRanges(qmp);
+export async function locateGuestMemory(qmp: QmpClient, pid: number): Promise<GuestMemoryPlace> {
+  return { pid, ranges: await ramRanges(qmp) };
+}
+
+/** @throws DeltaveeError HYPERVISOR_FAILED when the memory may not be read */
+export function openGuestMemory({ pid, ranges }: GuestMemoryPlace): OpenGuestMemory {
   const memory = openProc(pid, "mem");
   let pagemap: number;
   try {

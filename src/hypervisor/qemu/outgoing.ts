@@ -10,6 +10,7 @@ import { type Listener, listen } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
 import { DirtyForecast } from "./dirty-forecast.ts";
 import { Guard } from "./guard.ts";
+import { type GuestMemoryPlace, locateGuestMemory } from "./guest-memory.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
@@ -222,6 +223,11 @@ export class QemuOutgoing implements OutgoingVm {
       this.#qmp.execute("query-uuid"),
     ]);
     return { ...(name === undefined ? {} : { name }), ...(/^[0-]*$/.test(uuid) ? {} : { uuid }) };
+  }
+
+  /** Where its RAM is to be found. `pid`: of this QEMU. @throws DeltaveeError HYPERVISOR_FAILED */
+  locateMemory(pid: number): Promise<GuestMemoryPlace> {
+    return locateGuestMemory(this.#qmp, pid);
   }
 
   /** To be put back at the end, by whoever can. */

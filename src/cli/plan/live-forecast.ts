@@ -1,0 +1,106 @@
+// The forecast of a migration that has just begun: its guest is sampled in a thread of its own while the first pass is
+// under way, the link is as the migration itself has measured it by then. Said once, in the record; how it came out in
+// truth is told at the end. A migration that is over before is its own forecast.
+
+import { Worker } from "node:worker_threads";
+import type { Clock } from "../../base/clock.ts";
+import { toError } from "../../base/errors.ts";
+import { workerLocation } from "../../base/worker-location.ts";
+import type { GuestMemoryPlace } from "../../hypervisor/qemu/guest-memory.ts";
+import { planMigration } from "../../planner/forecast.ts";
+import type { GuestModel } from "../../planner/guest-model.ts";
+import type { RecordEntry, RecordEvent } from "../../record/schema.ts";
+import type { SampleWorkerData } from "./sample-worker.ts";
+
+/** A migration over a fast link is half done by then: it is not held up by looking at it. */
+const START_AFTER_MS = 500;
+/** Less than for a plan: the migration needs the same cores. */
+const SAMPLE_PAGES = 2048;
+const SPAN_MS = 800;
+
+export interface LiveForecastOptions {
+  readonly method: "direct" | "tunnel";
+  readonly downtimeMsMax: number;
+  readonly cacheBytes: number;
+  readonly clock: Clock;
+  readonly record: { add(entry: RecordEntry): void };
+  /** Resolves to the model, undefined when it was told to stop before. */
+  readonly sample: (signal: AbortSignal) => Promise<GuestModel | undefined>;
+}
+
+export class LiveForecast {
+  readonly #options: LiveForecastOptions;
+  readonly #stop = new AbortController();
+  readonly #cancelStart: () => void;
+  #model: GuestModel | undefined;
+  #link: { bytesPerSecond: number; roundTripMs: number } | undefined;
+  #isOver = false;
+
+  constructor(options: LiveForecastOptions) {
+    this.#options = options;
+    this.#cancelStart = options.clock.after(START_AFTER_MS, () => void this.#sample());
+  }
+
+  /** Hears of what the migration measures. */
+  readonly listener = (event: RecordEvent): void => {
+    if (event.type !== "sample" || event.linkBytesPerSecond === 0) return;
+    this.#link = { bytesPerSecond: event.linkBytesPerSecond, roundTripMs: event.roundTripMs ?? 0 };
+    // Not from within the record's own telling of this event.
+    queueMicrotask(() => this.#say());
+  };
+
+  /** The migration is over. Idempotent. */
+  end(): void {
+    this.#isOver = true;
+    this.#cancelStart();
+    this.#stop.abort();
+  }
+
+  async #sample(): Promise<void> {
+    try {
+      this.#model = await this.#options.sample(this.#stop.signal);
+      this.#say();
+    } catch (thrown) {
+      if (this.#isOver) return;
+      this.#options.record.add({ type: "notice", message: `No forecast: ${toError(thrown).message}` });
+    }
+  }
+
+  #say(): void {
+    const { method, downtimeMsMax, cacheBytes, record } = this.#options;
+    if (this.#isOver || this.#model === undefined || this.#link === undefined) return;
+    this.#isOver = true;
+    const { bytesPerSecond, roundTripMs } = this.#link;
+    const { forecasts, reason } = planMigration({
+      guest: this.#model,
+      link: { bytesPerSecond, roundTripMs, lossShare: 0 },
+      downtimeMsMax,
+      cacheBytes,
+      methods: [method],
+    });
+    const { converges, totalMs, downtimeMs, wireBytes } = forecasts[0]!;
+    record.add({
+      ...{ type: "forecast", method, converges, totalMs, downtimeMs, wireBytes, reason },
+      ...{ linkBytesPerSecond: bytesPerSecond, roundTripMs },
+    });
+  }
+}
+
+/** In a thread of its own. */
+export function sampleInWorker(
+  place: GuestMemoryPlace,
+): (signal: AbortSignal) => Promise<GuestModel | undefined> {
+  return (signal) => {
+    const workerData: SampleWorkerData = { place, samplePages: SAMPLE_PAGES, spanMs: SPAN_MS };
+    const worker = new Worker(workerLocation("cli/plan/sample-worker"), { workerData });
+    worker.unref();
+    return new Promise((resolve, reject) => {
+      worker.once("message", resolve);
+      worker.once("error", reject);
+      signal.addEventListener("abort", () => {
+        void worker.terminate();
+        resolve(undefined);
+      });
+    });
+  };
+}
