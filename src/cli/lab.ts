@@ -21,6 +21,7 @@ import {
   plansOf,
   QEMU_DEFAULT,
 } from "../lab/run/experiments.ts";
+import { forecast } from "../lab/run/forecast.ts";
 import { openLabStage, requireQemu } from "../lab/run/lab-stage.ts";
 import { takeLock } from "../lab/run/lock.ts";
 import { estimateMs, type MatrixResult, runMatrix } from "../lab/run/matrix.ts";
@@ -195,6 +196,7 @@ async function runAll(
       for (const { setting } of plans) requireQemu(setting.qemu);
       const context = {
         openStage: openLabStage,
+        forecast,
         machine: machineText(),
         command: commandText(),
         notice,

@@ -11,6 +11,7 @@ import { methodNamed } from "../method/all.ts";
 import type { Method, MigrationEnd, Side } from "../method/method.ts";
 import type { Activity, ClientView } from "../model.ts";
 import { ownedTempFolder } from "../ownership.ts";
+import type { Forecast } from "./forecast.ts";
 import type { OpenedStage, OpenStage } from "./opened-stage.ts";
 import { planText, type RunPlan } from "./plan.ts";
 import { StockWatch } from "./stock-watch.ts";
@@ -24,6 +25,8 @@ export interface RunContext {
   readonly openStage: OpenStage;
   /** Undefined: by its name. */
   readonly methodOf?: (name: string) => Method;
+  /** Undefined: none is made. */
+  readonly forecast?: Forecast;
   /** Processors, memory, system, in words. */
   readonly machine: string;
   /** That has asked for this run. */
@@ -129,6 +132,8 @@ class Run {
           usage.deltavee(side, run.pid);
         },
       });
+      const forecast = await this.#context.forecast?.(opened, this.#plan);
+      if (forecast !== undefined) this.#add(forecast);
       await sleep(beforeMs, undefined, { signal: this.#context.signal });
       const wireBefore = opened.wireBytes();
       const wire = () => {
@@ -272,7 +277,7 @@ class Run {
     this.#entries.splice(0, this.#entries.length, ...others);
   }
 
-  /** Phases are the lab's own; Deltavee's say more of the same, in between. */
+  /** Phases are the lab's own, and its forecast was made earlier; Deltavee's phases say more of the same, in between. */
   #keepTool(path: string): void {
     try {
       this.#tool = readToolRecord(path);
@@ -285,7 +290,8 @@ class Run {
     }
     const inBetween = this.#tool.entries.filter(
       ({ entry }) =>
-        entry.type !== "phase" || !["setup", "completed", "failed", "cancelled"].includes(entry.phase),
+        entry.type !== "forecast" &&
+        (entry.type !== "phase" || !["setup", "completed", "failed", "cancelled"].includes(entry.phase)),
     );
     this.#entries.push(...inBetween);
   }

@@ -1,0 +1,62 @@
+// What `deltavee plan` says of a guest just before it is moved: the program samples it as it would any other, and its
+// forecast of the method that follows stands in the record beside what came of it.
+
+import { z } from "zod";
+import type { RecordEntry } from "../../record/schema.ts";
+import { runCli } from "../host-process.ts";
+import type { OpenedStage } from "./opened-stage.ts";
+import type { RunPlan } from "./plan.ts";
+
+const MIB = 1024 ** 2;
+const interval = z.object({ low: z.number(), expected: z.number(), high: z.number() });
+/** Of what `deltavee plan --json` prints, what a record has. */
+const planSchema = z.object({
+  forecasts: z.tuple([
+    z.object({
+      method: z.string(),
+      converges: z.enum(["yes", "no", "unsure"]),
+      ...{ totalMs: interval, downtimeMs: interval, wireBytes: interval },
+    }),
+  ]),
+  reason: z.string(),
+});
+
+export type Forecast = (opened: Pick<OpenedStage, "source">, plan: RunPlan) => Promise<RecordEntry>;
+
+/** A notice, where there is none. Takes some seconds. */
+export const forecast: Forecast = async ({ source }, plan) => {
+  const { setting, downtimeMsMax } = plan;
+  const { bytesPerSecond, roundTripMs, lossShare } = setting.link;
+  const run = await runCli([
+    ...["plan", "--qmp", source.toolQmp.path, "--pid", String(source.pid), "--json"],
+    ...[
+      "--link",
+      `${Math.round(bytesPerSecond)}B/s`,
+      "--rtt",
+      `${roundTripMs}ms`,
+      "--loss",
+      String(lossShare),
+    ],
+    ...["--max-downtime", `${downtimeMsMax}ms`, ...methodArguments(setting.method, setting.guest.memoryMiB)],
+  ]);
+  const { code } = await run.exited;
+  if (code !== 0) return { type: "notice", message: `No forecast: ${run.stderrTail()}` };
+  const { forecasts, reason } = planSchema.parse(JSON.parse(run.stdout.lines[0]!.text));
+  const { method, converges, totalMs, downtimeMs, wireBytes } = forecasts[0];
+  return {
+    ...{ type: "forecast", method, converges, totalMs, downtimeMs, wireBytes, reason },
+    ...{ linkBytesPerSecond: bytesPerSecond, roundTripMs },
+  };
+};
+
+/** The planner knows XBZRLE with any cache as one method. */
+function methodArguments(method: string, memoryMiB: number): string[] {
+  switch (method) {
+    case "xbzrle-64m":
+      return ["--methods", "xbzrle-full", "--cache-size", `${64 * MIB}`];
+    case "xbzrle-tenth":
+      return ["--methods", "xbzrle-full", "--cache-size", `${Math.round((memoryMiB * MIB) / 10)}`];
+    default:
+      return ["--methods", method];
+  }
+}
