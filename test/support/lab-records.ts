@@ -15,6 +15,7 @@ type VerdictEntry = Extract<RecordEntry, { type: "verdict" }>;
 export interface LabRecordOptions {
   readonly lab?: Partial<LabEntry>;
   readonly verdict?: Partial<VerdictEntry>;
+  readonly forecast?: Omit<Extract<RecordEntry, { type: "forecast" }>, "type">;
   readonly startedAt?: string;
   /** Left out from here on, as in a run that was interrupted. */
   readonly endsBefore?: "verdict" | "summary";
@@ -53,6 +54,7 @@ export function labRecord(options: LabRecordOptions = {}): string {
     },
     ...{ machine: "made up", command: "deltavee lab run writer", ...lab },
   });
+  if (options.forecast !== undefined) add({ type: "forecast", ...options.forecast });
   for (let index = 0; index < 8; index++) {
     seen(index);
     add({ type: "heartbeat", counter: index, gapMs: 2, side: "source" }, 500);

@@ -5,14 +5,16 @@ import { Command } from "commander";
 import { UsageError } from "../../base/errors.ts";
 import { compareSides, comparisonMarkdown, comparisonText, readSides } from "../../lab/report/compare.ts";
 import { evaluationMarkdown } from "../../lab/report/evaluation.ts";
+import { forecastsMarkdown } from "../../lab/report/forecasts.ts";
 import { labReportHtml } from "../../lab/report/html/page.ts";
 import { readResults } from "../../lab/report/results.ts";
 import { labReportText } from "../../lab/report/text.ts";
 import { scenarios } from "../../lab/scenario/index.ts";
 import { plain } from "../../report/text.ts";
 
-/** The one that makes it again, wherever the document is looked at. */
+/** Those that make them again, wherever the document is looked at. */
 const EVALUATION_COMMAND = "deltavee lab report --evaluation docs/evaluation.md";
+const FORECASTS_COMMAND = "deltavee lab report --forecasts docs/when-it-pays.md";
 
 export function compareCommand(resultsDefault: string): Command {
   return new Command("compare")
@@ -41,17 +43,20 @@ export function reportCommand(resultsDefault: string): Command {
     .argument("[folder]", "of records, or of experiments", resultsDefault)
     .option("--html <file>", "write one HTML file that loads nothing")
     .option("--evaluation <file>", "write the generated sections of docs/evaluation.md into this file")
-    .action(async (folder: string, options: { html?: string; evaluation?: string }) => {
+    .option("--forecasts <file>", "write how far forecasts were off into its section of this file")
+    .action(async (folder: string, options: { html?: string; evaluation?: string; forecasts?: string }) => {
       const results = await readResults(folder);
       tellNotices(results.notices);
-      const { html, evaluation } = options;
+      const { html, evaluation, forecasts } = options;
       if (html !== undefined) write(html, labReportHtml(results, scenarios));
       if (evaluation !== undefined) {
-        const existing = existsSync(evaluation) ? readFileSync(evaluation, "utf8") : "";
         const command = EVALUATION_COMMAND;
-        write(evaluation, evaluationMarkdown(existing, results, { scenarios: scenarios, command }));
+        write(evaluation, evaluationMarkdown(textOf(evaluation), results, { scenarios, command }));
       }
-      if (html === undefined && evaluation === undefined) {
+      if (forecasts !== undefined) {
+        write(forecasts, forecastsMarkdown(textOf(forecasts), results.results, FORECASTS_COMMAND));
+      }
+      if (html === undefined && evaluation === undefined && forecasts === undefined) {
         process.stdout.write(labReportText(results, scenarios));
       }
     });
@@ -60,6 +65,9 @@ export function reportCommand(resultsDefault: string): Command {
 function tellNotices(notices: readonly string[]): void {
   for (const notice of notices) process.stderr.write(`Note: ${plain(notice)}\n`);
 }
+
+/** "" where there is none yet. */
+const textOf = (path: string) => (existsSync(path) ? readFileSync(path, "utf8") : "");
 
 function write(path: string, text: string): void {
   try {

@@ -37,8 +37,17 @@ export interface RunResult {
   readonly succeeded: boolean;
   readonly failures: readonly string[];
   readonly metrics: ReadonlyMap<string, number>;
+  /** What was expected, where it was asked for before. */
+  readonly forecast?: Forecast | undefined;
   readonly iterations: readonly IterationBytes[];
   readonly timeline: Timeline;
+}
+
+export interface Forecast {
+  readonly converges: "yes" | "no" | "unsure";
+  readonly totalMs: number;
+  readonly downtimeMs: number;
+  readonly wireBytes: number;
 }
 
 export interface IterationBytes {
@@ -131,8 +140,21 @@ export function resultOf(
     succeeded: verdict.succeeded,
     failures: verdict.failures,
     metrics: new Map(Object.entries(verdict.metrics)),
+    forecast: forecastOf(events),
     iterations: iterationFigures(events).map(({ iteration, wireBytes }) => ({ iteration, wireBytes })),
     timeline: { endedMs: endedMs - beganMs, series: seriesOf(events, beganMs) },
+  };
+}
+
+function forecastOf(events: readonly RecordEvent[]): Forecast | undefined {
+  const forecast = eventsOf(events, "forecast")[0];
+  if (forecast === undefined) return undefined;
+  const { converges, totalMs, downtimeMs, wireBytes } = forecast;
+  return {
+    converges,
+    totalMs: totalMs.expected,
+    downtimeMs: downtimeMs.expected,
+    wireBytes: wireBytes.expected,
   };
 }
 
