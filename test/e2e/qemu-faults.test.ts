@@ -101,8 +101,12 @@ const tunnel = (
 };
 
 const ROWS: readonly Row[] = [
-  // The device state may have been on its way: then it arrives without us.
-  direct("migrate killed", "source", "source", ["paused on source", "destination"]),
+  // The last pages and the device state may be in the link's buffers already: then they arrive without us.
+  direct(
+    ...(["migrate killed", "source"] as const),
+    ["source", "paused on source", "destination"],
+    ["paused on source", "destination"],
+  ),
   direct("destination QEMU killed", `source ${BROKEN}`, `source ${BROKEN}`, `paused on source ${BROKEN}`),
   // The buffers on the way may have room for all that is left, the device state included.
   direct(
