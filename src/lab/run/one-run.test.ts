@@ -209,6 +209,21 @@ describe("a run has not succeeded", () => {
     expect(entryOf(finished, "summary").vm).toBe("unknown");
   });
 
+  test("when the migration fails after the guest has arrived, which is where it is then", async () => {
+    const stage = new FakeStage();
+    const migrate = async () => {
+      stage.arrive();
+      throw new Error("deltavee receive ended with exit code 1");
+    };
+    const finished = await run({ stage, migrate });
+    expect(finished.verdict.failures).toEqual([
+      "deltavee receive ended with exit code 1",
+      "the guest does not run at the source",
+      "the guest runs at the destination",
+    ]);
+    expect(entryOf(finished, "summary").vm).toBe("running on destination");
+  });
+
   test("when it does not answer, although QEMU says that it runs", async () => {
     const stage = new FakeStage();
     stage.answers = false;
