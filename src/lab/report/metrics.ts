@@ -40,6 +40,8 @@ export const COSTS: readonly ReportMetric[] = [
   // Later than the guest's arrival where the method goes on after it (post-copy).
   common("migrationMs", "until the method ended", "ms", false),
   common("forcedAtMs", "forced at", "ms", false),
+  common("heartbeatGapMsBefore", "heartbeat gap before", "ms", false),
+  common("heartbeatsLost", "heartbeats lost", ""),
 ];
 
 /** What the users of the guest noticed, by the first of the scenario's own metrics, and how it went for the guest. */
