@@ -31,7 +31,9 @@ export class LineLog {
   readonly #waiters = new Set<Waiter>();
   #ended: Error | undefined;
 
+  /** What comes after the end, as of a process that has printed too much, is not kept. */
   push(chunk: Uint8Array): void {
+    if (this.#ended !== undefined) return;
     const receivedMs = performance.now();
     const texts = (this.unfinished + this.#decoder.decode(chunk, { stream: true })).split("\n");
     this.unfinished = texts.pop() ?? "";

@@ -30,11 +30,16 @@ export interface ForecastAndTruth {
 /** Fewer teach less about a spread than the forecast's own interval says. */
 const RUNS_MIN = 3;
 
-/** Undefined: it holds no forecast, or the migration did not end well. */
+/**
+ * Undefined: it holds no forecast, or the migration did not end well. Nor does one teach anything that was not expected
+ * to end by itself, or did not: it ended when somebody lost patience.
+ */
 export function forecastAndTruth(events: readonly RecordEvent[]): ForecastAndTruth | undefined {
   const forecast = events.find((event) => event.type === "forecast");
   const summary = events.findLast((event) => event.type === "summary");
   if (forecast === undefined || summary?.outcome !== "completed") return undefined;
+  const wasForced = events.some((event) => event.type === "verdict" && event.forced);
+  if (forecast.converges === "no" || wasForced) return undefined;
   const method = METHOD_NAMES.find((name) => name === forecast.method);
   const downtimeMs = summary.heartbeatGapMs ?? summary.downtimeMs;
   if (method === undefined || downtimeMs === undefined) return undefined;

@@ -140,6 +140,13 @@ describe("a migration that does not end by itself", () => {
     expect(await scene.end).toEqual({ arrived: false, forcedAtMs: FORCE_AFTER_MS });
   });
 
+  test("and that ends while it is being cancelled has arrived", async () => {
+    const scene = await new Scene().begin("vanilla");
+    await scene.pass(LIMIT_MS);
+    scene.source.end("completed");
+    expect(await scene.end).toEqual({ arrived: true, forcedAtMs: FORCE_AFTER_MS });
+  });
+
   test("and that cannot be cancelled is an error", async () => {
     const scene = await new Scene().begin("vanilla");
     await scene.pass(LIMIT_MS);

@@ -168,9 +168,9 @@ class StockMigration {
           `QEMU's migration has ${end}${why === undefined ? "" : `: ${why}`}`,
         );
       }
-      if (end === "late") await this.#giveUp();
+      const arrived = end === "completed" || (await this.#giveUp());
       return {
-        arrived: end === "completed",
+        arrived,
         ...(this.#forcedAtMs === undefined ? {} : { forcedAtMs: this.#forcedAtMs }),
       };
     } finally {
@@ -226,7 +226,8 @@ class StockMigration {
     await this.#setting.source.qmp.execute("migrate-start-postcopy");
   }
 
-  async #giveUp(): Promise<void> {
+  /** Whether it has arrived all the same, because it ended while it was being cancelled: as with Deltavee. */
+  async #giveUp(): Promise<boolean> {
     const { clock, source, limitMs } = this.#setting;
     if (this.#postcopyAsked) {
       const text = `Post-copy has not ended within ${formatMs(limitMs)}, and there is no way back`;
@@ -240,7 +241,7 @@ class StockMigration {
     try {
       await source.qmp.execute("migrate_cancel");
       const end = await Promise.race([cancelled, late]);
-      if (end === "cancelled") return;
+      if (end === "cancelled" || end === "completed") return end === "completed";
       throw new DeltaveeError("MIGRATION_FAILED", `QEMU did not cancel its migration, which has: ${end}`);
     } finally {
       release();

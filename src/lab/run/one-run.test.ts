@@ -86,6 +86,19 @@ test("bytes on the wire are those of the migration alone", async () => {
   expect(verdict.metrics).toMatchObject({ wireBytes: 50_000, wireBytesBack: 2000 });
 });
 
+test("CPU time is that of the migration alone, not of what its QEMUs have done before it", async () => {
+  const begin = fakeScenario().begin;
+  const scenario = fakeScenario({
+    begin: async (...given) => {
+      // The fake stage's QEMUs are this very process.
+      for (const endMs = performance.now() + 400; performance.now() < endMs; );
+      return begin(...given);
+    },
+  });
+  const { verdict } = await run({ plan: fakePlan({ scenario }) });
+  expect(verdict.metrics.sourceCpuMs).toBeLessThan(200);
+});
+
 test("its total time ends when the guest runs at the destination, not when the source is done", async () => {
   const stage = new FakeStage();
   const { verdict } = await run({
@@ -196,6 +209,21 @@ describe("a run has not succeeded", () => {
     expect(entryOf(finished, "summary").vm).toBe("unknown");
   });
 
+  test("when the migration fails after the guest has arrived, which is where it is then", async () => {
+    const stage = new FakeStage();
+    const migrate = async () => {
+      stage.arrive();
+      throw new Error("deltavee receive ended with exit code 1");
+    };
+    const finished = await run({ stage, migrate });
+    expect(finished.verdict.failures).toEqual([
+      "deltavee receive ended with exit code 1",
+      "the guest does not run at the source",
+      "the guest runs at the destination",
+    ]);
+    expect(entryOf(finished, "summary").vm).toBe("running on destination");
+  });
+
   test("when it does not answer, although QEMU says that it runs", async () => {
     const stage = new FakeStage();
     stage.answers = false;
@@ -239,4 +267,24 @@ test("an interrupted run leaves no result, and nothing open", async () => {
   });
   await expect(finished).rejects.toThrow("Interrupted");
   expect(stage.closed).toBeGreaterThan(0);
+});
+
+test("an interrupted run keeps no timer, which would keep the whole program from ending", async () => {
+  const timers = () => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+  const before = timers();
+  const abort = new AbortController();
+  let left = Promise.resolve(0);
+  const finished = run({
+    abort,
+    migrate: async () => {
+      abort.abort(new CancelledError("Interrupted"));
+      // The run waits for its method no more, which notices some time later that the guest's QEMU is gone.
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      left = new Promise((resolve) => setTimeout(() => resolve(timers()), 300));
+      throw new Error("QEMU closed the connection");
+    },
+  });
+  await expect(finished).rejects.toThrow("Interrupted");
+  await new Promise((resolve) => setTimeout(resolve, 400));
+  expect(await left).toBeLessThanOrEqual(before);
 });

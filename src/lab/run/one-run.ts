@@ -94,8 +94,6 @@ class Run {
     try {
       signal.throwIfAborted();
       this.#hypervisor = await describeHypervisor(opened);
-      usage.qemu("source", opened.source.pid);
-      usage.qemu("destination", opened.destination.pid);
       const activity = await this.#untilAborted(scenario.begin(opened.stage, parameters));
       await this.#untilAborted(this.#move(opened, activity, usage, folder.path));
     } finally {
@@ -119,6 +117,7 @@ class Run {
     const processes: { stop(): Promise<unknown> }[] = [];
     const recordFile = join(folder, "deltavee.ndjson");
     let arrivedAtMs: number | undefined;
+    let stockWatch: StockWatch | undefined;
     const releaseResume = destination.qmp.on("RESUME", ({ receivedMs }) => {
       arrivedAtMs ??= receivedMs;
     });
@@ -143,8 +142,10 @@ class Run {
           byDestination: now.byDestination - wireBefore.byDestination,
         };
       };
-      const stockWatch =
-        this.#method.mode === "stock" ? new StockWatch(source.qmp, () => wire().bySource) : undefined;
+      if (this.#method.mode === "stock") stockWatch = new StockWatch(source.qmp, () => wire().bySource);
+      // From here on: what a QEMU has done for its guest's disk and network before is no cost of the migration.
+      usage.qemu("source", source.pid);
+      usage.qemu("destination", destination.pid);
       const usageTimer = setInterval(() => this.#noteUsage(usage), USAGE_EVERY_MS);
       activity.migrationBegins();
       heartbeat.tell("migration-begins");
@@ -157,9 +158,10 @@ class Run {
         this.#context.signal.throwIfAborted();
         // The view of clients after a migration that failed is what there is to be seen.
         this.fail(toError(thrown));
+      } finally {
+        clearInterval(usageTimer);
       }
       const migrationMs = performance.now() - startMs;
-      clearInterval(usageTimer);
       activity.migrationEnded();
       heartbeat.tell("migration-ended");
       const phase = end === undefined ? "failed" : end.arrived ? "completed" : "cancelled";
@@ -188,6 +190,7 @@ class Run {
       };
     } finally {
       releaseResume();
+      stockWatch?.stop();
       await Promise.all(processes.map((each) => each.stop()));
       if (this.#method.mode !== "stock") this.#keepTool(recordFile);
     }

@@ -18,6 +18,7 @@ export class StockWatch {
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> = Promise.resolve();
   #iteration = -1;
+  #isOver = false;
 
   /** `wireBytes`: what the source has sent on the link since the migration began. */
   constructor(qmp: Pick<QmpClient, "execute">, wireBytes: () => number) {
@@ -28,14 +29,19 @@ export class StockWatch {
 
   /** Looks once more, and no more after that. */
   async end(): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.stop();
     await this.#looking;
-    clearTimeout(this.#timer);
     await this.#look();
   }
 
+  /** Looks no more. Idempotent. */
+  stop(): void {
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+  }
+
   #next(): void {
+    if (this.#isOver) return;
     this.#timer = setTimeout(() => {
       this.#looking = this.#look().then(
         () => this.#next(),

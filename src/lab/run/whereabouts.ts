@@ -20,14 +20,16 @@ export async function findGuest(opened: OpenedStage, arrived: boolean): Promise<
   const [at, notAt] = arrived ? (["destination", "source"] as const) : (["source", "destination"] as const);
   const failures: string[] = [];
   if (!runs[at]) failures.push(`the guest does not run at the ${at}`);
-  if (runs[notAt]) failures.push(`the guest runs at the ${notAt} as well`);
+  if (runs[notAt]) failures.push(`the guest runs at the ${notAt}${runs[at] ? " as well" : ""}`);
   if (runs[at]) {
     await opened.stage.guest.run("true", ANSWER_TIMEOUT_MS).catch((thrown: unknown) => {
       const why = toError(thrown).message;
       failures.push(`the guest does not answer within ${formatMs(ANSWER_TIMEOUT_MS)}: ${why}`);
     });
   }
-  const vm = runs[at] && !runs[notAt] ? (`running on ${at}` as const) : "unknown";
+  // Somewhere and nowhere else is known, also where it should not be.
+  const [where, ...others] = (["source", "destination"] as const).filter((side) => runs[side]);
+  const vm = where !== undefined && others.length === 0 ? (`running on ${where}` as const) : "unknown";
   return { vm, failures };
 }
 
