@@ -42,3 +42,13 @@ test.each([
   const parsed = program.parseAsync(words, { from: "user" });
   await expect(parsed).rejects.toMatchObject({ code: "USAGE", message: expect.stringContaining(name) });
 });
+
+test.each([["--tls-dir"], ["--keys-dir"]])("plain text and %s are not asked for together", async (option) => {
+  const words = ["receive", "--listen", "127.0.0.1:0", "--qmp", "/nowhere/vm.qmp", "--quiet"];
+  const [receive] = await commandsFor(words);
+  receive!.exitOverride().configureOutput({ writeErr: () => {} });
+  const both = [...words.slice(1), "--insecure-plaintext", option, "/nowhere"];
+  await expect(receive!.parseAsync(both, { from: "user" })).rejects.toMatchObject({
+    code: "commander.conflictingOption",
+  });
+});

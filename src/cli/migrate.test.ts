@@ -1,6 +1,10 @@
 // What an operator may promise on the command line. Nothing is connected to before it makes sense.
 
-import { describe, expect, test } from "vitest";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { UsageError } from "../base/errors.ts";
 import { STALL_POLICIES } from "../engine/stall-policies.ts";
 import { migrateCommand } from "./migrate.ts";
@@ -45,6 +49,24 @@ test("promises that make sense are taken: then it is the monitor that is missing
     ];
     await expect(parse(...promises)).rejects.toMatchObject({ code: "QMP_UNAVAILABLE" });
   }
+});
+
+test("SIGUSR2 ends nothing, from the beginning on, and is let go of at the end", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "deltavee-migrate-"));
+  onTestFinished(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, "qmp.sock");
+  const before = process.listenerCount("SIGUSR2");
+  const during = new Promise((resolve) => {
+    // A monitor that goes away before it has said anything.
+    const monitor = createServer((socket) => {
+      resolve(process.listenerCount("SIGUSR2"));
+      socket.destroy();
+      monitor.close();
+    }).listen(path);
+  });
+  await expect(parse("--qmp", path)).rejects.toMatchObject({ code: "QMP_UNAVAILABLE" });
+  expect(await during).toBe(before + 1);
+  expect(process.listenerCount("SIGUSR2")).toBe(before);
 });
 
 test("the help names every policy", () => {

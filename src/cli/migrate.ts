@@ -256,6 +256,17 @@ async function migrate(options: Options): Promise<void> {
     else early.push(message);
   };
   let vm: QemuOutgoing | undefined;
+  let engine: SourceEngine | undefined;
+  let anyDowntime = false;
+  let isOver = false;
+  // From the beginning to the end: where nobody listens the signal ends the process, and QEMU keeps our settings.
+  const allowAnyDowntime = () => {
+    if (isOver) return;
+    anyDowntime = true;
+    notice("SIGUSR2: any downtime will do from now on");
+    engine?.allowAnyDowntime();
+  };
+  process.on("SIGUSR2", allowAnyDowntime);
   let coder: WorkerBatchCoder | undefined;
   let trace: OpenTrace | undefined;
   try {
@@ -325,7 +336,7 @@ async function migrate(options: Options): Promise<void> {
     left.forget();
     coder = tunnel ? makeBatchCoder(home) : undefined;
     const names = tunnel ? await vm.names() : {};
-    const engine = new SourceEngine({
+    const source = new SourceEngine({
       ...home,
       vm,
       channel,
@@ -361,20 +372,17 @@ async function migrate(options: Options): Promise<void> {
       observer: trace?.writer,
       cpuMs,
     });
+    engine = source;
+    if (anyDowntime) engine.allowAnyDowntime();
     const release = onInterrupt(() => {
-      if (engine.cancel()) notice("Interrupted: giving the migration up, the guest goes on here");
+      if (source.cancel()) notice("Interrupted: giving the migration up, the guest goes on here");
       else notice("Too late to cancel: the guest belongs to the destination already");
     });
-    const allowAnyDowntime = () => {
-      notice("SIGUSR2: any downtime will do from now on");
-      engine.allowAnyDowntime();
-    };
-    process.on("SIGUSR2", allowAnyDowntime);
     if (options.forecast && !options.standard && vm.wasRunning) {
       forecast = await beginForecast(vm, options, { cacheBytes: cacheBytesMax, record, notice });
     }
-    const { error, vm: where } = await engine.run();
-    process.off("SIGUSR2", allowAnyDowntime);
+    const { error, vm: where } = await source.run();
+    isOver = true;
     release();
     forecast?.end();
     await closeTrace(trace, notice);
@@ -385,6 +393,7 @@ async function migrate(options: Options): Promise<void> {
     await run.finish();
     if (error !== undefined) throw error;
   } finally {
+    isOver = true;
     forecast?.end();
     await closeTrace(trace, notice);
     await coder?.close();
@@ -392,6 +401,7 @@ async function migrate(options: Options): Promise<void> {
     // Nothing was begun, or it is done.
     journal?.remove();
     await run.close();
+    process.off("SIGUSR2", allowAnyDowntime);
   }
 }
 

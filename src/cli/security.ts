@@ -29,7 +29,7 @@ export function withSecurityOptions(command: Command): Command {
       new Option(
         "--insecure-plaintext",
         "send the guest's memory readable and changeable for everybody on the way; both sides must be told",
-      ).conflicts("tlsDir"),
+      ).conflicts(["tlsDir", "keysDir"]),
     );
 }
 

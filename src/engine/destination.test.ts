@@ -1,7 +1,7 @@
 // DestinationEngine fed by hand: batches that must wait for a slow hypervisor, for regions and for slots, and are
 // expanded in pieces, come through whole, in order, each acknowledged when it has been taken and not before.
 
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { randomBytes } from "../../test/support/arbitrary-stream.ts";
 import { uncodedData } from "../../test/support/data-frame.ts";
 import { makeHome } from "../../test/support/engine-parts.ts";
@@ -15,7 +15,7 @@ import { DELTA_WORD_MASK } from "../codec/delta/delta-codec.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import { InlineBatchCoder } from "../codec/entropy/inline-batch-coder.ts";
 import { RunRecord } from "../record/writer.ts";
-import type { Frame } from "../wire/frame.ts";
+import { encodeFrame, type Frame } from "../wire/frame.ts";
 import { helloFrame } from "../wire/handshake.ts";
 import { PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
 import { DestinationEngine } from "./destination.ts";
@@ -176,4 +176,32 @@ test("nothing is acknowledged that the hypervisor has not taken", async () => {
   expect(received.some(({ type }) => type === "ack")).toBe(true);
   // At a megabyte a second it cannot have been faster.
   expect(durationMs).toBeGreaterThan((STREAM.length / 1e6) * 1000);
+});
+
+test("what the hypervisor has begun for a source that is gone by then is left for the next one", async () => {
+  const clock = new VirtualClock();
+  const vm = new FakeIncoming(new World(), clock, {});
+  const { memory, kernel } = makeHome();
+  const coder = new InlineBatchCoder(memory, kernel, { slotCount: 2, nowMs: () => clock.nowMs() });
+  const [ours, theirs] = memoryChannels(clock);
+  const [toVm] = memoryChannels(clock);
+  const listened = vi.spyOn(toVm, "listen");
+  let begun = () => {};
+  vi.spyOn(vm, "begin").mockReturnValue(
+    new Promise((resolve) => {
+      begun = () => resolve(toVm);
+    }),
+  );
+  const parts = { memory, kernel, coder, clock, record: new RunRecord({ clock }) };
+  const engine = new DestinationEngine({ ...parts, channel: theirs, vm, own: OWN });
+  ours.write(encodeFrame(helloFrame({ ...OWN, session: "00112233445566778899aabbccddeeff" })));
+  clock.advance(1);
+  expect(vm.begin).toHaveBeenCalledOnce();
+  ours.destroy();
+  clock.advance(1);
+  expect(await engine.run()).toMatchObject({ outcome: "failed", welcomed: false });
+  begun();
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(listened).not.toHaveBeenCalled();
+  expect(vm.discarded).toBe(false);
 });

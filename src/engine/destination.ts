@@ -381,6 +381,8 @@ export class DestinationEngine {
     if (mayPostcopy && vm.ready === undefined)
       throw new DeltaveeError("HYPERVISOR_INCOMPATIBLE", `${vm.description} has no post-copy`);
     const channel = await vm.begin(mayPostcopy);
+    // The source went meanwhile. The hypervisor has taken nothing, and waits for another one.
+    if (this.#over) return;
     this.#vmChannel = channel;
     channel.listen({
       data: (bytes) => {

@@ -106,7 +106,8 @@ export interface IncomingVm {
   readonly description: string;
   /**
    * Prepares for a migration. The stream goes into the channel; the return path comes out of it. `mayPostcopy`: part of
-   * the guest's RAM may have to come after it has been let run; rejects where that cannot be.
+   * the guest's RAM may have to come after it has been let run; rejects where that cannot be. Again for another source,
+   * as long as nobody has listened to a channel from before.
    */
   begin(mayPostcopy: boolean): Promise<Channel>;
   /**

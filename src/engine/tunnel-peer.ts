@@ -127,7 +127,8 @@ export class TunnelPeer {
 
   /** Takes no more frames until `unstall`: the one being handled is the last one for now. */
   stall(): void {
-    if (this.#stalled) return;
+    // One that has ended is read to the peer's own end.
+    if (this.#stalled || this.#over) return;
     this.#stalled = true;
     this.#channel.pause();
   }

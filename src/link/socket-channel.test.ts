@@ -206,6 +206,24 @@ test("the moved connection is written to, ended and torn down like any other", a
   expect(other.bytes.equals(Buffer.concat([Buffer.from("first"), CONTENT]))).toBe(true);
 });
 
+test("a connection that is ended while it is paused closes, whatever the peer was still sending", async () => {
+  for (const hasSpace of [true, false]) {
+    const [accepted, peer] = await connected(true);
+    const channel = new SocketChannel(accepted);
+    const reader: Reader = new Reader(hasSpace, () => {
+      if (reader.calls === 1) channel.pause();
+    });
+    channel.listen(reader.listener);
+    const closed = new Promise((resolve) => peer.once("close", resolve));
+    peer.resume();
+    peer.write(CONTENT);
+    await expect.poll(() => reader.calls).toBe(1);
+    channel.end();
+    await closed;
+    listener!.close();
+  }
+});
+
 test("a connection that is reset is reported once, one that was destroyed here never", async () => {
   const [accepted, peer] = await connected(true, "tcp");
   const reader = new Reader(true);

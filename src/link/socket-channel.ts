@@ -96,8 +96,9 @@ export class SocketChannel implements Channel {
   }
 
   end(): void {
-    // Whatever the peer still sends must be read, or its FIN would never be seen and the socket never closed.
-    this.#socket.resume();
+    // Whatever the peer still sends must be read, or its FIN would never be seen and the socket never closed. A pause
+    // does not hold any more: nobody is to say that it is over.
+    this.resume();
     this.#socket.end();
   }
 

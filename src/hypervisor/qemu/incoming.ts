@@ -20,6 +20,8 @@ export class QemuIncoming implements IncomingVm {
   readonly #qmp: QmpClient;
   readonly #notice: (message: string) => void;
   #socket: MigrationSocket | undefined;
+  #begun: Promise<Channel> | undefined;
+  #channel: Channel | undefined;
   #loaded: Promise<void> | undefined;
   #ready: Promise<void> | undefined;
   /** The capability is off again when all is loaded: it would be asked of this VM's next destination. */
@@ -53,7 +55,20 @@ export class QemuIncoming implements IncomingVm {
     this.description = `QEMU ${this.version}`;
   }
 
+  /**
+   * Again after a source that was gone before it was welcomed: what was begun for that one is the next one's, since QEMU
+   * begins only once.
+   */
   async begin(mayPostcopy: boolean): Promise<Channel> {
+    if (mayPostcopy) await this.#allowPostcopy();
+    this.#begun ??= this.#begin().catch((thrown: unknown) => {
+      this.#begun = undefined;
+      throw thrown;
+    });
+    return this.#begun;
+  }
+
+  async #begin(): Promise<Channel> {
     const qmp = this.#qmp;
     // While it waits for a migration, `stop` means: do not start the guest once it is loaded.
     await qmp.execute("stop");
@@ -64,7 +79,6 @@ export class QemuIncoming implements IncomingVm {
         { capability: "multifd", state: false },
       ],
     });
-    if (mayPostcopy) await this.#allowPostcopy();
     const completed = qmp.waitForEvent(
       "MIGRATION",
       ({ data }) => data.status === "completed" || data.status === "failed",
@@ -93,7 +107,8 @@ export class QemuIncoming implements IncomingVm {
     this.#socket = await MigrationSocket.create(qmp.address);
     await qmp.execute("migrate-incoming", { uri: `unix:${this.#socket.path}` });
     const socket = await connect({ kind: "unix", path: this.#socket.path }, CONNECT_TIMEOUT_MS);
-    return new SocketChannel(socket);
+    this.#channel = new SocketChannel(socket);
+    return this.#channel;
   }
 
   async loaded(): Promise<void> {
@@ -121,6 +136,8 @@ export class QemuIncoming implements IncomingVm {
   }
 
   async close(): Promise<void> {
+    // What it has is all that it gets from us: a part of a guest waits for its recovery, which QEMU begins with this.
+    this.#channel?.destroy();
     const failure = await this.#socket?.remove();
     if (failure !== undefined)
       this.#notice(`Could not remove a temporary folder: ${toError(failure).message}`);
