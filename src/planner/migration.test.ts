@@ -131,7 +131,7 @@ describe("a simulated migration", () => {
 test("a migration that takes hours is not looked at every 50 ms of them", () => {
   const judge = vi.spyOn(SwitchoverJudge.prototype, "judge");
   onTestFinished(() => judge.mockRestore());
-  const { totalMs } = run({ guest: guestOfKind("database", 2 * GIB), method: "tunnel" }, MBIT);
+  const { totalMs } = run({ guest: guestOfKind("analytics", 4 * GIB), method: "tunnel" }, MBIT);
   expect(totalMs / 50).toBeGreaterThan(150_000);
   expect(judge.mock.calls.length).toBeLessThan(50_000);
 });
