@@ -46,6 +46,8 @@ const tasks = {
   "bench:peers": () => bench("peers"),
   /** How well the promise of a downtime is kept (needs root for QEMU: test hosts). */
   "bench:downtime": () => bench("downtime"),
+  /** When delta compression pays: docs/when-it-pays.md. */
+  analysis: () => bench("when-it-pays"),
   /** The kernels against a plain JavaScript loop, on synthetic pages. */
   "bench:kernels": () => bench("kernels"),
   /** What a page costs beside the kernels that look at it. */

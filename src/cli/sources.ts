@@ -3,6 +3,7 @@
 
 import { systemClock } from "../base/clock.ts";
 import { CancelledError } from "../base/errors.ts";
+import { RareNotices } from "../base/rare-notices.ts";
 import type { Channel } from "../engine/ports.ts";
 import { type Address, type Listener, listen } from "../link/address.ts";
 import { type Caller, Lobby } from "../link/lobby.ts";
@@ -10,7 +11,6 @@ import type { TlsIdentity } from "../link/tls/identity.ts";
 import type { Peer } from "../link/tls/secure.ts";
 import { type AllowRule, refusalOf } from "./admission.ts";
 import { onInterrupt } from "./common.ts";
-import { RareNotices } from "./rare-notices.ts";
 
 /** Callers who came when an earlier one was just being dismissed. */
 const KEPT_MAX = 8;

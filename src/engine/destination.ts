@@ -13,6 +13,7 @@ import {
   toError,
   type VmWhere,
 } from "../base/errors.ts";
+import { RareNotices } from "../base/rare-notices.ts";
 import type { BatchCoder } from "../codec/entropy/batch-coder.ts";
 import type { Kernel } from "../kernel/kernel.ts";
 import type { KernelMemory } from "../kernel/memory.ts";
@@ -88,6 +89,7 @@ export class DestinationEngine {
   /** The connection of the migration, or the last one that there was. */
   #peer: TunnelPeer;
   readonly #strangers: { peer: TunnelPeer; from: string }[] = [];
+  readonly #strangerNotices: RareNotices;
   /** What RESUME must say, if broken connections are resumed. */
   #resumption: (Resumption & { session: string; version: number }) | undefined;
   #connection = 1;
@@ -125,6 +127,9 @@ export class DestinationEngine {
   constructor(options: DestinationOptions) {
     this.#options = options;
     this.#startMs = options.clock.nowMs();
+    this.#strangerNotices = new RareNotices(options.clock, (message) =>
+      options.record.add({ type: "notice", message }),
+    );
     this.#outcome = new Promise((resolve) => {
       this.#resolve = resolve;
     });
@@ -219,8 +224,7 @@ export class DestinationEngine {
 
   #strangerWent(peer: TunnelPeer, why: string): void {
     const from = this.#forget(peer);
-    if (from !== undefined)
-      this.#options.record.add({ type: "notice", message: `Connection of ${from}: ${why}` });
+    if (from !== undefined) this.#strangerNotices.say(`Connection of ${from}: ${why}`);
   }
 
   #forget(peer: TunnelPeer): string | undefined {

@@ -220,6 +220,20 @@ describe("in a tunnel", () => {
   });
 });
 
+test("a destination that is ready before there is anything to be ready with does not get the guest", async () => {
+  const migration = new Migration({ ...base, mode: "tunnel" });
+  Object.defineProperty(migration.incoming, "ready", { value: () => Promise.resolve() });
+  await migration.run();
+  expectTruth(migration);
+  expect(migration.destinationFrames).toContain("ready");
+  expect(migration.sourceFrames).not.toContain("commit");
+  expect(migration.sourceOutcome).toMatchObject({
+    outcome: "failed",
+    vm: "running on source",
+    error: { code: "PROTOCOL_INVALID_FRAME" },
+  });
+});
+
 test("a stock destination that closes before the package has come leaves the guest with the source", async () => {
   const when: When = ({ outgoing, phase }) => outgoing.isPostcopy && phase === "iterating";
   const migration = await run("direct", {

@@ -298,6 +298,18 @@ describe("others that connect while a migration is under way", () => {
     expectMoved(await new Migration({ ...base, disturb: { when, action } }).run());
   });
 
+  test("any number of refused ones do not fill the record", async () => {
+    const action = (migration: Migration) => {
+      const knock = () => migration.stranger().write(encodeFrame({ ...resume, session: TOKEN }));
+      for (let i = 0; i < 50; i++) migration.clock.after(i, knock);
+    };
+    const when = moments["while it iterates"]!;
+    const migration = await new Migration({ ...base, disturb: { when, action } }).run();
+    expectMoved(migration);
+    const notices = migration.destinationRecord.events.filter(({ type }) => type === "notice");
+    expect(notices).toHaveLength(20);
+  });
+
   test("a source that comes again replaces a connection that looks alive", async () => {
     const action = ({ sourceEnd }: Migration) => sourceEnd.cutHere();
     const when = moments["while it iterates"]!;

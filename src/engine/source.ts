@@ -3,7 +3,14 @@
 // it cannot tell a socket from a simulation.
 
 import type { Clock } from "../base/clock.ts";
-import { CancelledError, DeltaveeError, LinkError, toError, type VmWhere } from "../base/errors.ts";
+import {
+  CancelledError,
+  DeltaveeError,
+  LinkError,
+  ProtocolError,
+  toError,
+  type VmWhere,
+} from "../base/errors.ts";
 import { formatMs } from "../base/units.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { makeDeltaCodec } from "../codec/delta/delta-codecs.ts";
@@ -215,10 +222,7 @@ export class SourceEngine {
           lost: (error) => this.#linkLost(error),
           resumed: (outage) => this.#linkResumed(outage),
           decision,
-          ready: () => {
-            this.#destinationReady = true;
-            this.#commitOnLink();
-          },
+          ready: () => this.#ready(),
           loaded: () => {
             this.#destinationLoaded = true;
             void (this.#runsThere ? this.#endPostcopy() : this.#commitTunnel());
@@ -509,6 +513,22 @@ export class SourceEngine {
       return;
     }
     this.#hasCompleted = true;
+    this.#commitOnLink();
+  }
+
+  /** Post-copy: the destination could run the guest. Not if it still runs here: COMMIT would make it run twice. */
+  #ready(): void {
+    // In a stream that is not understood nobody has seen the package go out.
+    const isOut = this.#reader.isOpaque
+      ? this.#switchover.postcopyAsked
+      : this.#postcopySinceMs !== undefined;
+    if (!isOut) {
+      const text =
+        "READY from the destination, although it has been sent nothing that it could be ready with";
+      void this.#fail(new ProtocolError("PROTOCOL_INVALID_FRAME", text));
+      return;
+    }
+    this.#destinationReady = true;
     this.#commitOnLink();
   }
 

@@ -37,15 +37,28 @@ export class SocketChannel implements Channel {
   /** Read while the listener was paused. */
   readonly #held: Uint8Array[] = [];
   #endHeld = false;
+  /** It broke before anybody listened. */
+  #failure: Error | undefined;
+  readonly #failedEarly = (error: Error): void => {
+    this.#failure = error;
+  };
 
   constructor(socket: Socket) {
     this.#socket = socket;
+    // Without a listener Node would end the process for it.
+    socket.on("error", this.#failedEarly);
     // Nothing is read before somebody listens.
     socket.pause();
   }
 
   listen(listener: ChannelListener): void {
     this.#listener = listener;
+    const failure = this.#failure;
+    if (failure !== undefined) {
+      process.nextTick(() => this.#call((to) => to.failed(failure)));
+      return;
+    }
+    this.#socket.off("error", this.#failedEarly);
     const space = listener.space?.bind(listener);
     if (space === undefined || !this.#readInto(space)) {
       this.#socket.on("data", (bytes) => this.#call((to) => to.data(bytes)));

@@ -13,6 +13,7 @@ import { parseRecord } from "../../src/record/reader.ts";
 import { eventsOf } from "../../src/report/figures.ts";
 import { type CliRun, runCli, tempFolder } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
+import { whyNoTestHosts } from "../support/test-hosts.ts";
 
 /** Of a whole root file system from Debian's archive, once on a machine. */
 const IMAGE_TIMEOUT_MS = 900_000;
@@ -28,7 +29,6 @@ if (missing !== undefined) {
 
 /** Undefined: nothing. */
 function whatIsMissing(): string | undefined {
-  if (process.getuid?.() !== 0) return "test hosts are network namespaces, which take root";
   if (!findQemus().has(QEMU_DEFAULT)) return `there is no QEMU ${QEMU_DEFAULT}`;
   const tools = ["mmdebstrap", "mke2fs", "ip", "tc"];
   const folders = (process.env.PATH ?? "").split(":");
@@ -48,7 +48,9 @@ async function lab(...words: string[]): Promise<CliRun> {
   return running;
 }
 
-describe.skipIf(missing !== undefined)("the lab", () => {
+const noHosts = (await whyNoTestHosts()) !== undefined;
+
+describe.skipIf(noHosts || missing !== undefined)("the lab", () => {
   beforeAll(async () => void (await lab("image")), IMAGE_TIMEOUT_MS);
   afterAll(async () => {
     await running?.stop();

@@ -86,3 +86,32 @@ test("memory that may not be read is said to be the reason for no forecast; the 
   await settled();
   expect(said).toEqual([{ type: "notice", message: "No forecast: The memory of process 7 may not be read" }]);
 });
+
+test("a forecast that cannot be made is said to be missing, and ends nothing else", async () => {
+  const broken = new Proxy(modelOf(), {
+    get: (_, name) => {
+      // What a promise asks of whatever it is given.
+      if (name === "then") return undefined;
+      throw new Error("the model is broken");
+    },
+  });
+  const { clock, said, forecast } = begin(async () => broken);
+  clock.advance(500);
+  await settled();
+  forecast.listener(sampleEvent(12.5e6));
+  await settled();
+  expect(said).toEqual([{ type: "notice", message: "No forecast: the model is broken" }]);
+});
+
+test("nothing is forecast behind the summary of what has been", async () => {
+  const { clock, said, forecast } = begin();
+  clock.advance(500);
+  await settled();
+  forecast.listener(sampleEvent(12.5e6));
+  forecast.listener({
+    ...{ type: "summary", atMs: 1000, outcome: "completed", vm: "with the destination", totalMs: 1000 },
+    ...{ handedOverBytes: 0, wireBytes: 0, pages: NO_PAGES },
+  });
+  await settled();
+  expect(said).toEqual([]);
+});

@@ -28,12 +28,17 @@ export interface LiveForecastOptions {
   readonly sample: (signal: AbortSignal) => Promise<GuestModel | undefined>;
 }
 
+interface Link {
+  readonly bytesPerSecond: number;
+  readonly roundTripMs: number;
+}
+
 export class LiveForecast {
   readonly #options: LiveForecastOptions;
   readonly #stop = new AbortController();
   readonly #cancelStart: () => void;
   #model: GuestModel | undefined;
-  #link: { bytesPerSecond: number; roundTripMs: number } | undefined;
+  #link: Link | undefined;
   #isOver = false;
 
   constructor(options: LiveForecastOptions) {
@@ -43,6 +48,8 @@ export class LiveForecast {
 
   /** Hears of what the migration measures. */
   readonly listener = (event: RecordEvent): void => {
+    // What comes after it is no forecast.
+    if (event.type === "summary") this.end();
     if (event.type !== "sample" || event.linkBytesPerSecond === 0) return;
     this.#link = { bytesPerSecond: event.linkBytesPerSecond, roundTripMs: event.roundTripMs ?? 0 };
     // Not from within the record's own telling of this event.
@@ -59,20 +66,32 @@ export class LiveForecast {
   async #sample(): Promise<void> {
     try {
       this.#model = await this.#options.sample(this.#stop.signal);
-      this.#say();
     } catch (thrown) {
-      if (this.#isOver) return;
-      this.#options.record.add({ type: "notice", message: `No forecast: ${toError(thrown).message}` });
+      if (!this.#isOver) this.#sayWhyNot(thrown);
+      return;
     }
+    this.#say();
   }
 
   #say(): void {
-    const { method, downtimeMsMax, cacheBytes, record } = this.#options;
     if (this.#isOver || this.#model === undefined || this.#link === undefined) return;
     this.#isOver = true;
-    const { bytesPerSecond, roundTripMs } = this.#link;
+    // Nobody is there to catch it, and a migration is not to end for what was expected of it.
+    try {
+      this.#forecast(this.#model, this.#link);
+    } catch (thrown) {
+      this.#sayWhyNot(thrown);
+    }
+  }
+
+  #sayWhyNot(thrown: unknown): void {
+    this.#options.record.add({ type: "notice", message: `No forecast: ${toError(thrown).message}` });
+  }
+
+  #forecast(guest: GuestModel, { bytesPerSecond, roundTripMs }: Link): void {
+    const { method, downtimeMsMax, cacheBytes, record } = this.#options;
     const { forecasts, reason } = planMigration({
-      guest: this.#model,
+      guest,
       link: { bytesPerSecond, roundTripMs, lossShare: 0 },
       downtimeMsMax,
       cacheBytes,

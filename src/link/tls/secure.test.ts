@@ -314,6 +314,16 @@ describe("as a channel", () => {
     expect(reader.bytes.equals(CONTENT.subarray(0, 100_000))).toBe(true);
   });
 
+  test("a connection that breaks before anybody listens is told of to whoever does, and ends nothing else", async () => {
+    const { client } = await secured();
+    const channel = new SocketChannel(client.socket);
+    client.socket.destroy(new Error("reset by the peer"));
+    await new Promise((resolve) => client.socket.once("close", resolve));
+    const reader = new Reader();
+    channel.listen(reader.listener);
+    await expect.poll(() => reader.events).toEqual(["failed: reset by the peer"]);
+  });
+
   test("a byte that is changed on the way is found, and nothing after it is believed", async () => {
     let flipAt = Number.POSITIVE_INFINITY;
     let carried = 0;

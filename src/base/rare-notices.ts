@@ -1,7 +1,7 @@
 // Notices that strangers can cause: the first ones are said, then now and then how many there were. Else whoever knocks
 // often enough fills the record of the run, and the disk that it is on.
 
-import type { Clock } from "../base/clock.ts";
+import type { Clock } from "./clock.ts";
 
 /** So many are said at once, and again after a while in which fewer came. */
 const BURST = 20;

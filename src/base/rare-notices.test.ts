@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { VirtualClock } from "../base/clock.ts";
+import { VirtualClock } from "./clock.ts";
 import { RareNotices } from "./rare-notices.ts";
 
 test("strangers are told of one by one, but not without end, and how many more there were", () => {
