@@ -105,7 +105,7 @@ export function planCommand(): Command {
     .option(
       "--watch <interval>",
       "look again and again, one line each time; names the best moment at the end",
-      parseMs,
+      parseInterval,
     )
     .option("--watch-for <duration>", "end that by itself", parseMs)
     .option("--seed <number>", "of --fleet COUNT", parseSeed, 1)
@@ -117,14 +117,27 @@ export function planCommand(): Command {
 async function plan(options: Options): Promise<void> {
   const given = [options.qmp, options.model, options.fleet].filter((each) => each !== undefined).length;
   if (given !== 1) throw new UsageError("Say which guest: one of --qmp, --model and --fleet");
+  refuseUseless(options);
   if (options.fleet !== undefined) return planFleet(options, options.fleet);
   if (options.watch !== undefined) return watch(options, options.watch);
-  if (options.watchFor !== undefined) throw new UsageError("--watch-for goes with --watch");
   const guest = await guestOf(options);
   if (options.saveModel !== undefined) writeModel(options.saveModel, guest);
   const made = planFor(options, guest);
   if (options.json) print({ guest, link: linkOf(options), ...made });
   else process.stdout.write(planText(guest, linkOf(options), made));
+}
+
+/** What would change nothing was meant to change something. @throws UsageError */
+function refuseUseless({ qmp, pid, fleet, watch, watchFor, saveModel, calibrate, cacheSize }: Options): void {
+  if (pid !== undefined && qmp === undefined) throw new UsageError("--pid goes with --qmp");
+  if (watchFor !== undefined && watch === undefined) throw new UsageError("--watch-for goes with --watch");
+  if (watch !== undefined && qmp === undefined)
+    throw new UsageError("--watch looks at a running guest: --qmp");
+  if (watch !== undefined && saveModel !== undefined)
+    throw new UsageError("--save-model keeps one sample, and --watch takes many");
+  const ofOneGuest = { "--save-model": saveModel, "--calibrate": calibrate, "--cache-size": cacheSize };
+  const [useless] = Object.entries(ofOneGuest).find(([, value]) => value !== undefined) ?? [];
+  if (fleet !== undefined && useless !== undefined) throw new UsageError(`${useless} is not for --fleet`);
 }
 
 const linkOf = ({ link, rtt, loss }: Options): LinkModel => ({
@@ -162,7 +175,6 @@ interface Moment {
 
 /** Until the time is over or the operator has seen enough. */
 async function watch(options: Options, intervalMs: number): Promise<void> {
-  if (options.qmp === undefined) throw new UsageError("--watch looks at a running guest: --qmp");
   const stop = new AbortController();
   const release = onInterrupt(() => stop.abort());
   const endMs = performance.now() + (options.watchFor ?? Number.POSITIVE_INFINITY);
@@ -276,6 +288,13 @@ function parseSampleTime(text: string): number {
   const ms = parseMs(text);
   if (ms >= 100 && ms <= 600_000) return ms;
   throw new UsageError(`Not a time from 100ms to 10m: "${text}"`);
+}
+
+/** Node has no longer timer than some 24 days. */
+function parseInterval(text: string): number {
+  const ms = parseMs(text);
+  if (ms >= 1000 && ms <= 24 * 86_400_000) return ms;
+  throw new UsageError(`Not an interval from 1s to 24 days: "${text}"`);
 }
 
 function parseSeed(text: string): number {

@@ -119,12 +119,21 @@ async function withScene<T>(
   const hosts = await openHosts(link);
   const folder = ownedTempFolder();
   const started: { stop(): Promise<unknown> }[] = [];
-  const close = async (): Promise<void> => {
+  const closeAll = async (): Promise<void> => {
     signal?.removeEventListener("abort", closeAtOnce);
     const stops = await Promise.allSettled(started.splice(0).map((each) => each.stop()));
-    await hosts.remove();
-    folder.remove();
+    try {
+      await hosts.remove();
+    } finally {
+      folder.remove();
+    }
     for (const stop of stops) if (stop.status === "rejected") throw toError(stop.reason);
+  };
+  // Whoever closes last waits until all is gone, too: the next run needs the same names.
+  let closing: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    closing ??= closeAll();
+    return closing;
   };
   // What waits for any of it fails then, and says so; why it was closed the signal says.
   const closeAtOnce = () => void close().catch(() => {});

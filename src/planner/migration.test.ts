@@ -1,8 +1,10 @@
 // Migrations simulated from models: what must hold of them whatever the guest, and the cases the whole thing is about.
 
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { modelOf } from "../../test/support/guest-model.ts";
+import { SwitchoverJudge } from "../engine/switchover.ts";
+import { guestOfKind } from "./kinds.ts";
 import { METHOD_NAMES, METHODS } from "./methods.ts";
 import { type MigrationOptions, simulateMigration } from "./migration.ts";
 
@@ -124,4 +126,12 @@ describe("a simulated migration", () => {
       }),
     );
   });
+});
+
+test("a migration that takes hours is not looked at every 50 ms of them", () => {
+  const judge = vi.spyOn(SwitchoverJudge.prototype, "judge");
+  onTestFinished(() => judge.mockRestore());
+  const { totalMs } = run({ guest: guestOfKind("analytics", 4 * GIB), method: "tunnel" }, MBIT);
+  expect(totalMs / 50).toBeGreaterThan(150_000);
+  expect(judge.mock.calls.length).toBeLessThan(50_000);
 });

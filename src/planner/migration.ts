@@ -34,8 +34,12 @@ export interface MigrationOutcome {
   readonly iterations: number;
 }
 
-/** At most so much passes between two looks: as often as the engine looks. */
-const STEP_MS_MAX = 50;
+/**
+ * As often as the engine looks; of an iteration that takes minutes or months, at this share of what is left of it, or a
+ * large guest over a slow link would be looked at millions of times.
+ */
+const LOOK_EVERY_MS = 50;
+const LOOK_EVERY_SHARE = 0.001;
 /** To find the dirty pages: a bitmap of the guest's RAM, and the turn of QEMU's loop. */
 const SYNC_MS_PER_GIB = 0.03;
 const SYNC_MS_MIN = 1;
@@ -119,7 +123,8 @@ export class MigrationSimulation {
   #step(msMax: number, bytesPerSecond: number): number {
     const pagesPerMs = this.#pagesPerMs(bytesPerSecond);
     const untilDoneMs = this.#leftPages / pagesPerMs;
-    const stepMs = Math.min(msMax, this.#iteration === 0 ? untilDoneMs : STEP_MS_MAX, untilDoneMs);
+    const lookMs = Math.max(LOOK_EVERY_MS, untilDoneMs * LOOK_EVERY_SHARE);
+    const stepMs = Math.min(msMax, this.#iteration === 0 ? untilDoneMs : lookMs, untilDoneMs);
     this.#send(stepMs * pagesPerMs);
     this.#pass(stepMs);
     if (this.#isPostcopy) {

@@ -116,3 +116,28 @@ describe("a sample of a running guest", () => {
     expect(changedPages(model, 100)).toBeLessThan(1);
   });
 });
+
+test("of a guest in which everything changes all the time no more than some pages are kept twice", async () => {
+  const samplePages = 4000;
+  let [nowMs, heldBytesMax] = [0, 0];
+  const restless: GuestMemory = {
+    pageBytes: PAGE_BYTES,
+    pageCount: samplePages,
+    isPresent: () => true,
+    read: (page, target) => {
+      target.fill(page).set([nowMs & 255, nowMs >> 8]);
+    },
+  };
+  const memory = new KernelMemory();
+  const meter = new PageMeter(memory, loadKernel(memory), PAGE_BYTES, () => nowMs);
+  const beforeBytes = process.memoryUsage().arrayBuffers;
+  const model = await sampleGuest(restless, meter, {
+    ...{ samplePages, spanMs: 1500, random: seeded(1), nowMs: () => nowMs },
+    sleep: async (ms) => {
+      nowMs += Math.ceil(ms);
+      heldBytesMax = Math.max(heldBytesMax, process.memoryUsage().arrayBuffers - beforeBytes);
+    },
+  });
+  expect(changedPages(model, 10_000)).toBeGreaterThan(samplePages * 0.99);
+  expect(heldBytesMax).toBeLessThan(3 * samplePages * PAGE_BYTES);
+});

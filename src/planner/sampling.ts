@@ -1,7 +1,7 @@
 // Looks at a running guest's memory and makes a model of it (guest-model.ts): a random sample of its pages is read
 // several times, some hundred milliseconds apart, and what has changed in between is measured. The guest is neither
 // stopped nor slowed down: its memory is only read. What it costs is a few reads of each sampled page and the memory
-// for one copy of them (`samplePages` pages).
+// for one copy of them (`samplePages` pages), and for some that have changed.
 //
 // Pages that change often are told apart from others after the second look, and are looked at more often; all of them
 // are looked at once more at the end. A page that is written with what was there before does not change here.
@@ -54,7 +54,7 @@ export async function sampleGuest(
 ): Promise<GuestModel> {
   const startMs = options.nowMs();
   const sample = choosePages(memory, options);
-  const changes: { afterMs: number; pairs: Change[] }[] = [];
+  const changes: { afterMs: number; pairs: readonly Change[] }[] = [];
   let [busy, calm]: [Watched[], Watched[]] = [sample, []];
   for (const [index, { at, all }] of LOOKS.entries()) {
     await options.sleep(Math.max(0, startMs + at * options.spanMs - options.nowMs()));
@@ -66,7 +66,8 @@ export async function sampleGuest(
   }
   const rates = fitRates([looksAt(busy), looksAt(calm)]);
   const scale = memory.pageCount / sample.length;
-  const live = sample.filter(({ content }) => content.some((byte) => byte !== 0));
+  const zeroPage = new Uint8Array(memory.pageBytes);
+  const live = sample.filter(({ content }) => Buffer.compare(content, zeroPage) !== 0);
   const codedShare = meter.measureWhole(thinned(live, WHOLE_PAGES_MAX).map(({ content }) => content));
   const deltaSizes = changes
     .map(({ afterMs, pairs }) => ({
@@ -111,16 +112,35 @@ function choosePages(memory: GuestMemory, { samplePages, random }: SamplingOptio
   });
 }
 
-/** Returns the pages that have changed since they were looked at before, and how long ago that was, on average. */
+/** Some of many, evenly spread, though nobody knows beforehand how many there will be: at most 2 * CHANGED_PAGES_MAX. */
+class Some<Item> {
+  #items: Item[] = [];
+  #count = 0;
+  #keepEvery = 1;
+
+  get items(): readonly Item[] {
+    return this.#items;
+  }
+
+  offer(make: () => Item): void {
+    if (this.#count++ % this.#keepEvery !== 0) return;
+    this.#items.push(make());
+    if (this.#items.length <= 2 * CHANGED_PAGES_MAX) return;
+    this.#items = this.#items.filter((_, i) => i % 2 === 0);
+    this.#keepEvery *= 2;
+  }
+}
+
+/** Returns some of the pages that have changed since they were looked at before, and how long ago that was, on average of all. */
 function look(
   memory: GuestMemory,
   pages: readonly Watched[],
   isFirst: boolean,
   nowMs: () => number,
-): { afterMs: number; pairs: Change[] } {
+): { afterMs: number; pairs: readonly Change[] } {
   const now = new Uint8Array(memory.pageBytes);
-  const pairs: Change[] = [];
-  let afterMs = 0;
+  const pairs = new Some<Change>();
+  let [changed, afterMs] = [0, 0];
   for (const watched of pages) {
     watched.isPresent ||= memory.isPresent(watched.page);
     if (watched.isPresent) memory.read(watched.page, now);
@@ -131,14 +151,15 @@ function look(
       watched.intervalsMs.push(intervalMs);
       if (Buffer.compare(watched.content, now) !== 0) {
         watched.pattern |= 1 << (watched.intervalsMs.length - 1);
-        pairs.push([watched.content.slice(), now.slice()]);
+        pairs.offer(() => [watched.content.slice(), now.slice()]);
+        changed++;
         afterMs += intervalMs;
       }
     }
     watched.content.set(now);
     watched.lookedMs = atMs;
   }
-  return { afterMs: pairs.length === 0 ? 0 : afterMs / pairs.length, pairs };
+  return { afterMs: changed === 0 ? 0 : afterMs / changed, pairs: pairs.items };
 }
 
 /** Busy pages were looked at more often than the others, all of each kind at about the same times. */

@@ -61,8 +61,13 @@ async function work(lab: Lab): Promise<ClientView> {
   await lab.finishing;
   const finishedMs = epochNowMs();
   const { migrationBeganMs: beganMs, migrationEndedMs: endedMs } = lab;
+  const ofPhases = books.log.metrics({ steadyMs, beganMs, endedMs, finishedMs });
+  const isDown = finishedMs - books.log.lastCommitMs > SERVICE_SILENT_MS;
+  // What is under way may still fail.
+  books.isEnding = true;
+  await Promise.all(clients);
   const metrics: Record<string, number> = {
-    ...books.log.metrics({ steadyMs, beganMs, endedMs, finishedMs }),
+    ...ofPhases,
     transactions: books.log.count,
     transactionsFailed: books.failed,
     transactionsTimedOut: books.timedOut,
@@ -70,11 +75,7 @@ async function work(lab: Lab): Promise<ClientView> {
   const failures: string[] = [];
   if (books.timedOut > 0) failures.push(`${books.timedOut} transactions timed out`);
   if (books.failed > 0) failures.push(`${books.failed} transactions failed (${books.firstReason})`);
-  if (finishedMs - books.log.lastCommitMs > SERVICE_SILENT_MS) {
-    failures.push("the service was down after the move");
-  }
-  books.isEnding = true;
-  await Promise.all(clients);
+  if (isDown) failures.push("the service was down after the move");
 
   try {
     const { writesLost, isBalanced } = await audit(options, books.log.count);

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { countLost, longestGapMs, playBack } from "./playback.ts";
+import { countLost, longestGapMs, playBack, untilNow } from "./playback.ts";
 import type { Picture } from "./transport-stream.ts";
 
 const PERIOD_MS = 40;
@@ -45,6 +45,17 @@ describe("a player", () => {
     expect(playBack(pictures, 0, { fromMs: 4700, untilMs: 9000 }).frozenMs).toBe(0);
     expect(playBack(pictures, 0, { fromMs: 0, untilMs: 4000 }).frozenMs).toBe(0);
     expect(playBack(pictures, 0, { fromMs: 4200, untilMs: 4300 }).frozenMs).toBe(100);
+  });
+
+  it("freezes until now when nothing comes any more, for what that is longer than its buffer", () => {
+    const pictures = arrivals(100);
+    const nextDueMs = 100 * PERIOD_MS;
+    expect(playBack(untilNow(pictures, nextDueMs), 0, ALWAYS)).toEqual({ frozenMs: 0, stalls: 0 });
+    const silent = untilNow(pictures, nextDueMs + 9000);
+    expect(playBack(silent, 0, ALWAYS)).toEqual({ frozenMs: 9000, stalls: 1 });
+    expect(playBack(silent, 1000, ALWAYS)).toEqual({ frozenMs: 8000, stalls: 1 });
+    expect(longestGapMs(silent, ALWAYS)).toBe(9000 + PERIOD_MS);
+    expect(untilNow([], 0)).toEqual([]);
   });
 
   it("shows pictures in the order of their presentation, and each when it could be decoded", () => {

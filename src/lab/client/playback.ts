@@ -54,18 +54,37 @@ export function longestGapMs(pictures: readonly Picture[], interval: Interval): 
   return gapMs;
 }
 
+/**
+ * With the next picture as if it came just now, where one is overdue: what a player shows until then stands still, and
+ * for how much longer nobody knows.
+ */
+export function untilNow(pictures: readonly Picture[], nowMs: number): readonly Picture[] {
+  const shown = inOrderOfPresentation(pictures);
+  const last = shown.at(-1);
+  if (last === undefined) return pictures;
+  const presentationMs = last.presentationMs + (usualDistanceMs(shown) ?? 0);
+  return [...pictures, { presentationMs, arrivedMs: nowMs }];
+}
+
 /** Pictures that are missing between the first and the last, by the distance that two of them usually have. */
 export function countLost(pictures: readonly Picture[]): number {
   const shown = inOrderOfPresentation(pictures);
-  const distancesMs = shown
-    .slice(1)
-    .map((picture, index) => picture.presentationMs - shown[index]!.presentationMs);
-  const usualMs = distancesMs.toSorted((a, b) => a - b)[distancesMs.length >> 1];
+  const usualMs = usualDistanceMs(shown);
   if (usualMs === undefined || usualMs <= 0) return 0;
-  return distancesMs.reduce(
+  return distancesMs(shown).reduce(
     (lost, distanceMs) => lost + Math.max(0, Math.round(distanceMs / usualMs) - 1),
     0,
   );
+}
+
+/** Of pictures in the order of presentation; undefined when there are fewer than two. */
+function usualDistanceMs(shown: readonly Picture[]): number | undefined {
+  const distances = distancesMs(shown);
+  return distances.sort((a, b) => a - b)[distances.length >> 1];
+}
+
+function distancesMs(shown: readonly Picture[]): number[] {
+  return shown.slice(1).map((picture, index) => picture.presentationMs - shown[index]!.presentationMs);
 }
 
 function inOrderOfPresentation(pictures: readonly Picture[]): readonly Picture[] {

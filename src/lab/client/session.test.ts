@@ -189,6 +189,15 @@ describe("a session", () => {
     expect(ledger.sessionsLost).toBe(3);
   });
 
+  it("is lost by a database that is not heard of again", async () => {
+    const { advance, ledger, server } = tier();
+    await advance(2000);
+    server.stop(60_000);
+    server.refusesConnections = true;
+    await advance(RULES.leaseMs + RULES.timeoutMs);
+    expect(troubles(ledger)).toMatchObject({ sessionsLost: 3, timedOut: 3 });
+  });
+
   it("loses its lease though no transaction times out, where the lease is the shorter of the two", async () => {
     const { advance, ledger, server } = tier({ rules: { ...RULES, leaseMs: 1000 } });
     await advance(1500);

@@ -53,6 +53,7 @@ export class Session {
       const isWell = await this.#transaction();
       await this.#sleep(isWell ? thinkMs : RECONNECT_MS);
     }
+    this.#judgeExpiry();
     this.#database?.close();
   }
 
@@ -103,14 +104,20 @@ export class Session {
     this.#leaseEndsMs = isAlive ? sentMs + this.#rules.leaseMs : undefined;
   }
 
-  /** Opens and logs in where it must. A lease that has run out meanwhile was lost. */
+  /** A lease that has run out is lost, whether the database can be asked or not. */
+  #judgeExpiry(): void {
+    const { clock, ledger } = this.#ports;
+    if (this.#leaseEndsMs === undefined || clock.nowMs() <= this.#leaseEndsMs) return;
+    ledger.sessionLost(this.#number);
+    this.#leaseEndsMs = undefined;
+  }
+
+  /** Opens and logs in where it must. */
   async #loggedIn(): Promise<OrderDatabase> {
-    const { clock, ledger, open } = this.#ports;
+    const { clock, open } = this.#ports;
+    this.#judgeExpiry();
     this.#database ??= await this.#opened(open);
-    if (this.#leaseEndsMs !== undefined && clock.nowMs() > this.#leaseEndsMs) {
-      ledger.sessionLost(this.#number);
-      this.#leaseEndsMs = undefined;
-    }
+    this.#judgeExpiry();
     if (this.#leaseEndsMs === undefined) {
       const sentMs = clock.nowMs();
       await this.#database.logIn(this.#number, this.#rules.leaseMs);

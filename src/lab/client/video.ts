@@ -5,7 +5,7 @@ import { toError } from "../../base/errors.ts";
 import type { ClientView } from "../model.ts";
 import { connectInTime } from "./connect.ts";
 import { thinned } from "./phases.ts";
-import { countLost, longestGapMs, playBack } from "./playback.ts";
+import { countLost, longestGapMs, playBack, untilNow } from "./playback.ts";
 import { epochNowMs, type Lab, runClient } from "./protocol.ts";
 import { type Picture, TransportStreamParser } from "./transport-stream.ts";
 
@@ -26,6 +26,8 @@ type Options = z.infer<typeof optionsSchema>;
 const PICTURES_MAX = 432_000;
 /** Steady is a stream of which so much has come: the player with the largest buffer has begun to show it. */
 const STEADY_MS = 3000;
+/** A stream that brings no picture for so long when all ends is not there any more. */
+const SILENCE_MS_MAX = 1000;
 
 async function watch(lab: Lab): Promise<ClientView> {
   const options = optionsSchema.parse(lab.options);
@@ -74,12 +76,10 @@ function viewOf(
   const nowMs = epochNowMs();
   const interval = { fromMs: lab.migrationBeganMs ?? pictures[0]!.arrivedMs, untilMs: nowMs };
   const before = { fromMs: pictures[0]!.arrivedMs, untilMs: interval.fromMs };
-  // A stream that broke shows its last picture from then on: the next one is late by all the rest.
-  const last = pictures.at(-1)!;
-  const shown =
-    brokenBecause === undefined
-      ? pictures
-      : [...pictures, { presentationMs: last.presentationMs + 1, arrivedMs: nowMs }];
+  // A stream that broke, or of which nothing comes any more, shows its last picture from then on.
+  const silentMs = nowMs - pictures.at(-1)!.arrivedMs;
+  const isSilent = silentMs > SILENCE_MS_MAX;
+  const shown = brokenBecause !== undefined || isSilent ? untilNow(pictures, nowMs) : pictures;
 
   const metrics: Record<string, number> = {};
   for (const ms of bufferMs) metrics[`frozenMs${ms}`] = playBack(shown, ms, interval).frozenMs;
@@ -93,6 +93,7 @@ function viewOf(
 
   const failures: string[] = [];
   if (brokenBecause !== undefined) failures.push(`the stream broke: ${brokenBecause}`);
+  else if (isSilent) failures.push(`no picture in the last ${Math.round(silentMs)} ms`);
   if (viewer.frozenMs > 0) {
     const [frozen, buffer] = [viewer.frozenMs, viewerBufferMs].map((ms) => `${(ms / 1000).toFixed(1)} s`);
     failures.push(`picture frozen for ${frozen} with ${buffer} of buffer`);

@@ -21,6 +21,10 @@ const planSchema = z.object({
   reason: z.string(),
 });
 
+/** It looks at the guest for one second and a half, and computes for as long again. */
+const TIMEOUT_MS = 60_000;
+
+/** @throws Error when what was forecast cannot be understood */
 export type Forecast = (opened: Pick<OpenedStage, "source">, plan: RunPlan) => Promise<RecordEntry>;
 
 /** A notice, where there is none. Takes some seconds. */
@@ -39,8 +43,10 @@ export const forecast: Forecast = async ({ source }, plan) => {
     ],
     ...["--max-downtime", `${downtimeMsMax}ms`, ...methodArguments(setting.method, setting.guest.memoryMiB)],
   ]);
-  const { code } = await run.exited;
-  if (code !== 0) return { type: "notice", message: `No forecast: ${run.stderrTail()}` };
+  const timer = setTimeout(() => run.kill("SIGKILL"), TIMEOUT_MS);
+  const { code, signal } = await run.exited;
+  clearTimeout(timer);
+  if (code !== 0) return { type: "notice", message: `No forecast: ${run.stderrTail() || signal}` };
   const { forecasts, reason } = planSchema.parse(JSON.parse(run.stdout.lines[0]!.text));
   const { method, converges, totalMs, downtimeMs, wireBytes } = forecasts[0];
   return {

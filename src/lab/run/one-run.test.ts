@@ -6,6 +6,7 @@ import { CancelledError } from "../../base/errors.ts";
 import type { RecordEntry } from "../../record/schema.ts";
 import type { Method, MethodSetting, MigrationEnd } from "../method/method.ts";
 import type { ClientView } from "../model.ts";
+import type { Forecast } from "./forecast.ts";
 import { type FinishedRun, runOnce } from "./one-run.ts";
 import type { RunPlan } from "./plan.ts";
 import { epochNowMs } from "./timed.ts";
@@ -15,6 +16,7 @@ interface Scene {
   plan?: RunPlan;
   method?: Method;
   migrate?: (setting: MethodSetting) => Promise<MigrationEnd>;
+  forecast?: Forecast;
   abort?: AbortController;
 }
 
@@ -23,6 +25,7 @@ async function run({
   plan = fakePlan(),
   migrate,
   method,
+  forecast,
   abort = new AbortController(),
 }: Scene): Promise<FinishedRun> {
   const arrive = async (): Promise<MigrationEnd> => {
@@ -32,6 +35,7 @@ async function run({
   return runOnce(plan, {
     openStage: async () => stage,
     methodOf: () => method ?? fakeMethod(migrate ?? arrive),
+    ...(forecast === undefined ? {} : { forecast }),
     machine: "a machine",
     command: "deltavee lab run fake",
     notice: () => {},
@@ -165,6 +169,12 @@ test("what clients saw over time is in the record, thinned, in order, never befo
   expect([values[0], values.at(-1)]).toEqual([0, 999]);
   const times = finished.entries.map(({ epochMs }) => epochMs);
   expect(times).toEqual([...times].sort((one, other) => one - other));
+});
+
+test("a guest of which nothing could be forecast is moved all the same, and its record says why", async () => {
+  const finished = await run({ forecast: async () => JSON.parse("no plan") });
+  expect(finished.verdict.succeeded).toBe(true);
+  expect(entryOf(finished, "notice").message).toContain("No forecast: Unexpected token");
 });
 
 describe("a run has not succeeded", () => {

@@ -131,8 +131,7 @@ class Run {
           usage.deltavee(side, run.pid);
         },
       });
-      const forecast = await this.#context.forecast?.(opened, this.#plan);
-      if (forecast !== undefined) this.#add(forecast);
+      await this.#forecast(opened);
       await sleep(beforeMs, undefined, { signal: this.#context.signal });
       const wireBefore = opened.wireBytes();
       const wire = () => {
@@ -193,6 +192,17 @@ class Run {
       stockWatch?.stop();
       await Promise.all(processes.map((each) => each.stop()));
       if (this.#method.mode !== "stock") this.#keepTool(recordFile);
+    }
+  }
+
+  /** A guest of which nothing can be said is moved all the same. */
+  async #forecast(opened: OpenedStage): Promise<void> {
+    const { forecast, signal } = this.#context;
+    try {
+      if (forecast !== undefined) this.#add(await forecast(opened, this.#plan));
+    } catch (thrown) {
+      signal.throwIfAborted();
+      this.#add({ type: "notice", message: `No forecast: ${toError(thrown).message}` });
     }
   }
 
