@@ -144,12 +144,14 @@ function ratioText(ratio: Ratio): string {
 /** "6.4 s by vanilla (5 runs, forced), 52 ms by tunnel (5 runs, by itself)" */
 function duelText({ standard, ours, spreads }: Duel, format: (value: number) => string): string {
   const side = (group: Group, spread: Spread) =>
-    `${formatSpread(spread, format)} by ${group.method} (${runsText(group)}, ended ${endText(group)})`;
+    `${formatSpread(spread, format)} by ${group.method} (${runsText(group, spread)}, ended ${endText(group)})`;
   return `${side(standard, spreads.standard)}, ${side(ours, spreads.ours)}`;
 }
 
-function runsText({ runs }: Group): string {
-  return `${runs.length} run${runs.length === 1 ? "" : "s"}`;
+/** A gap that had no end, or a guest that did not arrive, has no figure: "1 of 5 runs". */
+function runsText({ runs }: Group, { count }: Spread): string {
+  const of = count === runs.length ? "" : `${count} of `;
+  return `${of}${runs.length} run${runs.length === 1 ? "" : "s"}`;
 }
 
 function settingName({ experiment, setting }: Contest): string {

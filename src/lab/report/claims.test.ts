@@ -1,0 +1,35 @@
+import { expect, test } from "vitest";
+import { judgedClaims } from "./claims.ts";
+import type { Contest, Group } from "./contests.ts";
+import type { RunResult } from "./results.ts";
+
+const SETTING = {
+  ...{ scenario: "lmbench", parameters: {}, guest: { memoryMiB: 1024, vcpus: 1 }, qemu: "10.0" },
+  link: { bytesPerSecond: 12.5e6, roundTripMs: 0, lossShare: 0 },
+};
+
+/** A run for each gap; undefined: it was not measured. */
+function group(method: string, gapsMs: readonly (number | undefined)[]): Group {
+  const runs = gapsMs.map(
+    (gapMs, index): RunResult => ({
+      ...{
+        file: `${method}-${index}.ndjson`,
+        experiment: "headline",
+        setting: { ...SETTING, method, run: index + 1 },
+      },
+      ...{ startedAt: "2026-01-01T00:00:00.000Z", deltavee: "0.1.0", hypervisor: "QEMU 10.0.2" },
+      ...{ converged: gapMs !== undefined, forced: false, succeeded: gapMs !== undefined, failures: [] },
+      metrics: new Map(gapMs === undefined ? [] : [["heartbeatGapMs", gapMs]]),
+      ...{ iterations: [], timeline: { endedMs: 1000, series: [] } },
+    }),
+  );
+  return { method, runs };
+}
+
+test("a claim says of how many of its runs a figure is, where others could not be measured", () => {
+  const groups = [group("vanilla", [5000, undefined, undefined]), group("tunnel", [50, 60])];
+  const contest: Contest = { experiment: "headline", setting: SETTING, groups };
+  const told = judgedClaims([contest], []).map(({ ours }) => ours);
+  expect(told.join("\n")).toContain("5.0 s by vanilla (1 of 3 runs, ended ");
+  expect(told.join("\n")).toMatch(/by tunnel \(2 runs, ended /);
+});
