@@ -12,6 +12,9 @@ const SEGMENT_BYTES = 1448;
 /** Of what crosses, headers of Ethernet, IP and TCP included. */
 const PAYLOAD_SHARE = 1448 / 1514;
 
+/** What so many bytes of payload are on the wire, all headers included. */
+export const withHeaders = (payloadBytes: number): number => payloadBytes / PAYLOAD_SHARE;
+
 /** Of payload. Losses: what CUBIC reaches (RFC 9438, section 5.2), at least what Reno would (Mathis et al. 1997). */
 export function payloadBytesPerSecond({ bytesPerSecond, roundTripMs, lossShare }: LinkModel): number {
   const byRate = bytesPerSecond * PAYLOAD_SHARE;

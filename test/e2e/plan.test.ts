@@ -101,7 +101,9 @@ describe.skipIf(qemus.length === 0)("a migration", () => {
       const { migrate, events } = await migration.finish();
       expect(migrate).toMatchObject({ code: 0 });
       expect(events.filter((event) => event.type === "forecast")).toHaveLength(1);
-      const { forecast, truth } = forecastAndTruth(events)!;
+      const run = forecastAndTruth(events);
+      expect(run).toBeDefined();
+      const { forecast, truth } = run!;
       // On a busy machine time is anybody's guess; bytes are not.
       expect(truth.wireBytes / forecast.wireBytes).toBeGreaterThan(0.7);
       expect(truth.wireBytes / forecast.wireBytes).toBeLessThan(1.4);

@@ -2,6 +2,7 @@
 // forecast of the method that follows stands in the record beside what came of it.
 
 import { z } from "zod";
+import { withHeaders } from "../../planner/link-model.ts";
 import type { RecordEntry } from "../../record/schema.ts";
 import { runCli } from "../host-process.ts";
 import type { OpenedStage } from "./opened-stage.ts";
@@ -48,7 +49,13 @@ export const forecast: Forecast = async ({ source }, plan) => {
   clearTimeout(timer);
   if (code !== 0) return { type: "notice", message: `No forecast: ${run.stderrTail() || signal}` };
   const { forecasts, reason } = planSchema.parse(JSON.parse(run.stdout.lines[0]!.text));
-  const { method, converges, totalMs, downtimeMs, wireBytes } = forecasts[0];
+  const { method, converges, totalMs, downtimeMs, wireBytes: payload } = forecasts[0];
+  // What the lab counts on the link has headers.
+  const wireBytes = {
+    low: withHeaders(payload.low),
+    expected: withHeaders(payload.expected),
+    high: withHeaders(payload.high),
+  };
   return {
     ...{ type: "forecast", method, converges, totalMs, downtimeMs, wireBytes, reason },
     ...{ linkBytesPerSecond: bytesPerSecond, roundTripMs },
