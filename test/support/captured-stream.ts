@@ -118,6 +118,8 @@ export class CapturedOutgoing implements OutgoingVm {
   readonly switchoverControl = "limit";
   readonly awaitsDestinationAck = false;
   readonly wasRunning = true;
+  /** As if this were not the first pass: its pages are to be looked at, however fast they cross. */
+  readonly firstPassEnded = Promise.resolve();
   readonly ended: Promise<OutgoingEnd>;
   readonly #stream: Uint8Array;
   #resolveEnded!: (end: OutgoingEnd) => void;
@@ -152,7 +154,7 @@ export class CapturedOutgoing implements OutgoingVm {
   async limitSwitchover(): Promise<void> {}
 
   async status(): Promise<OutgoingStatus> {
-    return {};
+    return { iteration: 1 };
   }
 
   async cancel(): Promise<void> {
