@@ -127,11 +127,21 @@ const ROWS: readonly Row[] = [
   tunnel("link silent for good", "LINK_LOST"),
 ];
 
+/** The whole table takes some six minutes: it is made when it is renewed, or asked for. Each time: one of each kind. */
+const isWhole = process.env.UPDATE_RELIABILITY === "1" || process.env.ALL_FAULTS === "1";
+const EACH_TIME = [
+  "direct: destination QEMU killed",
+  "tunnel: destination QEMU killed",
+  "tunnel: link cut for good",
+];
+const nameOf = ({ mode, fault }: Row) => `${mode}: ${fault}`;
+const rows = ROWS.filter((row) => isWhole || EACH_TIME.includes(nameOf(row)));
+
 const table = new FaultTable("QEMU 10.0", Object.keys(PHASES));
 let rowsSeen = 0;
 
 describe.skipIf(binary === undefined)("QEMU", () => {
-  test.each(ROWS)("$mode: $fault", async ({ mode, fault, outcome }) => {
+  test.each(rows)("$mode: $fault", async ({ mode, fault, outcome }) => {
     const phases = Object.keys(outcome) as PhaseName[];
     // At the same time: most of it is waiting.
     const seen = await Promise.all(phases.map((phase) => inTime(mode, fault, phase)));
@@ -145,12 +155,12 @@ describe.skipIf(binary === undefined)("QEMU", () => {
   });
 
   test("docs/reliability.md shows what this run has seen", ({ skip }) => {
-    skip(rowsSeen < ROWS.length, "not all of it was asked for, or not all of it came out as expected");
-    const content = table.markdown(ROWS.map(({ mode, fault }) => `${mode}: ${fault}`));
-    expect(
-      documentedTable("qemu-faults", content),
-      "renew it with UPDATE_RELIABILITY=1 npm run e2e qemu-faults",
-    ).toBe(content);
+    skip(rowsSeen < rows.length, "not all of it was asked for, or not all of it came out as expected");
+    const content = table.markdown(rows.map(nameOf));
+    const documented = documentedTable("qemu-faults", content).split("\n");
+    const renew = "renew it with UPDATE_RELIABILITY=1 npm run e2e qemu-faults";
+    expect(documented, renew).toHaveLength(2 + ROWS.length);
+    for (const line of content.split("\n")) expect(documented, renew).toContain(line);
   });
 });
 
