@@ -67,18 +67,23 @@ describe("pre-copy", () => {
   it("names every page in the first pass, the zero pages too, whatever an earlier migration has taken", async () => {
     const { reader, live: pass } = await start({ pageCount: 10 });
     await pass(1);
-    expect(reader.sections[1]).toEqual({ pages: [0, 2, 4, 6, 8], zeroPages: [1, 3, 5, 7, 9] });
+    const sections = reader.sections.slice(1);
+    expect(sections.flatMap(({ pages }) => pages)).toEqual([0, 2, 4, 6, 8]);
+    expect(sections.flatMap(({ zeroPages }) => zeroPages)).toEqual([1, 3, 5, 7, 9]);
+    // Short ones: what is decided of a section is decided soon.
+    expect(Math.max(...sections.map(({ pages }) => pages.length))).toBe(4);
   });
 
   it("sends in each iteration what has become dirty since the one before", async () => {
     const { guest, reader, live: pass } = await start();
     await pass(10);
+    const firstPass = reader.sections.length;
     guest.write(3);
     guest.write(30);
     await pass(60);
     guest.write(3);
     await pass(60);
-    expect(reader.sections.slice(2).map(({ pages }) => pages)).toEqual([[3, 30], [3]]);
+    expect(reader.sections.slice(firstPass).map(({ pages }) => pages)).toEqual([[3, 30], [3]]);
   });
 
   it("does not scan more often than the guest can bear", async () => {
@@ -221,8 +226,11 @@ describe("a limit of pre-copy", () => {
   it("never cuts the first pass short", async () => {
     const scene = await start({ work, limits: { ...NO_LIMITS, timeMsMax: 1 }, bytesPerMs: 5000 });
     await scene.live(500);
-    const named = scene.reader.sections[1]!;
-    expect(named.pages.length + named.zeroPages.length).toBe(scene.guest.pageCount);
+    // All but the last section, in which the guest stood still.
+    const named = scene.reader.sections
+      .slice(1, -1)
+      .flatMap(({ pages, zeroPages }) => [...pages, ...zeroPages]);
+    expect(new Set(named).size).toBe(scene.guest.pageCount);
     expect(scene.reader.complete).toBe(true);
   });
 });

@@ -229,19 +229,15 @@ export class PrecopyVm implements OutgoingVm {
       if (dirty[next] === pageIndex) next++;
       else this.#writer.zeroPage(0, pageIndex);
     }
-    await this.#sendPages(dirty);
     this.#writer.ramSectionEnd();
+    await this.#sendParts(dirty);
     await this.#flush();
   }
 
   async #iterate(dirty: Uint32Array): Promise<void> {
     this.#iteration++;
     const due = this.#hotPages.dueOf(dirty);
-    if (due.length > 0) {
-      this.#writer.ramSection(SectionType.PART, RAM_SECTION_ID);
-      await this.#sendPages(due);
-      this.#writer.ramSectionEnd();
-    }
+    await this.#sendParts(due);
     await this.#flush();
   }
 
@@ -341,17 +337,34 @@ export class PrecopyVm implements OutgoingVm {
     for (const part of [head, state, foot]) this.#writer.verbatim(part, 0, part.length);
   }
 
-  /** Into the section that is open. Stops early when cut short: what is not sent stays dirty. */
-  async #sendPages(pageIndices: Uint32Array): Promise<void> {
-    const { batchPages, pageBytes } = this.#guest;
+  /**
+   * Stops early when cut short: what is not sent stays dirty. Sections are short, as QEMU's are: the engine treats all of
+   * a section alike.
+   */
+  async #sendParts(pageIndices: Uint32Array): Promise<void> {
+    const { batchPages } = this.#guest;
     for (let start = 0; start < pageIndices.length && !this.#cutShort; start += batchPages) {
-      const batch = pageIndices.subarray(start, start + batchPages);
-      const pages = await this.#guest.take(batch);
-      for (let i = 0; i < batch.length; i++) this.#writer.page(0, batch[i]!, pages, i * pageBytes);
-      this.#unsentPages -= batch.length;
-      this.#handedOverPages += batch.length;
-      await this.#flush();
+      this.#writer.ramSection(SectionType.PART, RAM_SECTION_ID);
+      await this.#sendBatch(pageIndices.subarray(start, start + batchPages));
+      this.#writer.ramSectionEnd();
     }
+  }
+
+  /** Into the section that is open. */
+  async #sendPages(pageIndices: Uint32Array): Promise<void> {
+    const { batchPages } = this.#guest;
+    for (let start = 0; start < pageIndices.length && !this.#cutShort; start += batchPages) {
+      await this.#sendBatch(pageIndices.subarray(start, start + batchPages));
+    }
+  }
+
+  async #sendBatch(batch: Uint32Array): Promise<void> {
+    const { pageBytes } = this.#guest;
+    const pages = await this.#guest.take(batch);
+    for (let i = 0; i < batch.length; i++) this.#writer.page(0, batch[i]!, pages, i * pageBytes);
+    this.#unsentPages -= batch.length;
+    this.#handedOverPages += batch.length;
+    await this.#flush();
   }
 
   /** Hands the written bytes to the engine and waits until it takes more. */
