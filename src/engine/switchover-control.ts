@@ -54,12 +54,12 @@ export interface TransferProgress {
 }
 
 /** Device state and its description, as seen of PC machines (facts: 114 kB), and what compression leaves of it. */
-const DEVICE_STATE_BYTES = 128 * 1024;
-const DEVICE_STATE_RATIO_TUNNEL = 0.15;
+export const DEVICE_STATE_BYTES = 128 * 1024;
+export const DEVICE_STATE_RATIO_TUNNEL = 0.15;
 /** Stopping vCPUs, loading device state and starting again, of a QEMU on any machine we have seen. */
-const STANDSTILL_MS_MIN = 10;
+export const STANDSTILL_MS_MIN = 10;
 /** Direct: the stream must get there. Tunnel: LOADED comes back and COMMIT goes out besides. */
-const ROUND_TRIPS = { direct: 0.5, tunnel: 1.5 } as const;
+export const ROUND_TRIPS = { direct: 0.5, tunnel: 1.5 } as const;
 /**
  * How long the destination's own SWITCHOVER_ACK is waited for after the first pass, where the operator has asked
  * for it. It is there for a shorter downtime, not for correctness, and may never come: the capability may be on at

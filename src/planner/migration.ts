@@ -9,6 +9,12 @@ import {
   type SwitchoverFigures,
   SwitchoverJudge,
 } from "../engine/switchover.ts";
+import {
+  DEVICE_STATE_BYTES,
+  DEVICE_STATE_RATIO_TUNNEL,
+  ROUND_TRIPS,
+  STANDSTILL_MS_MIN,
+} from "../engine/switchover-control.ts";
 import { changedPages, deltaSizeAfter, type GuestModel } from "./guest-model.ts";
 import { METHODS, type MethodModel, type MethodName, type PageCost } from "./methods.ts";
 
@@ -48,9 +54,7 @@ const STALLED_ITERATIONS = 3;
 const STALLED_MS = 20_000;
 const STALLED_SHARE = 0.25;
 const PROGRESS_SHARE = 0.03;
-/** As engine/switchover-control.ts has them. */
-const DEVICE_STATE_BYTES = 128 * 1024;
-const FIXED_MS = 10;
+/** What is under way to a destination, as engine/window.ts bounds it. */
 const WINDOW_MS = 20;
 /** QEMU's auto-converge, by default: throttle-trigger-threshold, cpu-throttle-initial, -increment, max-cpu-throttle. */
 const THROTTLE = { triggerShare: 0.5, initial: 0.2, increment: 0.1, max: 0.99 } as const;
@@ -248,9 +252,9 @@ export class MigrationSimulation {
       queuedBytes: this.#method.switchover === "judge" ? (bytesPerSecond * WINDOW_MS) / 1000 : 0,
       linkBytesPerSecond: bytesPerSecond,
       roundTripMs,
-      roundTrips: tunnel ? 1.5 : 0.5,
-      deviceStateBytes: DEVICE_STATE_BYTES * (tunnel ? 0.15 : 1),
-      fixedMs: FIXED_MS,
+      roundTrips: ROUND_TRIPS[tunnel ? "tunnel" : "direct"],
+      deviceStateBytes: DEVICE_STATE_BYTES * (tunnel ? DEVICE_STATE_RATIO_TUNNEL : 1),
+      fixedMs: STANDSTILL_MS_MIN,
     };
   }
 
