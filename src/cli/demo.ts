@@ -27,7 +27,7 @@ import {
 import type { Method } from "./demo/messages.ts";
 import { createOutputFolder, defaultFolderName, type OutputFolder } from "./demo/output-folder.ts";
 import { type RunPlan, type RunResult, runOnce } from "./demo/run.ts";
-import { downtimeFactor, verdictText } from "./demo/verdict.ts";
+import { downtimeFactor, failureText, verdictText } from "./demo/verdict.ts";
 
 interface Options {
   link: number;
@@ -57,7 +57,8 @@ Hypervisors:
   v86     embedded, needs nothing
   qemu    qemu-system-x86_64 (see --qemu), with KVM where that works; standard pre-copy is then
           QEMU's own, without anything of Deltavee's
-  auto    v86; qemu where v86 does not run
+  auto    v86; where that does not run a QEMU that keeps its guest whole: any with KVM, from
+          version 10 on without it too
 
 The report and both run records go into a new folder: ./deltavee-report-DATE-TIME, or the one
 that --out names. Exit codes: 0 the guest has moved twice, whole; 1 it has not, and the message
@@ -120,15 +121,17 @@ async function demo(options: Options): Promise<void> {
     interrupted.abort(new CancelledError("Interrupted: both VMs of the demo have been ended")),
   );
   try {
-    const results = await runAll(options, folder, interrupted.signal);
+    const { results, warning } = await runAll(options, folder, interrupted.signal);
     interrupted.signal.throwIfAborted();
     await writeFile(folder.reportPath, htmlReport(results), { flag: "wx" });
     const figures = results.map(runFigures);
     const problems = results.flatMap((result) => result.problems.map((text) => `${result.label}: ${text}`));
     process.stdout.write(
-      options.json ? jsonText(figures, problems, folder) : endText(results, figures, folder),
+      options.json ? jsonText({ figures, problems, warning, folder }) : endText(results, figures, folder),
     );
-    if (problems.length > 0) throw new DeltaveeError("MIGRATION_FAILED", problems.join("\n  "));
+    if (problems.length > 0) {
+      throw new DeltaveeError("MIGRATION_FAILED", failureText(problems, figures[0]?.hypervisor, warning));
+    }
   } catch (thrown) {
     // Then there is nothing in it that anybody wants.
     if (thrown instanceof CancelledError || thrown instanceof UsageError) await folder.discard();
@@ -138,7 +141,11 @@ async function demo(options: Options): Promise<void> {
   }
 }
 
-async function runAll(options: Options, folder: OutputFolder, signal: AbortSignal): Promise<RunResult[]> {
+async function runAll(
+  options: Options,
+  folder: OutputFolder,
+  signal: AbortSignal,
+): Promise<{ results: RunResult[]; warning: string | undefined }> {
   const workload = WORKLOADS[options.workload];
   const chosen = await chooseHypervisor(options.hypervisor, options.qemu);
   signal.throwIfAborted();
@@ -165,7 +172,7 @@ async function runAll(options: Options, folder: OutputFolder, signal: AbortSigna
   } finally {
     display.close();
   }
-  return results;
+  return { results, warning: chosen.warning };
 }
 
 function introText({ link, delay, workload, memory }: Options, { says, warning }: ChosenHypervisor): string {
@@ -202,12 +209,23 @@ function endText(
   ].join("\n");
 }
 
-function jsonText(figures: readonly RunFigures[], problems: readonly string[], folder: OutputFolder): string {
+function jsonText({
+  figures,
+  problems,
+  warning,
+  folder,
+}: {
+  figures: readonly RunFigures[];
+  problems: readonly string[];
+  warning: string | undefined;
+  folder: OutputFolder;
+}): string {
   const [standard, delta] = figures;
   const factor = standard && delta && downtimeFactor(standard, delta);
   const result = {
     ok: problems.length === 0,
     problems,
+    ...(warning === undefined ? {} : { warning }),
     ...(factor === undefined ? {} : { downtimeFactor: factor }),
     runs: figures,
     report: folder.reportPath,

@@ -3,6 +3,7 @@
 import { constants } from "node:fs";
 import { access } from "node:fs/promises";
 import { DeltaveeError, toError, UsageError } from "../../base/errors.ts";
+import { formatMs } from "../../base/units.ts";
 import { Host } from "./host.ts";
 import type { HypervisorSpec } from "./messages.ts";
 import { qemuVersion } from "./qemu-vm.ts";
@@ -12,72 +13,105 @@ export type HypervisorChoice = "auto" | "v86" | "qemu";
 export const QEMU_DEFAULT = "qemu-system-x86_64";
 const PROBE_MEMORY_BYTES = 64 * 1024 * 1024;
 const PROBE_OPTIONS = "ws=4 rate=0";
-const PROBE_TIMEOUT_MS = 5000;
+/**
+ * What cannot run v86 says so at once, so that nothing but a busy machine takes long: it gets the time that the run
+ * itself would give it.
+ */
+const V86_PROBE_TIMEOUT_MS = 60_000;
+/** Where KVM does not work the guest hangs without a word, and this is waited for in vain. */
+const KVM_PROBE_TIMEOUT_MS = 5000;
 
 /** Measured: none of many runs of 10.0 lost a write, while half of those of 7.2 did; in between is not known. */
 const QEMU_MAJOR_SOUND = 10;
-const LOSES_WRITES =
-  "Without KVM, QEMU before version 10 loses writes of the guest in migrations of its own making: " +
-  "damaged memory below may be its doing.";
 
 export interface ChosenHypervisor {
   readonly spec: HypervisorSpec;
   /** For people: which, and why. */
   readonly says: string;
-  /** What may go wrong that is nobody's fault here. */
+  /** A sentence: what may go wrong that is nobody's fault here. */
   readonly warning?: string;
 }
 
-/** @throws UsageError when a QEMU was asked for and there is none */
+/** What is asked of the machine. */
+export interface Probes {
+  /** "7.2.22", or undefined when there is no QEMU that runs at the path. */
+  qemuVersion(path: string): Promise<string | undefined>;
+  kvmIsThere(): Promise<boolean>;
+  /** Boots the guest once and ends it. Resolves to why that did not work, if it did not. */
+  bootFailure(hypervisor: HypervisorSpec, timeoutMs: number): Promise<Error | undefined>;
+}
+
+/**
+ * @throws UsageError when a QEMU was asked for and there is none
+ * @throws DeltaveeError HYPERVISOR_FAILED when none was asked for and none is to be trusted with a guest
+ */
 export async function chooseHypervisor(
   choice: HypervisorChoice,
   qemuPath: string,
+  probes: Probes = { qemuVersion, kvmIsThere, bootFailure },
 ): Promise<ChosenHypervisor> {
   if (choice === "v86") return { spec: { kind: "v86" }, says: "v86, embedded" };
-  if (choice === "qemu") return qemu(qemuPath);
-  const version = await qemuVersion(qemuPath);
-  const failure = await bootFailure({ kind: "v86" });
+  if (choice === "qemu") return qemu(qemuPath, probes);
+  const version = await probes.qemuVersion(qemuPath);
+  const failure = await probes.bootFailure({ kind: "v86" }, V86_PROBE_TIMEOUT_MS);
   if (failure === undefined) {
     const alternative = version === undefined ? "needs no QEMU" : `--hypervisor qemu takes QEMU ${version}`;
     return { spec: { kind: "v86" }, says: `v86, embedded (${alternative})` };
   }
-  if (version === undefined) throw failure;
-  const chosen = await qemu(qemuPath);
-  return { ...chosen, says: `${chosen.says}; the embedded v86 does not run here: ${failure.message}` };
+  const why = `the embedded v86 does not run here: ${failure.message}`;
+  if (version === undefined) throw new DeltaveeError("HYPERVISOR_FAILED", `No hypervisor: ${why}`);
+  const chosen = await qemu(qemuPath, probes);
+  // Who asks for it by name is warned; nobody is given it unasked.
+  if (chosen.warning !== undefined) {
+    throw new DeltaveeError(
+      "HYPERVISOR_FAILED",
+      `No hypervisor that keeps the guest whole: ${why}; there is ${chosen.says}. ${chosen.warning} ` +
+        "--hypervisor qemu takes it all the same.",
+    );
+  }
+  return { ...chosen, says: `${chosen.says}; ${why}` };
 }
 
-async function qemu(path: string): Promise<ChosenHypervisor> {
-  const version = await qemuVersion(path);
+async function qemu(path: string, probes: Probes): Promise<ChosenHypervisor> {
+  const version = await probes.qemuVersion(path);
   if (version === undefined) {
     throw new UsageError(
       `No QEMU that runs at "${path}": install it (Debian: qemu-system-x86), or give its path by --qemu`,
     );
   }
-  const withoutKvm = await kvmFailure(path);
+  const withoutKvm = await kvmFailure(path, probes);
   const accelerator = withoutKvm === undefined ? "kvm" : "tcg";
   const how = withoutKvm === undefined ? "with KVM" : `without KVM (${withoutKvm})`;
   return {
     spec: { kind: "qemu", path, accelerator },
     says: `QEMU ${version}, ${how}`,
     ...(accelerator === "tcg" && Number.parseInt(version, 10) < QEMU_MAJOR_SOUND
-      ? { warning: LOSES_WRITES }
+      ? {
+          warning:
+            `Without KVM, QEMU ${version} loses writes of the guest in migrations of its own making, as all before ` +
+            `version ${QEMU_MAJOR_SOUND} may: a guest that arrives with damaged memory may be its doing.`,
+        }
       : {}),
   };
 }
 
-/** /dev/kvm alone proves little: in some clouds and containers it can be opened, and the guest then hangs. */
-async function kvmFailure(path: string): Promise<string | undefined> {
+async function kvmIsThere(): Promise<boolean> {
   try {
     await access("/dev/kvm", constants.R_OK | constants.W_OK);
+    return true;
   } catch {
-    return "/dev/kvm is not there, or not for this user";
+    return false;
   }
-  const failure = await bootFailure({ kind: "qemu", path, accelerator: "kvm" });
+}
+
+/** /dev/kvm alone proves little: in some clouds and containers it can be opened, and the guest then hangs. */
+async function kvmFailure(path: string, probes: Probes): Promise<string | undefined> {
+  if (!(await probes.kvmIsThere())) return "/dev/kvm is not there, or not for this user";
+  const failure = await probes.bootFailure({ kind: "qemu", path, accelerator: "kvm" }, KVM_PROBE_TIMEOUT_MS);
   return failure === undefined ? undefined : "a test guest did not boot with it";
 }
 
-/** Boots the guest once and ends it. Resolves to why that did not work, if it did not. */
-async function bootFailure(hypervisor: HypervisorSpec): Promise<Error | undefined> {
+async function bootFailure(hypervisor: HypervisorSpec, timeoutMs: number): Promise<Error | undefined> {
   let said = "";
   let look = (): void => {};
   const host = new Host("source", (report) => {
@@ -86,10 +120,10 @@ async function bootFailure(hypervisor: HypervisorSpec): Promise<Error | undefine
   });
   let timer: NodeJS.Timeout | undefined;
   const timedOut = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(
-      () => reject(new DeltaveeError("HYPERVISOR_FAILED", "A test guest did not boot")),
-      PROBE_TIMEOUT_MS,
-    );
+    timer = setTimeout(() => {
+      const text = `A test guest did not boot within ${formatMs(timeoutMs)}`;
+      reject(new DeltaveeError("HYPERVISOR_FAILED", text));
+    }, timeoutMs);
   });
   const beats = new Promise<void>((resolve) => {
     look = () => {

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { simulatedRecord } from "../../../test/support/simulated-record.ts";
 import { type RunFigures, runFigures } from "../../report/figures.ts";
-import { downtimeFactor, verdictText } from "./verdict.ts";
+import { downtimeFactor, failureText, verdictText } from "./verdict.ts";
 
 const figures = runFigures({ label: "x", events: simulatedRecord("delta") });
 const withGap = (heartbeatGapMs: number): RunFigures => ({ ...figures, heartbeatGapMs });
@@ -24,4 +24,11 @@ test("Where a gap is not known there is no verdict", () => {
   const { heartbeatGapMs: _, ...unknown } = figures;
   expect(verdictText(withGap(60), unknown)).toBeUndefined();
   expect(downtimeFactor(unknown, withGap(60))).toBeUndefined();
+});
+
+test("A failure names what ran the guest, and what is known against that", () => {
+  expect(failureText(["delta: damaged", "delta: broken"], "QEMU 7.2.22 (TCG)", "It loses writes.")).toBe(
+    "delta: damaged\n  delta: broken\n  hypervisor: QEMU 7.2.22 (TCG)\n  It loses writes.",
+  );
+  expect(failureText(["delta: damaged"], undefined, undefined)).toBe("delta: damaged");
 });

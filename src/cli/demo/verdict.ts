@@ -25,6 +25,19 @@ export function verdictText(standard: RunFigures, delta: RunFigures): string | u
   ].join("\n");
 }
 
+/** What went wrong, a line each, with what ran the guest: that may be to blame, and Deltavee not. */
+export function failureText(
+  problems: readonly string[],
+  hypervisor: string | undefined,
+  warning: string | undefined,
+): string {
+  return [
+    ...problems,
+    ...(hypervisor === undefined ? [] : [`hypervisor: ${hypervisor}`]),
+    ...(warning === undefined ? [] : [warning]),
+  ].join("\n  ");
+}
+
 function comparison(factor: number): string {
   if (factor >= SAME_RATIO) return `${timesText(factor)} times less`;
   if (factor <= 1 / SAME_RATIO) return `${timesText(1 / factor)} times more`;
