@@ -134,7 +134,9 @@ async function demo(options: Options): Promise<void> {
     }
   } catch (thrown) {
     // Then there is nothing in it that anybody wants.
-    if (thrown instanceof CancelledError || thrown instanceof UsageError) await folder.discard();
+    const isNothing =
+      thrown instanceof CancelledError || thrown instanceof UsageError || (await folder.isEmpty());
+    if (isNothing) await folder.discard();
     throw thrown;
   } finally {
     release();

@@ -26,12 +26,16 @@ interface Demo {
   processes(): number[];
 }
 
-async function startDemo(...commandArguments: string[]): Promise<Demo> {
+function startDemo(...commandArguments: string[]): Promise<Demo> {
+  return startDemoWith({}, ...commandArguments);
+}
+
+async function startDemoWith(env: Record<string, string>, ...commandArguments: string[]): Promise<Demo> {
   const folder = tempFolder();
   const out = join(folder.path, "report");
   const mark = folder.path;
   const run = await runCli(["demo", "--out", out, ...commandArguments], {
-    env: { ...process.env, [MARK]: mark },
+    env: { ...process.env, ...env, [MARK]: mark },
   });
   onTestFinished(async () => {
     await run.stop();
@@ -172,6 +176,23 @@ describe("Wrong usage ends with exit code 2 before anything is started", () => {
     expect(run.stderrTail()).toContain("--out");
     expect(readdirSync(folder.path)).toEqual(["precious"]);
   });
+});
+
+test("Where v86 does not run, a QEMU that would damage the guest is not taken: it says so, and nothing begins", async () => {
+  const folder = tempFolder();
+  onTestFinished(() => folder.remove());
+  const old = join(folder.path, "qemu");
+  writeFileSync(old, '#!/bin/sh\necho "QEMU emulator version 7.2.22"\n');
+  chmodSync(old, 0o755);
+  // Takes WebAssembly away from the demo's processes.
+  const demo = await startDemoWith({ NODE_OPTIONS: "--jitless" }, "--qemu", old);
+  expect(await demo.run.exited).toEqual({ code: 1, signal: null });
+  const said = demo.run.stderrTail();
+  expect(said).toContain("HYPERVISOR_FAILED: No hypervisor that keeps the guest whole");
+  expect(said).toContain("WebAssembly is not defined");
+  expect(said).toContain("--hypervisor qemu takes it all the same");
+  expect(existsSync(demo.out)).toBe(false);
+  await expectNoProcesses(demo);
 });
 
 // Not with 7.2, which loses writes of a guest under TCG in migrations of its own (see hypervisor.ts).

@@ -8,6 +8,7 @@ export interface OutputFolder {
   readonly path: string;
   readonly reportPath: string;
   recordPath(label: string): string;
+  isEmpty(): Promise<boolean>;
   /** Takes back everything: the folder too, unless it was there before. */
   discard(): Promise<void>;
 }
@@ -39,6 +40,7 @@ export async function createOutputFolder(path: string): Promise<OutputFolder> {
     path: absolute,
     reportPath: join(absolute, "report.html"),
     recordPath: (label) => join(absolute, `${label}.ndjson`),
+    isEmpty: async () => (await readdir(absolute)).length === 0,
     async discard() {
       const mine = isNew ? [absolute] : (await readdir(absolute)).map((name) => join(absolute, name));
       for (const name of mine) await rm(name, { recursive: true, force: true });
