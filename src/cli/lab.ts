@@ -234,7 +234,7 @@ function imageCommand(): Command {
   return new Command("image")
     .description("make the guest's image from Debian's packages; runs do it themselves when it is missing")
     .action(async () => {
-      const image = await inLab(() => buildImage((text) => process.stderr.write(`${text}\n`)));
+      const image = await inLab((signal) => buildImage((text) => process.stderr.write(`${text}\n`), signal));
       process.stdout.write(`${image.disk}\n`);
     });
 }
@@ -244,7 +244,7 @@ function cleanCommand(): Command {
     .description("remove what killed runs have left, and the warm states of guests; results are kept")
     .option("--all", "the guest's image too: it takes minutes to be made again")
     .action(async (options: { all?: true }) => {
-      const removed = await inLab(() => clean(options.all === true));
+      const removed = await inLab((signal) => clean(options.all === true, signal));
       for (const name of removed) process.stdout.write(`removed ${name}\n`);
     });
 }
