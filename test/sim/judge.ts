@@ -96,7 +96,8 @@ function judgePostcopy(simulation: Simulation): void {
   const isSplit = commitSent && !isWhole;
   if (isSplit && sourceOutcome !== undefined && sourceOutcome.error?.code !== "POSTCOPY_INTERRUPTED")
     world.violated("a guest in two parts, and the source does not say so");
-  const isRunning = incoming.postcopyGuest !== undefined && simulation.steps.has("destination runs the guest");
+  const isRunning =
+    incoming.postcopyGuest !== undefined && simulation.steps.has("destination runs the guest");
   if (
     isSplit &&
     isRunning &&
@@ -170,7 +171,8 @@ function isSound({ plan }: Simulation): boolean {
   return (
     !plan.otherHypervisor &&
     !plan.otherVersion &&
-    (plan.onStall === "switchover" || (plan.postcopy?.destinationHasIt === true && plan.outgoing.opaqueAfterPasses === undefined)) &&
+    (plan.onStall === "switchover" ||
+      (plan.postcopy?.destinationHasIt === true && plan.outgoing.opaqueAfterPasses === undefined)) &&
     plan.timeMsMax === undefined &&
     plan.wireBytesMax === undefined &&
     plan.sourceCoderFailsAt === undefined &&

@@ -161,7 +161,7 @@ export interface Plan {
 }
 
 /** Of the migrations in which it can be: each takes as long as three others. */
-const POSTCOPY_SHARE = 0.3;
+const POSTCOPY_SHARE = 0.2;
 
 export function drawPlan(seed: number): Plan {
   const random = new Random(seed);
@@ -212,6 +212,7 @@ export function drawPlan(seed: number): Plan {
       untilMs: random.magnitude(50, 3000),
       hotShare: random.pick([0.05, 0.3, 1]),
       sparseShare: random.pick([0, 0.5, 0.9, 1]),
+      isDense: false,
     },
     downtimeMsMax: random.pick([20, 100, 300, 2000, 2000]),
     onStall: random.weighted<StallPolicy>([
@@ -319,15 +320,18 @@ export function drawPlan(seed: number): Plan {
 /** A guest that never converges, and an operator who allows post-copy; what goes wrong does so around it. */
 function makePostcopy(plan: Plan, random: Random): void {
   const { workload, toDestination, toSource, outgoing } = plan;
-  workload.pageCount = random.int(8, 40);
+  workload.pageCount = random.int(8, 24);
   const ramBytes = workload.pageCount * PAGE_BYTES;
-  const bytesPerSecond = ramBytes / random.real(0.4, 0.9);
+  const bytesPerSecond = ramBytes / random.real(0.5, 1);
   toDestination.bytesPerSecond = toSource.bytesPerSecond = bytesPerSecond;
+  // Ten seconds and more must pass before anything happens: with few events in each.
+  for (const line of [toDestination, toSource, outgoing.socket, plan.incoming.socket])
+    line.pieceBytesMax = Math.max(8192, line.pieceBytesMax);
   plan.pacedBytesPerSecond = undefined;
   workload.writesPerMs = (random.real(3, 6) * bytesPerSecond) / PAGE_BYTES / 1000;
   workload.untilMs = Number.MAX_SAFE_INTEGER;
   workload.hotShare = random.pick([0.3, 1]);
-  workload.sparseShare = random.pick([0, 0.3]);
+  workload.isDense = true;
   plan.downtimeMsMax = 20;
   plan.onStall = "postcopy";
   plan.timeMsMax = random.chance(0.05) ? random.real(11_000, 16_000) : undefined;
@@ -346,7 +350,14 @@ function makePostcopy(plan: Plan, random: Random): void {
     if (!random.chance(0.85)) continue;
     fault.step = random.pick(POSTCOPY_STEPS);
     fault.count = random.pick([1, 1, 1, 1, 2, 5]);
-    fault.delayMs = random.pick([0, 0, 0, random.real(0, 3), toDestination.delayMs, random.magnitude(1, 400)]);
+    fault.delayMs = random.pick([
+      0,
+      0,
+      0,
+      random.real(0, 3),
+      toDestination.delayMs,
+      random.magnitude(1, 400),
+    ]);
   }
 }
 

@@ -199,7 +199,11 @@ export class SimOutgoing implements OutgoingVm {
       if (this.#faults.cancel === "refused")
         throw new QmpCommandError("migrate_cancel", "GenericError", "no");
       if (this.isPostcopy && this.#postcopy?.cancels !== true)
-        throw new QmpCommandError("migrate_cancel", "GenericError", "Postcopy migration in progress, cannot cancel");
+        throw new QmpCommandError(
+          "migrate_cancel",
+          "GenericError",
+          "Postcopy migration in progress, cannot cancel",
+        );
       this.cancelled();
       if (this.#faults.cancel === "unanswered") throw new QmpInterruptedError("migrate_cancel", "no answer");
     });
@@ -375,7 +379,9 @@ export class SimOutgoing implements OutgoingVm {
       this.#put(Buffer.concat([Buffer.of(8), be16(99), be16(0)]));
     }
     const pages = [...this.#dirty].sort((a, b) => a - b);
-    const ranges = Buffer.concat(pages.map((page) => Buffer.concat([be64(page * PAGE_BYTES), be64(PAGE_BYTES)])));
+    const ranges = Buffer.concat(
+      pages.map((page) => Buffer.concat([be64(page * PAGE_BYTES), be64(PAGE_BYTES)])),
+    );
     const discard = Buffer.concat([Buffer.of(0), counted("pc.ram"), Buffer.of(0), ranges]);
     if (pages.length > 0) this.#put(Buffer.concat([Buffer.of(8), be16(6), be16(discard.length), discard]));
     this.#world.step("source hands over the package");

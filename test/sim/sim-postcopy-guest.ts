@@ -85,7 +85,8 @@ export class SimPostcopyGuest {
   #missingPage(): number | undefined {
     const { known } = this.#block;
     const missing: number[] = [];
-    for (let page = 0; page < this.expected.length / PAGE_BYTES; page++) if (!known.has(page)) missing.push(page);
+    for (let page = 0; page < this.expected.length / PAGE_BYTES; page++)
+      if (!known.has(page)) missing.push(page);
     return missing.length === 0 ? undefined : this.#random.pick(missing);
   }
 
