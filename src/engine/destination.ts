@@ -121,6 +121,8 @@ export class DestinationEngine {
   /** How it came out, when only the source is to be told. */
   #done: VmWhere | undefined;
   #sourceIsGone = false;
+  /** Post-copy: what has gone wrong while the guest was being let run. */
+  #interruption: { cause: Error; tell: boolean } | undefined;
   #welcomed = false;
   #over = false;
 
@@ -258,13 +260,11 @@ export class DestinationEngine {
       type: "notice",
       message: `Source may not have heard of the end: ${error.message}`,
     });
+    this.#resumption = undefined;
     if (this.#done !== undefined) this.#sourceKnows();
     else if (this.#lacksRam) this.#interrupted(error, false);
     // The guest is about to be let run, or could not be, which will be the end.
-    else {
-      this.#resumption = undefined;
-      this.#sourceIsGone = true;
-    }
+    else this.#sourceIsGone = true;
   }
 
   #resume(peer: TunnelPeer, frame: ResumeFrame): void {
@@ -558,22 +558,28 @@ export class DestinationEngine {
     } catch (thrown) {
       const error = toError(thrown);
       if (this.#over) return;
+      const outOfReach = error instanceof DeltaveeError && OUT_OF_REACH.has(error.code);
+      const where: VmWhere = outOfReach ? "unknown" : "paused on destination";
       if (this.#lacksRam) {
-        this.#interrupted(error, true);
+        this.#endInPart(error, true, where);
         return;
       }
       if (this.#lostMs === undefined) this.#peer.send(abortFrame("HYPERVISOR_FAILED", error.message));
       this.#peer.end();
       record.add({ type: "phase", phase: "failed" });
-      const outOfReach = error instanceof DeltaveeError && OUT_OF_REACH.has(error.code);
-      this.#finish("failed", outOfReach ? "unknown" : "paused on destination", error);
+      this.#finish("failed", where, error);
       return;
     }
     if (this.#over) return;
     this.#here = resume ? "running on destination" : "paused on destination";
+    if (this.#lacksRam && this.#interruption !== undefined) {
+      this.#endInPart(this.#interruption.cause, this.#interruption.tell, this.#here);
+      return;
+    }
     if (!this.#lacksRam) this.#complete();
     this.#tell();
-    if (this.#sourceIsGone && !this.#over) this.#sourceKnows();
+    const isAlone = this.#sourceIsGone || this.#interruption !== undefined;
+    if (isAlone && !this.#over) this.#sourceKnows();
   }
 
   /** Post-copy is under way: a part of the guest is at the source only. */
@@ -586,8 +592,14 @@ export class DestinationEngine {
     this.#options.record.add({ type: "phase", phase: "completed" });
   }
 
-  /** Post-copy, after COMMIT: each hypervisor has a part of the guest, and keeps it, for a person to go on with. */
+  /** Post-copy, after COMMIT. Where the guest is nobody knows before it has been let run, or could not be. */
   #interrupted(cause: Error, tell: boolean): void {
+    if (this.#here !== undefined) this.#endInPart(cause, tell, this.#here);
+    else this.#interruption ??= { cause, tell };
+  }
+
+  /** Each hypervisor has a part of the guest, and keeps it, for a person to go on with. */
+  #endInPart(cause: Error, tell: boolean, where: VmWhere): void {
     const error = cause instanceof DeltaveeError ? cause : undefined;
     if (tell && this.#lostMs === undefined)
       this.#peer.send(abortFrame(error?.code ?? "INTERNAL", cause.message));
@@ -595,8 +607,6 @@ export class DestinationEngine {
     this.#vmChannel?.destroy();
     this.#options.record.add({ type: "phase", phase: "failed" });
     const text = `Post-copy was interrupted: ${cause.message}. Part of the guest's RAM is only at the source: end neither QEMU`;
-    const outOfReach = error !== undefined && OUT_OF_REACH.has(error.code);
-    const where = outOfReach ? "unknown" : (this.#here ?? "unknown");
     this.#finish("failed", where, new DeltaveeError("POSTCOPY_INTERRUPTED", text, { cause }));
   }
 

@@ -41,7 +41,7 @@ export interface OutgoingStatus {
   /** Dirty pages: those that it knows of, and what must be expected to have become so since it looked. */
   remainingBytes?: number;
   dirtyPagesPerSecond?: number;
-  /** It has switched over to post-copy. */
+  /** It has switched over to post-copy, and the guest stands still here. */
   isPostcopy?: boolean;
   /** The hypervisor's own figure, once it has one. */
   downtimeMs?: number;

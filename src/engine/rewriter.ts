@@ -20,6 +20,7 @@ import type { PageSink } from "./page-sink.ts";
 /** What the rewriter sees pass by and others need to know. */
 export interface RewriterListener {
   command(command: number): void;
+  ramBlocks?(blocks: readonly StreamBlock[]): void;
   /** vCPUs have stopped; the last pass over RAM follows. */
   stopped(): void;
   /** Post-copy: the device state follows, and the destination runs the guest when it has loaded it. */
@@ -130,6 +131,7 @@ export class StreamRewriter implements StreamHandler {
     this.#observer?.ramBlocks(pageCounts, pageBytes);
     this.#sink.setBlocks(blocks, pageBytes, this.#sectionId!);
     this.#observer?.codec(this.#sink.codecName);
+    this.#listener.ramBlocks?.(blocks);
   }
 
   ramSection(sectionType: number, sectionId: number): void {

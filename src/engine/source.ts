@@ -25,7 +25,6 @@ import {
   pongValue,
   type ReturnPathMessage,
   ReturnPathReader,
-  requestedBytes,
   returnPathMessage,
   shutValue,
 } from "../stream/return-path.ts";
@@ -38,6 +37,7 @@ import type { Promises } from "./convergence.ts";
 import { DirectLink } from "./direct-link.ts";
 import { Handover } from "./handover.ts";
 import { InputBuffer } from "./input-buffer.ts";
+import { PageRequests } from "./page-requests.ts";
 import type { PageSink } from "./page-sink.ts";
 import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "./ports.ts";
 import { type CacheFactory, StreamRewriter } from "./rewriter.ts";
@@ -154,6 +154,7 @@ export class SourceEngine {
   #postcopySinceMs: number | undefined;
   #runsThere = false;
   #requestedBytes = 0;
+  #pageRequests = new PageRequests([]);
   #status: OutgoingStatus = {};
   #iteration = -1;
   #movedBytes = 0;
@@ -222,7 +223,7 @@ export class SourceEngine {
           lost: (error) => this.#linkLost(error),
           resumed: (outage) => this.#linkResumed(outage),
           decision,
-          ready: () => this.#ready(),
+          ready: () => void this.#ready(),
           loaded: () => {
             this.#destinationLoaded = true;
             void (this.#runsThere ? this.#endPostcopy() : this.#commitTunnel());
@@ -239,6 +240,9 @@ export class SourceEngine {
       listener: {
         command: (command) => {
           if (command === Command.OPEN_RETURN_PATH) this.#direct?.allowPings();
+        },
+        ramBlocks: (blocks) => {
+          this.#pageRequests = new PageRequests(blocks);
         },
         stopped: () => this.#stopped(),
         package: () => this.#postcopy(),
@@ -453,7 +457,11 @@ export class SourceEngine {
       this.#vmChannel?.write(new Uint8Array(bytes));
       return;
     }
-    for (const message of this.#returnPath.push(bytes)) this.#returnMessage(message);
+    try {
+      for (const message of this.#returnPath.push(bytes)) this.#returnMessage(message);
+    } catch (thrown) {
+      void this.#fail(toError(thrown));
+    }
   }
 
   #returnMessage(message: ReturnPathMessage): void {
@@ -463,12 +471,16 @@ export class SourceEngine {
       if (!this.#runsThere) void this.#commitTunnel();
       return;
     }
-    // Whoever has the guest does not give it back: its engine says what has become of it.
-    if (verdict !== undefined && this.#tunnel !== undefined && this.#handover.committed) return;
+    // Whoever has the guest does not give it back, and a hypervisor in post-copy that is told of a failure never lets it
+    // go on: the destination's engine says what has become of it.
+    const isLast = this.#handover.committed || this.#postcopySinceMs !== undefined;
+    if (verdict !== undefined && this.#tunnel !== undefined && isLast) return;
     // Only the first verdict is one: whoever has taken the guest does not give it back by another.
     if (verdict !== undefined && verdict !== 0 && this.#direct !== undefined && !this.#destinationLoaded)
       this.#destinationRefused = true;
-    this.#requestedBytes += requestedBytes(message);
+    // A hypervisor whose stream is not understood looks at it itself.
+    if (!this.#reader.isOpaque)
+      this.#requestedBytes += this.#pageRequests.take(message, this.#postcopySinceMs !== undefined);
     // Device state is loaded, and the command to run the guest is the next thing that the destination reads.
     const isPackagePong = pongValue(message) === PACKAGE_PING_VALUE;
     if (this.#direct !== undefined && this.#postcopySinceMs !== undefined && isPackagePong) this.#runs();
@@ -517,12 +529,21 @@ export class SourceEngine {
   }
 
   /** Post-copy: the destination could run the guest. Not if it still runs here: COMMIT would make it run twice. */
-  #ready(): void {
-    // In a stream that is not understood nobody has seen the package go out.
-    const isOut = this.#reader.isOpaque
-      ? this.#switchover.postcopyAsked
-      : this.#postcopySinceMs !== undefined;
-    if (!isOut) {
+  async #ready(): Promise<void> {
+    try {
+      // In a stream that is not understood nobody has seen the package go out: the hypervisor knows.
+      if (this.#reader.isOpaque && this.#switchover.postcopyAsked) {
+        const { isPostcopy } = await this.#options.vm.status();
+        if (this.#ending) return;
+        if (isPostcopy === true) this.#postcopySinceMs ??= this.#options.clock.nowMs();
+      }
+    } catch (thrown) {
+      const text =
+        "READY from the destination, and the hypervisor here does not say whether the guest was stopped";
+      void this.#fail(new DeltaveeError("HYPERVISOR_FAILED", text, { cause: thrown }));
+      return;
+    }
+    if (this.#postcopySinceMs === undefined) {
       const text =
         "READY from the destination, although it has been sent nothing that it could be ready with";
       void this.#fail(new ProtocolError("PROTOCOL_INVALID_FRAME", text));

@@ -17,6 +17,8 @@ export interface Workload {
   hotShare: number;
   /** Share of writes that change a few words; the others rewrite, empty or copy a page. */
   sparseShare: number;
+  /** They rewrite it, with what nothing makes small. */
+  isDense: boolean;
 }
 
 /** Writes that are worked off at once at most: more of them would hit the same pages again. */
@@ -74,10 +76,11 @@ export class SimGuest {
 
   #write(): void {
     const random = this.#random;
-    const { hotShare, sparseShare } = this.#workload;
+    const { hotShare, sparseShare, isDense } = this.#workload;
     const hotPages = Math.max(1, Math.floor(this.pageCount * hotShare));
     const page = random.chance(0.9) ? random.int(0, hotPages - 1) : random.int(0, this.pageCount - 1);
-    if (random.chance(sparseShare)) {
+    if (isDense) this.#rewrite(page, true);
+    else if (random.chance(sparseShare)) {
       for (let words = random.int(1, 4); words > 0; words--) {
         this.ram.writeUInt32LE(random.bits(), page * PAGE_BYTES + random.int(0, PAGE_BYTES / 4 - 1) * 4);
       }
@@ -92,9 +95,8 @@ export class SimGuest {
   }
 
   /** Half text, which coders make smaller, half noise. */
-  #rewrite(page: number): void {
+  #rewrite(page: number, noisy = this.#random.chance(0.5)): void {
     const words = new Uint32Array(PAGE_BYTES / 4);
-    const noisy = this.#random.chance(0.5);
     const word = this.#random.bits();
     for (let i = 0; i < words.length; i++) {
       words[i] = noisy ? Math.imul(word + i, 0x9e3779b1) ^ ((word ^ i) << 7) : 0x20746f20 + (i & 0x0303);

@@ -242,6 +242,11 @@ export class Statistics {
     if (steps.has("guard gives the verdict")) this.#count("verdicts of the guard");
     if (steps.has("destination sends resumed")) this.#count("resumed connections");
     if (steps.has("RAM compared")) this.#count("RAM compared");
+    if (steps.has("source hands over the package")) this.#count("post-copy begun");
+    if (steps.has("destination runs the guest") && steps.has("source hands over the package")) {
+      this.#count("post-copy: the guest runs there");
+      this.#count(`post-copy: ${outcome}`);
+    }
     if (gaveUp) this.#count("a person gave up");
     this.#count("known case left out", excluded);
   }

@@ -7,7 +7,7 @@ import type { Channel, IncomingVm, OutgoingEnd, OutgoingStatus, OutgoingVm } fro
 import type { GuestStream } from "./arbitrary-stream.ts";
 import { Loader } from "./loader.ts";
 import { type ChannelConditions, type MemoryChannel, memoryChannels } from "./memory-channel.ts";
-import { be16, be32, be64 } from "./stream-builder.ts";
+import { be16, be32, be64, counted } from "./stream-builder.ts";
 
 /** Where guests run. Throws, and remembers it, as soon as there are two. */
 export class World {
@@ -163,7 +163,7 @@ export class FakeOutgoing implements OutgoingVm {
         this.#acked = true;
         this.#play();
       }
-      if (type === 4) this.requests++;
+      if (type === 3 || type === 4) this.requests++;
       if (type === 1 && this.#faults.isStuck !== true) {
         const verdict = message.readUInt32BE(at + 4);
         if (this.isPostcopy && verdict === 0) {
@@ -222,6 +222,12 @@ export interface IncomingFaults {
   loadsAnything?: number;
 }
 
+/** As a destination asks for pages of a RAMBlock, the first time. */
+export function requestForPages(idstr: string, offsetBytes: number, lengthBytes: number): Buffer {
+  const name = counted(idstr);
+  return Buffer.concat([be16(3), be16(12 + name.length), be64(offsetBytes), be32(lengthBytes), name]);
+}
+
 /** What both kinds of destination have in common: a loader behind a channel. */
 class LoadingSide {
   readonly loader: Loader;
@@ -257,7 +263,7 @@ class LoadingSide {
             isReady = true;
             // What the package ends with, and what the guest, or a device, finds missing.
             channel.write(Buffer.concat([be16(2), be16(4), be32(3)]));
-            channel.write(Buffer.concat([be16(4), be16(12), be64(0), be32(4096)]));
+            channel.write(requestForPages(this.loader.blocks[0]!.idstr, 0, 4096));
             ready();
           }
           if (this.loader.complete && faults.failsToLoad === true) throw new Error("device state is wrong");
@@ -348,6 +354,11 @@ export class FakeIncoming implements IncomingVm {
       () => this.#isReady(),
     );
     return theirs;
+  }
+
+  /** It turns out that it cannot load what has come. */
+  failNow(reason: string): void {
+    this.#reject(new Error(reason));
   }
 
   ready(): Promise<void> {

@@ -431,10 +431,16 @@ export class QemuOutgoing implements OutgoingVm {
         : { remainingBytes: this.#forecast.remainingBytes(iteration, ram.remaining) }),
       ...(ram === undefined ? {} : { dirtyPagesPerSecond: ram["dirty-pages-rate"] }),
       ...(downtime === undefined ? {} : { downtimeMs: downtime }),
-      isPostcopy: status?.startsWith("postcopy-") === true,
+      isPostcopy: await this.#isInPostcopy(status),
     };
     if (ram !== undefined) this.#handoverBytesPerSecond = (ram.mbps * 1e6) / 8;
     if (status !== undefined) await this.#entered(status, info["error-desc"]);
+  }
+
+  /** QEMU calls it so a moment before it stops the guest. */
+  async #isInPostcopy(status: MigrationStatus | undefined): Promise<boolean> {
+    if (status?.startsWith("postcopy-") !== true) return false;
+    return !(await this.#qmp.execute("query-status")).running;
   }
 
   /** Whoever manages the VM may pause it in the middle of a migration: it must then arrive paused. */
