@@ -63,10 +63,13 @@ export function guestOf(costs: Costs, dirtyPagesPerSecond: number): GuestModel {
     pages,
     zeroPages: pages - hot - (SYSTEM_MIB * MIB) / PAGE_BYTES,
     rateClasses: [
-      { pages: pages - hot, changesPerSecond: 0 },
-      { pages: hot, changesPerSecond: dirtyPagesPerSecond / hot },
+      { pages: pages - hot, changesPerSecond: 0, deltaSizes: [] },
+      {
+        pages: hot,
+        changesPerSecond: dirtyPagesPerSecond / hot,
+        deltaSizes: [{ afterMs: 1000, ...sizes }],
+      },
     ],
-    deltaSizes: [{ afterMs: 1000, ...sizes }],
     codedShare: costs.codedShare,
     rewrittenPagesPerSecond: 0,
     cpuMsPerPage: costs.cpuMsPerPage,

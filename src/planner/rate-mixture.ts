@@ -50,6 +50,20 @@ export function fitRates(groups: readonly Looks[]): RateShare[] {
   return kept.map(({ changesPerSecond, share }) => ({ changesPerSecond, share: share / sum }));
 }
 
+/** Of a page that showed this pattern: the rate that it most likely has, among those found. */
+export function likeliestRate(
+  found: readonly RateShare[],
+  intervalsMs: readonly number[],
+  pattern: number,
+): number {
+  let [best, bestWeight] = [0, 0];
+  for (const { changesPerSecond, share } of found) {
+    const weight = share * likelihood(changesPerSecond, intervalsMs, pattern);
+    if (weight > bestWeight) [best, bestWeight] = [changesPerSecond, weight];
+  }
+  return best;
+}
+
 function likelihood(rate: number, intervalsMs: readonly number[], pattern: number): number {
   return intervalsMs.reduce((product, ms, i) => {
     const unchanged = Math.exp((-rate * ms) / 1000);
