@@ -14,6 +14,8 @@ interface Party {
   readonly receivedBytes: () => number;
   /** Not yet sent, though written: at most one write, whoever stops at `false`. */
   heldBytes(): number;
+  /** Of its own connection, whose buffer takes 20,000. */
+  unreceivedBytes(): number;
   ended(): boolean;
 }
 
@@ -56,6 +58,7 @@ function join(clock: VirtualClock, link: FairLink, options: PartyOptions = {}): 
     channel,
     receivedBytes: () => receivedBytes,
     heldBytes: () => writtenBytes - near.writtenBytes,
+    unreceivedBytes: () => near.writtenBytes - receivedBytes,
     ended: () => isEnded,
   };
 }
@@ -116,13 +119,14 @@ describe("a link shared by weight", () => {
   test("one whose own connection is slow leaves the rest of its share to the others", () => {
     const clock = new VirtualClock();
     const link = new FairLink(clock, RATE);
-    const slow = join(clock, link, { weight: 5, bytesPerSecond: RATE / 10 });
+    const slow = join(clock, link, { weight: 5, bytesPerSecond: RATE / 10, writeBytes: 100_000 });
     const [light, heavy] = [join(clock, link), join(clock, link, { weight: 2 })];
     clock.advance(1000);
     const from = [slow, light, heavy].map((each) => each.receivedBytes());
     clock.advance(5000);
     const [ofSlow, ofLight, ofHeavy] = [slow, light, heavy].map((each, i) => each.receivedBytes() - from[i]!);
     expect(ofSlow! + ofLight! + ofHeavy!).toBeGreaterThan(5 * RATE * 0.97);
+    expect(slow.unreceivedBytes()).toBeLessThanOrEqual(20_000 + 2048);
     expect(ofSlow!).toBeGreaterThan((5 * RATE) / 10 / 1.1);
     expect(ofHeavy! / ofLight!).toBeGreaterThan(1.9);
     expect(ofHeavy! / ofLight!).toBeLessThan(2.1);
