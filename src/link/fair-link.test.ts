@@ -123,10 +123,14 @@ describe("a link shared by weight", () => {
     const [light, heavy] = [join(clock, link), join(clock, link, { weight: 2 })];
     clock.advance(1000);
     const from = [slow, light, heavy].map((each) => each.receivedBytes());
-    clock.advance(5000);
+    let unreceivedBytesMax = 0;
+    for (let i = 0; i < 100; i++) {
+      clock.advance(50);
+      unreceivedBytesMax = Math.max(unreceivedBytesMax, slow.unreceivedBytes());
+    }
     const [ofSlow, ofLight, ofHeavy] = [slow, light, heavy].map((each, i) => each.receivedBytes() - from[i]!);
     expect(ofSlow! + ofLight! + ofHeavy!).toBeGreaterThan(5 * RATE * 0.97);
-    expect(slow.unreceivedBytes()).toBeLessThanOrEqual(20_000 + 2048);
+    expect(unreceivedBytesMax).toBeLessThanOrEqual(20_000 + 2048);
     expect(ofSlow!).toBeGreaterThan((5 * RATE) / 10 / 1.1);
     expect(ofHeavy! / ofLight!).toBeGreaterThan(1.9);
     expect(ofHeavy! / ofLight!).toBeLessThan(2.1);
