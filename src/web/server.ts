@@ -129,22 +129,29 @@ export class WebServer {
     response.on("error", () => {
       // The client is gone: nobody is left to be told.
     });
-    const { method = "", headers } = request;
-    if (method !== "GET" && method !== "HEAD") {
-      response.setHeader("Allow", "GET, HEAD");
-      return refuse(response, 405, "Only GET and HEAD");
+    const why = this.#whyNot(request);
+    if (why !== undefined) {
+      refuse(response, ...why);
+      return;
     }
-    if (hasBody(request)) return refuse(response, 413, "No body is taken");
-    if (!this.#isKnown(headers.host)) {
-      return refuse(response, 421, "This host is not known by that name (--ui listens for its own names)");
-    }
-    if (isForeign(headers)) return refuse(response, 403, "Asked for by a page of another site");
-    const { url: path = "" } = request;
-    if (!path.startsWith("/") || !URL.canParse(path, BASE)) return refuse(response, 400, "Not a path");
-    const url = new URL(path, BASE);
+    const url = new URL(request.url ?? "", BASE);
     const handler = this.#handlerFor(url.pathname);
-    if (handler === undefined) return refuse(response, 404, "Nothing is there");
-    void this.#run(handler, { method, url, headers }, response);
+    if (handler === undefined) {
+      refuse(response, 404, "Nothing is there");
+      return;
+    }
+    const method = request.method === "HEAD" ? "HEAD" : "GET";
+    void this.#run(handler, { method, url, headers: request.headers }, response);
+  }
+
+  /** Of a request that is not let in. */
+  #whyNot({ method = "", headers, url = "" }: IncomingMessage): [status: number, why: string] | undefined {
+    if (method !== "GET" && method !== "HEAD") return [405, "Only GET and HEAD"];
+    if (hasBody(headers)) return [413, "No body is taken"];
+    if (!this.#isKnown(headers.host)) return [421, "This host is not known by that name"];
+    if (isForeign(headers)) return [403, "Asked for by a page of another site"];
+    if (!url.startsWith("/") || !URL.canParse(url, BASE)) return [400, "Not a path"];
+    return undefined;
   }
 
   async #run(handler: WebHandler, request: WebRequest, response: ServerResponse): Promise<void> {
@@ -178,12 +185,13 @@ export class WebServer {
 export function refuse(response: ServerResponse, status: number, why: string): void {
   response.statusCode = status;
   response.setHeader("Content-Type", "text/plain; charset=utf-8");
+  if (status === 405) response.setHeader("Allow", "GET, HEAD");
   // Whatever else was sent on it is not read.
   if (status === 405 || status === 413) response.setHeader("Connection", "close");
   response.end(`${why}\n`);
 }
 
-function hasBody({ headers }: IncomingMessage): boolean {
+function hasBody(headers: IncomingMessage["headers"]): boolean {
   return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
 }
 
