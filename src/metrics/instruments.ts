@@ -20,8 +20,12 @@ export function makeInstruments(registry: Registry) {
     new Counter<Label>({ name, help, labelNames, registers });
   const gauge = <Label extends string = never>(name: string, help: string, labelNames: Label[] = []) =>
     new Gauge<Label>({ name, help, labelNames, registers });
-  const histogram = <Label extends string>(name: string, help: string, buckets: number[], labelNames: Label[]) =>
-    new Histogram<Label>({ name, help, buckets, labelNames, registers });
+  const histogram = <Label extends string>(
+    name: string,
+    help: string,
+    buckets: number[],
+    labelNames: Label[],
+  ) => new Histogram<Label>({ name, help, buckets, labelNames, registers });
   return {
     buildInfo: gauge("deltavee_build_info", "What runs here. Always 1.", ["version", "node"]),
 
@@ -92,7 +96,10 @@ export function makeInstruments(registry: Registry) {
     cacheHits: counter("deltavee_page_cache_hits_total", "Pages whose last content was in the page cache."),
     cacheMisses: counter("deltavee_page_cache_misses_total", "Pages whose last content was not there."),
     cacheEvictions: counter("deltavee_page_cache_evictions_total", "Pages that had to make room for others."),
-    cacheBytes: gauge("deltavee_page_cache_bytes", "Page caches of the migrations under way: what they hold."),
+    cacheBytes: gauge(
+      "deltavee_page_cache_bytes",
+      "Page caches of the migrations under way: what they hold.",
+    ),
     cacheLimitBytes: gauge("deltavee_page_cache_limit_bytes", "What they may hold."),
 
     linkBytesPerSecond: gauge(
@@ -101,8 +108,14 @@ export function makeInstruments(registry: Registry) {
       [SIDE],
     ),
     inFlightBytes: gauge("deltavee_in_flight_bytes", "Sent, and not yet acknowledged.", [SIDE]),
-    roundTripSeconds: gauge("deltavee_round_trip_seconds", "The longest round trip among migrations under way."),
-    remainingBytes: gauge("deltavee_remaining_bytes", "Dirty pages that migrations under way have yet to send."),
+    roundTripSeconds: gauge(
+      "deltavee_round_trip_seconds",
+      "The longest round trip among migrations under way.",
+    ),
+    remainingBytes: gauge(
+      "deltavee_remaining_bytes",
+      "Dirty pages that migrations under way have yet to send.",
+    ),
     dirtyPagesPerSecond: gauge(
       "deltavee_dirty_pages_per_second",
       "What the guests of migrations under way dirty, together.",
@@ -114,21 +127,29 @@ export function makeInstruments(registry: Registry) {
       [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300],
       [SIDE],
     ),
-    resentBytes: counter("deltavee_resent_bytes_total", "What was sent again since it had not arrived.", [SIDE]),
+    resentBytes: counter("deltavee_resent_bytes_total", "What was sent again since it had not arrived.", [
+      SIDE,
+    ]),
     requestedBytes: counter(
       "deltavee_postcopy_requested_bytes_total",
       "Post-copy: memory that guests had to wait for.",
     ),
 
-    decisions: counter("deltavee_decisions_total", "Choices that were made under way, by what they were about.", [
-      "subject",
+    decisions: counter(
+      "deltavee_decisions_total",
+      "Choices that were made under way, by what they were about.",
+      ["subject"],
+    ),
+    notices: counter("deltavee_notices_total", "Things that a person should know, and that ended nothing.", [
+      SIDE,
     ]),
-    notices: counter("deltavee_notices_total", "Things that a person should know, and that ended nothing.", [SIDE]),
     errors: counter("deltavee_errors_total", "Errors, by their code (docs/errors.md).", ["code"]),
 
-    vmWireBytes: gauge("deltavee_vm_wire_bytes", "By VM, where VMs are told apart: what was sent of it so far.", [
-      "vm",
-    ]),
+    vmWireBytes: gauge(
+      "deltavee_vm_wire_bytes",
+      "By VM, where VMs are told apart: what was sent of it so far.",
+      ["vm"],
+    ),
     vmRemainingBytes: gauge("deltavee_vm_remaining_bytes", "By VM: dirty pages yet to be sent.", ["vm"]),
     vmForecastDowntimeSeconds: gauge(
       "deltavee_vm_forecast_downtime_seconds",

@@ -217,7 +217,9 @@ describe("metrics of run records", () => {
 
   test("names are as Prometheus has them: counters end in _total, and units are base units", async () => {
     const { metrics } = setUp();
-    const all = (await metrics.registry.getMetricsAsJSON()).filter(({ name }) => name.startsWith("deltavee_"));
+    const all = (await metrics.registry.getMetricsAsJSON()).filter(({ name }) =>
+      name.startsWith("deltavee_"),
+    );
     expect(all.length).toBeGreaterThan(30);
     for (const { name, type, help } of all) {
       expect(name).toMatch(/^deltavee(_[a-z]+)+$/);
