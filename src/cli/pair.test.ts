@@ -5,7 +5,7 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type CliRun, freePort, runCli } from "../../test/support/processes.ts";
-import { PairedKeys } from "./pairing/paired-keys.ts";
+import { PairedKeys } from "../library/paired-keys.ts";
 
 let folder: string;
 const runs: CliRun[] = [];

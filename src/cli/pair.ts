@@ -8,11 +8,11 @@ import { systemClock } from "../base/clock.ts";
 import { CancelledError, LinkError, UsageError } from "../base/errors.ts";
 import { RareNotices } from "../base/rare-notices.ts";
 import { formatMs, parseMs } from "../base/units.ts";
+import { PairedKeys, PEER_NAME } from "../library/paired-keys.ts";
 import { type Address, formatAddress, parseAddress } from "../link/address.ts";
 import { onInterrupt } from "./common.ts";
 import { newCode, normalCode } from "./pairing/exchange.ts";
 import { type Met, meetAt, waitAt } from "./pairing/meeting.ts";
-import { PairedKeys, PEER_NAME } from "./pairing/paired-keys.ts";
 import { KEYS_DIR_HELP } from "./security.ts";
 
 interface Options {

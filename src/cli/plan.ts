@@ -8,15 +8,16 @@ import { DeltaveeError, toError, UsageError } from "../base/errors.ts";
 import { seeded } from "../base/seeded.ts";
 import { formatBytes, formatMs, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
+import { sampleQemu } from "../library/forecast/sample.ts";
+import { parseQmpAddress } from "../library/parse.ts";
 import { bestFleetPlan, type FleetGuest } from "../planner/fleet.ts";
 import { type Plan, planMigration } from "../planner/forecast.ts";
 import { dirtyPagesPerSecond, type GuestModel } from "../planner/guest-model.ts";
 import { randomFleet } from "../planner/kinds.ts";
 import type { LinkModel } from "../planner/link-model.ts";
 import { METHOD_NAMES, type MethodName } from "../planner/methods.ts";
-import { onInterrupt, parseQmpAddress } from "./common.ts";
+import { onInterrupt } from "./common.ts";
 import { readCalibration, readFleet, readModel } from "./plan/files.ts";
-import { sampleQemu } from "./plan/sample.ts";
 import { fleetText, planText } from "./plan/text.ts";
 
 interface Options {

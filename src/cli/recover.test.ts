@@ -9,11 +9,11 @@ import type { Command } from "commander";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { DeltaveeError } from "../base/errors.ts";
 import { LineSplitter } from "../hypervisor/qemu/lines.ts";
+import type { JournalEntry } from "../state/journal.ts";
+import { ownIdentity } from "../state/process-identity.ts";
+import { StateFolder } from "../state/state-folder.ts";
 import { migrateCommand } from "./migrate.ts";
 import { recoverCommand } from "./recover.ts";
-import type { JournalEntry } from "./state/journal.ts";
-import { ownIdentity } from "./state/process-identity.ts";
-import { StateFolder } from "./state/state-folder.ts";
 import { statusCommand } from "./status.ts";
 
 const SESSION = "00112233445566778899aabbccddeeff";

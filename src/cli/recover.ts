@@ -7,11 +7,11 @@ import { Command } from "commander";
 import { DeltaveeError, QmpInterruptedError, UsageError } from "../base/errors.ts";
 import { findLeftSettings, putBackSettings } from "../hypervisor/qemu/outgoing.ts";
 import type { QmpAddress, QmpClient } from "../hypervisor/qemu/qmp.ts";
-import { parseQmpAddress } from "./common.ts";
-import { entryName, isUnderWay, type JournalEntry, knownMigrations } from "./state/journal.ts";
-import { monitorName, STATE_DIR_HELP, settingsOf } from "./state/keep.ts";
-import { askQemu, withQemu } from "./state/qemu-view.ts";
-import { defaultStateFolder, StateFolder } from "./state/state-folder.ts";
+import { parseQmpAddress } from "../library/parse.ts";
+import { entryName, isUnderWay, type JournalEntry, knownMigrations } from "../state/journal.ts";
+import { monitorName, STATE_DIR_HELP, settingsOf } from "../state/keep.ts";
+import { askQemu, withQemu } from "../state/qemu-view.ts";
+import { defaultStateFolder, StateFolder } from "../state/state-folder.ts";
 import {
   type Answers,
   type Finding,
@@ -20,7 +20,7 @@ import {
   isMigrating,
   judge,
   type QemuView,
-} from "./state/whereabouts.ts";
+} from "../state/whereabouts.ts";
 import { describeMigration, findingLines } from "./status.ts";
 
 interface Options {

@@ -3,13 +3,13 @@
 
 import { Command } from "commander";
 import { formatBytes, formatBytesPerSecond } from "../base/units.ts";
-import { parseQmpAddress } from "./common.ts";
+import { parseQmpAddress } from "../library/parse.ts";
+import { isUnderWay, type JournalEntry, knownMigrations } from "../state/journal.ts";
+import { STATE_DIR_HELP } from "../state/keep.ts";
+import { viewQemu } from "../state/qemu-view.ts";
+import { defaultStateFolder, StateFolder } from "../state/state-folder.ts";
+import { type Finding, judge } from "../state/whereabouts.ts";
 import { EXIT_DECIDE } from "./failure.ts";
-import { isUnderWay, type JournalEntry, knownMigrations } from "./state/journal.ts";
-import { STATE_DIR_HELP } from "./state/keep.ts";
-import { viewQemu } from "./state/qemu-view.ts";
-import { defaultStateFolder, StateFolder } from "./state/state-folder.ts";
-import { type Finding, judge } from "./state/whereabouts.ts";
 
 interface Options {
   stateDir?: string;

@@ -6,7 +6,7 @@
 import { createHmac, randomInt, scrypt, timingSafeEqual } from "node:crypto";
 import { promisify } from "node:util";
 import { ProtocolError } from "../../base/errors.ts";
-import { PEER_NAME } from "./paired-keys.ts";
+import { PEER_NAME } from "../../library/paired-keys.ts";
 
 /** Without those that are taken for each other: 32 characters, 5 bits each. */
 const ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ";

@@ -3,8 +3,8 @@
 // run here, and what may be the only copy is never ended, without a person's word; in post-copy neither with it, since
 // each QEMU has a part of the guest (docs/decisions/0014-postcopy.md).
 
-import type { VmWhere } from "../../base/errors.ts";
-import type { MigrationStatus } from "../../hypervisor/qemu/qmp-types.ts";
+import type { VmWhere } from "../base/errors.ts";
+import type { MigrationStatus } from "../hypervisor/qemu/qmp-types.ts";
 import type { JournalEntry } from "./journal.ts";
 
 export interface Answers {

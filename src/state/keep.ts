@@ -2,11 +2,11 @@
 // it was not chosen.
 
 import { resolve } from "node:path";
-import { toError } from "../../base/errors.ts";
-import type { MigrationSettings } from "../../hypervisor/qemu/outgoing.ts";
-import type { QmpAddress } from "../../hypervisor/qemu/qmp.ts";
-import type { MigrationCapability } from "../../hypervisor/qemu/qmp-types.ts";
-import { formatAddress } from "../../link/address.ts";
+import { toError } from "../base/errors.ts";
+import type { MigrationSettings } from "../hypervisor/qemu/outgoing.ts";
+import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
+import type { MigrationCapability } from "../hypervisor/qemu/qmp-types.ts";
+import { formatAddress } from "../link/address.ts";
 import {
   entryName,
   isUnderWay,

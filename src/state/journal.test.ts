@@ -18,10 +18,10 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { VirtualClock } from "../../base/clock.ts";
-import { DeltaveeError, LinkError, UsageError } from "../../base/errors.ts";
-import { NO_PAGES, type Phase, type RecordEvent } from "../../record/schema.ts";
-import { RunRecord } from "../../record/writer.ts";
+import { VirtualClock } from "../base/clock.ts";
+import { DeltaveeError, LinkError, UsageError } from "../base/errors.ts";
+import { NO_PAGES, type Phase, type RecordEvent } from "../record/schema.ts";
+import { RunRecord } from "../record/writer.ts";
 import { entryName, isUnderWay, Journal, type JournalSubject, knownMigrations } from "./journal.ts";
 import { isAlive, ownIdentity } from "./process-identity.ts";
 import { defaultStateFolder, StateFolder } from "./state-folder.ts";

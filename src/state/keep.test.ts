@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { UsageError } from "../../base/errors.ts";
+import { UsageError } from "../base/errors.ts";
 import { type JournalEntry, knownMigrations } from "./journal.ts";
 import { keepJournal, leftByTheDead, monitorName, openStateFolder } from "./keep.ts";
 import type { StateFolder } from "./state-folder.ts";

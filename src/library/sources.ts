@@ -2,7 +2,6 @@
 // it over, then those that come while it does, among them perhaps itself with another connection.
 
 import { systemClock } from "../base/clock.ts";
-import { CancelledError } from "../base/errors.ts";
 import { RareNotices } from "../base/rare-notices.ts";
 import type { Channel } from "../engine/ports.ts";
 import { type Address, type Listener, listen } from "../link/address.ts";
@@ -10,7 +9,7 @@ import { type Caller, Lobby } from "../link/lobby.ts";
 import type { TlsIdentity } from "../link/tls/identity.ts";
 import type { Peer } from "../link/tls/secure.ts";
 import { type AllowRule, refusalOf } from "./admission.ts";
-import { onInterrupt } from "./common.ts";
+import { throwIfCancelled, unlessCancelled } from "./run.ts";
 
 /** Callers who came when an earlier one was just being dismissed. */
 const KEPT_MAX = 8;
@@ -54,22 +53,21 @@ export class Sources {
     return this.#listener.address;
   }
 
-  /** The first one that may hand the VM over, from now on. @throws CancelledError when the operator gives up waiting */
-  async next(): Promise<Caller> {
+  /** The first one that may hand the VM over, from now on. @throws CancelledError when it is not waited for any more */
+  async next(signal?: AbortSignal): Promise<Caller> {
+    throwIfCancelled(signal);
     this.#current = undefined;
-    const caller = this.#kept.shift() ?? (await this.#nextToCome());
+    const caller =
+      this.#kept.shift() ??
+      (await unlessCancelled(this.#nextToCome(), signal, ({ channel }) => channel.destroy()));
     this.#current = { peer: caller.secure?.peer };
     return caller;
   }
 
   #nextToCome(): Promise<Caller> {
-    return new Promise((resolve, reject) => {
-      const release = onInterrupt(() => {
-        reject(new CancelledError("Cancelled before a source came"));
-      });
+    return new Promise((resolve) => {
       this.#take = (caller) => {
         this.keepOthers();
-        release();
         resolve(caller);
       };
     });

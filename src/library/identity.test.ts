@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Authority, writeTlsFolder } from "../../test/support/certificates.ts";
 import { parseAddress } from "../link/address.ts";
-import { PairedKeys } from "./pairing/paired-keys.ts";
-import { chooseIdentity, isLoopback } from "./security.ts";
+import { chooseIdentity, isLoopback } from "./identity.ts";
+import { PairedKeys } from "./paired-keys.ts";
 
 const LOCAL = ["127.0.0.1:1", "127.8.9.10:1", "[::1]:1", "localhost:1", "deltavee://127.0.0.1:1", "unix:/x"];
 const OTHERS = ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "host2:1", "deltavee://localhost.example:1", "0:1"];

@@ -111,7 +111,7 @@ export function sampleInWorker(
 ): (signal: AbortSignal) => Promise<GuestModel | undefined> {
   return (signal) => {
     const workerData: SampleWorkerData = { place, samplePages: SAMPLE_PAGES, spanMs: SPAN_MS };
-    const worker = new Worker(workerLocation("cli/plan/sample-worker"), { workerData });
+    const worker = new Worker(workerLocation("library/forecast/sample-worker"), { workerData });
     worker.unref();
     return new Promise((resolve, reject) => {
       worker.once("message", resolve);

@@ -5,10 +5,10 @@ import { generateKeyPairSync, X509Certificate } from "node:crypto";
 import { homedir, hostname } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
-import { TlsError, UsageError } from "../../base/errors.ts";
-import { writeCertificate } from "../../link/tls/certificate-writer.ts";
-import type { TlsIdentity } from "../../link/tls/identity.ts";
-import { fingerprintOf } from "../../link/tls/secure.ts";
+import { TlsError, UsageError } from "../base/errors.ts";
+import { writeCertificate } from "../link/tls/certificate-writer.ts";
+import type { TlsIdentity } from "../link/tls/identity.ts";
+import { fingerprintOf } from "../link/tls/secure.ts";
 import { StateFolder } from "../state/state-folder.ts";
 
 const OWN = "identity";

@@ -1,7 +1,7 @@
 // What a QEMU says of its guest, asked over QMP: for the judgement of where a guest is (whereabouts.ts).
 
-import { DeltaveeError, toError } from "../../base/errors.ts";
-import { type QmpAddress, QmpClient } from "../../hypervisor/qemu/qmp.ts";
+import { DeltaveeError, toError } from "../base/errors.ts";
+import { type QmpAddress, QmpClient } from "../hypervisor/qemu/qmp.ts";
 import type { Answers, QemuView } from "./whereabouts.ts";
 
 const TIMEOUT_MS = 3000;

@@ -16,10 +16,6 @@ export interface AllowRule {
   readonly vm: string | undefined;
 }
 
-export const ALLOW_HELP =
-  "who may hand over which VM, as PEER or PEER=VM, may be given more than once: PEER is a name in the certificate, " +
-  "sha256:FINGERPRINT, or '*'; VM a name or UUID (default: any VM of whoever is trusted)";
-
 /** Collects what `--allow` says, each time that it is given. @throws UsageError */
 export function parseAllow(text: string, before: readonly AllowRule[] = []): AllowRule[] {
   const at = text.indexOf("=");

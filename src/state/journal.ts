@@ -3,8 +3,8 @@
 // Nothing in it is secret. Format: docs/reliability.md, "The state file".
 
 import { z } from "zod";
-import { type DeltaveeError, toError, type VmWhere } from "../../base/errors.ts";
-import { type Phase, phaseSchema, type RecordEvent } from "../../record/schema.ts";
+import { type DeltaveeError, toError, type VmWhere } from "../base/errors.ts";
+import { type Phase, phaseSchema, type RecordEvent } from "../record/schema.ts";
 import { isAlive, ownIdentity, processIdentitySchema } from "./process-identity.ts";
 import type { StateFolder } from "./state-folder.ts";
 

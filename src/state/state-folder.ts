@@ -18,7 +18,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { UsageError } from "../../base/errors.ts";
+import { UsageError } from "../base/errors.ts";
 
 /** Far more than a file here has to say. */
 const FILE_BYTES_MAX = 64 * 1024;

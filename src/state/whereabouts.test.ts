@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { Phase } from "../../record/schema.ts";
+import type { Phase } from "../record/schema.ts";
 import { judge, type QemuView } from "./whereabouts.ts";
 
 const answers = (status: string, migration?: string): QemuView => ({

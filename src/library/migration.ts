@@ -1,0 +1,295 @@
+// A migration from this host, put together: the VM's hypervisor, the link, the source engine between them, and what is
+// kept beside: the run record, the state file, a forecast, a page trace. What `deltavee migrate` and the library's
+// migrate() run.
+
+import { totalmem } from "node:os";
+import { systemClock } from "../base/clock.ts";
+import { toError, UsageError } from "../base/errors.ts";
+import { formatBytes } from "../base/units.ts";
+import { version } from "../base/version.ts";
+import { DELTA_WORD_MASK, type DeltaCodecId } from "../codec/delta/delta-codec.ts";
+import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
+import { SourceEngine, type TunnelOptions } from "../engine/source.ts";
+import type { StallPolicy } from "../engine/stall-policies.ts";
+import { processListeningOn } from "../hypervisor/qemu/guest-memory.ts";
+import { QemuOutgoing } from "../hypervisor/qemu/outgoing.ts";
+import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
+import { formatAddress } from "../link/address.ts";
+import { PageCache } from "../memory/page-cache.ts";
+import type { PolicyKind } from "../memory/policy/policy.ts";
+import type { RunRecord } from "../record/writer.ts";
+import { type KeptJournal, keepJournal, leftByTheDead, openStateFolder } from "../state/keep.ts";
+import { createTrace, type OpenTrace } from "../trace/file.ts";
+import type { WorkerBatchCoder } from "../worker/worker-batch-coder.ts";
+import { makeBatchCoder, makeHome } from "./engine-parts.ts";
+import { LiveForecast, type LiveForecastOptions, sampleInWorker } from "./forecast/live-forecast.ts";
+import { PLAINTEXT_NOTICE } from "./identity.ts";
+import {
+  type OpenRun,
+  RECONNECT_MS_DEFAULT,
+  type RunResult,
+  summaryOf,
+  throwIfCancelled,
+  unlessCancelled,
+} from "./run.ts";
+import { SourceLink, type SourceLinkOptions } from "./source-link.ts";
+
+export interface MigrationSpec extends SourceLinkOptions {
+  qmp: QmpAddress;
+  downtimeMsMax: number;
+  timeMsMax?: number | undefined;
+  wireBytesMax?: number | undefined;
+  onStall: StallPolicy;
+  reconnectTimeoutMs?: number | undefined;
+  switchoverTimeoutMs?: number | undefined;
+  cacheBytesMax?: number | undefined;
+  cachePolicy: PolicyKind;
+  deltaCodec?: DeltaCodecId | undefined;
+  /** Send every page whole. */
+  isStandard?: boolean | undefined;
+  /** Page trace to be written. */
+  trace?: { path: string; contents: boolean } | undefined;
+  stateDir?: string | undefined;
+  hasForecast: boolean;
+  /** The guest stays at the source, where that can still be. */
+  signal?: AbortSignal | undefined;
+  /** From then on any downtime will do. */
+  anyDowntime?: AbortSignal | undefined;
+}
+
+const CONNECT_TIMEOUT_MS = 10_000;
+/** Another attempt is better than patience: the link may be there again by now. */
+const RECONNECT_ATTEMPT_MS = 3000;
+const SWITCHOVER_TIMEOUT_MS_DEFAULT = 5000;
+/** The page cache never takes more than this share of the machine unless it is told to. */
+const CACHE_SHARE_MAX = 0.25;
+
+type Notice = (message: string) => void;
+
+/** @throws DeltaveeError when the guest has not moved: `vm` says where it is */
+export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promise<RunResult> {
+  checkSpec(spec);
+  const { signal, anyDowntime } = spec;
+  throwIfCancelled(signal);
+  const isTunnel = spec.to.kind === "deltavee";
+  const link = new SourceLink(spec);
+  let journal: KeptJournal | undefined;
+  let forecast: LiveForecast | undefined;
+  const run = await openRun([
+    (event) => {
+      journal?.listener(event);
+      forecast?.listener(event);
+    },
+  ]);
+  const { record } = run;
+  // A record begins with what the run is; what there is to say before that is known comes after it.
+  let early: string[] | undefined = [];
+  const notice: Notice = (message) => {
+    if (early === undefined) record.add({ type: "notice", message });
+    else early.push(message);
+  };
+  let vm: QemuOutgoing | undefined;
+  let engine: SourceEngine | undefined;
+  let isOver = false;
+  const allowAnyDowntime = () => {
+    if (isOver) return;
+    notice("Any downtime will do from now on");
+    engine?.allowAnyDowntime();
+  };
+  anyDowntime?.addEventListener("abort", allowAnyDowntime);
+  let coder: WorkerBatchCoder | undefined;
+  let trace: OpenTrace | undefined;
+  const cancel = () => {
+    if (engine?.cancel()) notice("Interrupted: giving the migration up, the guest goes on here");
+    else notice("Too late to cancel: the guest belongs to the destination already");
+  };
+  try {
+    if (spec.trace !== undefined) trace = await createTrace(spec.trace.path, spec.trace);
+    const states = openStateFolder(spec.stateDir, notice);
+    const left = leftByTheDead(states, spec.qmp);
+    const opening = QemuOutgoing.open(spec.qmp, {
+      notice,
+      mayThrottle: spec.onStall === "throttle",
+      mayPostcopy: spec.onStall === "postcopy",
+      guarded: !isTunnel,
+      left: left.settings,
+    });
+    const opened = await unlessCancelled(opening, signal, (late) => void late.close());
+    vm = opened;
+    const cacheBytesMax = cacheLimit(spec.cacheBytesMax, vm.guestRamBytes, notice);
+    sayWhatItIs(record, spec, vm, cacheBytesMax);
+    const unsaid = early;
+    early = undefined;
+    unsaid.forEach(notice);
+    if (link.isOpenToOthers) notice(PLAINTEXT_NOTICE);
+    const home = makeHome();
+    const connecting = link.open(CONNECT_TIMEOUT_MS);
+    const channel = await unlessCancelled(connecting, signal, (late) => late.destroy());
+    // From here on there is something to put right: up to here QEMU was asked only.
+    const session = link.newSession();
+    journal = keepJournal(states, {
+      subject: {
+        session,
+        side: "source",
+        mode: isTunnel ? "tunnel" : "direct",
+        peer: formatAddress(spec.to),
+        settings: vm.settings,
+      },
+      qmp: spec.qmp,
+      notice,
+      guestRuns: () => opened.wasRunning,
+    });
+    left.forget();
+    coder = isTunnel ? makeBatchCoder(home) : undefined;
+    const tunnel = coder === undefined ? undefined : await tunnelOptions(spec, { vm, session, coder, link });
+    engine = new SourceEngine({
+      ...home,
+      vm,
+      channel,
+      ...(tunnel === undefined ? {} : { tunnel }),
+      cacheFactory: spec.isStandard
+        ? undefined
+        : (pageBytes, memory) =>
+            new PageCache({ pageBytes, memory, limitBytes: cacheBytesMax, policy: spec.cachePolicy }),
+      downtimeMsMax: spec.downtimeMsMax,
+      timeMsMax: spec.timeMsMax,
+      wireBytesMax: spec.wireBytesMax,
+      onStall: spec.onStall,
+      record,
+      defer: setImmediate,
+      observer: trace?.writer,
+      cpuMs,
+    });
+    if (anyDowntime?.aborted) engine.allowAnyDowntime();
+    if (signal?.aborted) cancel();
+    else signal?.addEventListener("abort", cancel);
+    if (spec.hasForecast && !spec.isStandard && vm.wasRunning) {
+      forecast = await beginForecast(vm, spec, { cacheBytes: cacheBytesMax, record, notice });
+    }
+    const { error, vm: where } = await engine.run();
+    isOver = true;
+    signal?.removeEventListener("abort", cancel);
+    forecast?.end();
+    await closeTrace(trace, notice);
+    trace = undefined;
+    await vm.close();
+    vm = undefined;
+    journal?.end(where, error);
+    const summary = summaryOf(run);
+    await run.finish();
+    if (error !== undefined) throw error;
+    return { vm: where, summary };
+  } finally {
+    isOver = true;
+    forecast?.end();
+    await closeTrace(trace, notice);
+    await coder?.close();
+    await vm?.close();
+    // Nothing was begun, or it is done.
+    journal?.remove();
+    await run.close();
+    anyDowntime?.removeEventListener("abort", allowAnyDowntime);
+    signal?.removeEventListener("abort", cancel);
+  }
+}
+
+/** @throws UsageError for what contradicts itself */
+function checkSpec(spec: MigrationSpec): void {
+  const isTunnel = spec.to.kind === "deltavee";
+  const { reconnectTimeoutMs, switchoverTimeoutMs, deltaCodec } = spec;
+  if (!isTunnel && (reconnectTimeoutMs !== undefined || switchoverTimeoutMs !== undefined)) {
+    throw new UsageError("Only a tunnel (--to deltavee://...) can be resumed: a stock QEMU cannot");
+  }
+  if (!isTunnel && deltaCodec !== undefined) {
+    throw new UsageError("--codec is for a tunnel (--to deltavee://...): a stock QEMU knows XBZRLE only");
+  }
+  if (spec.isStandard && deltaCodec !== undefined) {
+    throw new UsageError("--standard sends every page whole: there is nothing for --codec to code");
+  }
+}
+
+function sayWhatItIs(record: RunRecord, spec: MigrationSpec, vm: QemuOutgoing, cacheBytesMax: number): void {
+  const { timeMsMax, wireBytesMax, linkBytesPerSecondMax } = spec;
+  record.add({
+    type: "run",
+    version: 1,
+    startedAt: new Date().toISOString(),
+    deltavee: version,
+    side: "source",
+    mode: spec.to.kind === "deltavee" ? "tunnel" : "direct",
+    method: spec.isStandard ? "standard" : "delta",
+    hypervisor: vm.description,
+    destination: formatAddress(spec.to),
+    guestRamBytes: vm.guestRamBytes,
+    downtimeMsMax: spec.downtimeMsMax,
+    ...(timeMsMax === undefined ? {} : { timeMsMax }),
+    ...(wireBytesMax === undefined ? {} : { wireBytesMax }),
+    onStall: spec.onStall,
+    ...(linkBytesPerSecondMax === undefined ? {} : { linkBytesPerSecondMax }),
+    ...(spec.isStandard ? {} : { cacheBytesMax }),
+  });
+}
+
+async function tunnelOptions(
+  spec: MigrationSpec,
+  {
+    vm,
+    session,
+    coder,
+    link,
+  }: { vm: QemuOutgoing; session: string; coder: WorkerBatchCoder; link: SourceLink },
+): Promise<TunnelOptions> {
+  const timeoutMs = spec.reconnectTimeoutMs ?? RECONNECT_MS_DEFAULT;
+  const names = await vm.names();
+  return {
+    hello: {
+      deltavee: version,
+      session,
+      hypervisor: { kind: "qemu", version: vm.version },
+      entropyCodecs: [...ENTROPY_CODEC_IDS],
+      guestRamBytes: vm.guestRamBytes,
+      ...(spec.onStall === "postcopy" ? { postcopy: true } : {}),
+      ...names,
+    },
+    coder,
+    deltaCodec: spec.deltaCodec ?? DELTA_WORD_MASK,
+    ...(timeoutMs === 0 ? {} : { reconnect: { connect: () => link.open(RECONNECT_ATTEMPT_MS), timeoutMs } }),
+    switchoverTimeoutMs: spec.switchoverTimeoutMs ?? SWITCHOVER_TIMEOUT_MS_DEFAULT,
+  };
+}
+
+/** Undefined, with a notice, where the guest's memory cannot be looked at. */
+async function beginForecast(
+  vm: QemuOutgoing,
+  { qmp, to, downtimeMsMax }: MigrationSpec,
+  { notice, ...rest }: Pick<LiveForecastOptions, "cacheBytes" | "record"> & { notice: Notice },
+): Promise<LiveForecast | undefined> {
+  try {
+    const sample = sampleInWorker(await vm.locateMemory(processListeningOn(qmp)));
+    const method = to.kind === "deltavee" ? "tunnel" : "direct";
+    return new LiveForecast({ ...rest, method, downtimeMsMax, clock: systemClock, sample });
+  } catch (thrown) {
+    notice(`No forecast: ${toError(thrown).message}`);
+    return undefined;
+  }
+}
+
+function cacheLimit(asked: number | undefined, guestRamBytes: number, notice: Notice): number {
+  if (asked !== undefined) return asked;
+  // The index takes 0.1 % on top of the pages themselves, video memory and firmware a little more.
+  const whole = Math.ceil(guestRamBytes * 1.05) + 64 * 1024 * 1024;
+  const share = Math.floor(totalmem() * CACHE_SHARE_MAX);
+  if (whole > share)
+    notice(`The page cache is ${formatBytes(share)}, smaller than the guest (see --cache-size)`);
+  return Math.min(whole, share);
+}
+
+async function closeTrace(trace: OpenTrace | undefined, notice: Notice): Promise<void> {
+  const incomplete = await trace?.close();
+  if (incomplete !== undefined) notice(incomplete);
+}
+
+function cpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}

@@ -1,0 +1,116 @@
+// A reception on this host, put together: who may come in, the destination engine, the VM's hypervisor, and what is
+// kept beside: the run record and the state file. What `deltavee receive` and the library's receive() run. One VM,
+// then it ends.
+
+import { randomBytes } from "node:crypto";
+import { version } from "../base/version.ts";
+import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
+import { DestinationEngine, type DestinationOutcome } from "../engine/destination.ts";
+import { QemuIncoming } from "../hypervisor/qemu/incoming.ts";
+import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
+import type { Address } from "../link/address.ts";
+import { type KeptJournal, keepJournal, openStateFolder } from "../state/keep.ts";
+import type { Welcome } from "../wire/bodies.ts";
+import { type AllowRule, checkRules } from "./admission.ts";
+import { makeBatchCoder, makeHome } from "./engine-parts.ts";
+import { chooseIdentity, isLoopback, PLAINTEXT_NOTICE, type SecurityOptions } from "./identity.ts";
+import { type OpenRun, type RunResult, summaryOf, throwIfCancelled, unlessCancelled } from "./run.ts";
+import { Sources } from "./sources.ts";
+
+export interface ReceptionSpec extends SecurityOptions {
+  qmp: QmpAddress;
+  listen: Address;
+  /** Leave the guest paused on arrival. */
+  paused: boolean;
+  baselineBytesMax: number;
+  reconnectTimeoutMs: number;
+  allow: readonly AllowRule[];
+  stateDir?: string | undefined;
+  /** Called once sources can connect, with the port that was chosen. */
+  listening: (address: Address) => void;
+  signal?: AbortSignal | undefined;
+}
+
+/** @throws DeltaveeError when no guest has come: `vm` says where it is */
+export async function runReception(spec: ReceptionSpec, openRun: OpenRun): Promise<RunResult> {
+  const { signal } = spec;
+  throwIfCancelled(signal);
+  const identity = chooseIdentity(spec.listen, "server", spec);
+  checkRules(spec.allow, identity !== undefined);
+  let journal: KeptJournal | undefined;
+  const run = await openRun([(event) => journal?.listener(event)]);
+  const { record } = run;
+  const notice = (message: string) => record.add({ type: "notice", message });
+  let vm: QemuIncoming | undefined;
+  try {
+    const states = openStateFolder(spec.stateDir, notice);
+    const opening = QemuIncoming.open(spec.qmp, notice);
+    vm = await unlessCancelled(opening, signal, (late) => void late.close());
+    record.add({
+      type: "run",
+      version: 1,
+      startedAt: new Date().toISOString(),
+      deltavee: version,
+      side: "destination",
+      mode: "tunnel",
+      method: "delta",
+      hypervisor: vm.description,
+    });
+    if (identity === undefined && !isLoopback(spec.listen)) notice(PLAINTEXT_NOTICE);
+    const sources = await Sources.listen(spec.listen, { identity, rules: spec.allow, notice });
+    spec.listening(sources.address);
+    const own: Welcome = {
+      deltavee: version,
+      entropyCodecs: [...ENTROPY_CODEC_IDS],
+      hypervisor: { kind: "qemu", version: vm.version },
+    };
+    if (spec.reconnectTimeoutMs >= 1) {
+      const timeoutMs = Math.round(spec.reconnectTimeoutMs);
+      own.resumption = { token: randomBytes(16).toString("hex"), timeoutMs };
+    }
+    let outcome: DestinationOutcome;
+    try {
+      do {
+        const { channel, from } = await sources.next(signal);
+        const home = makeHome();
+        const coder = makeBatchCoder(home);
+        const engine = new DestinationEngine({
+          ...home,
+          coder,
+          channel,
+          vm,
+          own,
+          paused: spec.paused,
+          record,
+          baselineBytesMax: spec.baselineBytesMax,
+          welcomed: ({ session }) => {
+            const subject = { session, side: "destination", mode: "tunnel", peer: from } as const;
+            journal = keepJournal(states, { subject, qmp: spec.qmp, notice });
+          },
+        });
+        sources.giveOthersTo((other, of) => engine.offer(other, of));
+        const cancel = () => engine.cancel();
+        if (signal?.aborted) cancel();
+        else signal?.addEventListener("abort", cancel);
+        outcome = await engine.run();
+        sources.keepOthers();
+        signal?.removeEventListener("abort", cancel);
+        await coder.close();
+        if (!outcome.welcomed) notice(`${from} was no source for this VM: ${outcome.error?.message}`);
+      } while (!outcome.welcomed && outcome.error?.code !== "CANCELLED");
+    } finally {
+      sources.close();
+    }
+    await vm.close();
+    vm = undefined;
+    journal?.end(outcome.vm, outcome.error);
+    const summary = summaryOf(run);
+    await run.finish();
+    if (outcome.error !== undefined) throw outcome.error;
+    return { vm: outcome.vm, summary };
+  } finally {
+    await vm?.close();
+    journal?.remove();
+    await run.close();
+  }
+}
