@@ -17,6 +17,7 @@ import {
   parseQmpAddress,
   parseStallPolicy,
 } from "../library/parse.ts";
+import { qemuSource } from "../library/qemu-guest.ts";
 import { DOWNTIME_MS_DEFAULT, RECONNECT_MS_DEFAULT } from "../library/run.ts";
 import type { Address } from "../link/address.ts";
 import { HISTORY } from "../memory/policy/history.ts";
@@ -193,6 +194,7 @@ async function migrate(options: Options): Promise<void> {
     await runMigration(
       {
         ...options,
+        guest: qemuSource(options.qmp),
         downtimeMsMax: options.maxDowntime,
         timeMsMax: options.maxTime,
         wireBytesMax: options.maxBytes,

@@ -7,6 +7,7 @@ import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { type AllowRule, parseAllow } from "../library/admission.ts";
 import type { SecurityOptions } from "../library/identity.ts";
 import { parseQmpAddress } from "../library/parse.ts";
+import { qemuDestination } from "../library/qemu-guest.ts";
 import { runReception } from "../library/reception.ts";
 import { RECONNECT_MS_DEFAULT } from "../library/run.ts";
 import { type Address, formatAddress, parseAddress } from "../link/address.ts";
@@ -80,6 +81,7 @@ async function receive({ baselineSize, reconnectTimeout, ...options }: Options):
     await runReception(
       {
         ...options,
+        guest: qemuDestination(options.qmp),
         paused: options.paused ?? false,
         baselineBytesMax: baselineSize,
         reconnectTimeoutMs: reconnectTimeout,

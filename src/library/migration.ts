@@ -11,18 +11,16 @@ import { DELTA_WORD_MASK, type DeltaCodecId } from "../codec/delta/delta-codec.t
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import { SourceEngine, type TunnelOptions } from "../engine/source.ts";
 import type { StallPolicy } from "../engine/stall-policies.ts";
-import { processListeningOn } from "../hypervisor/qemu/guest-memory.ts";
-import { QemuOutgoing } from "../hypervisor/qemu/outgoing.ts";
-import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { formatAddress } from "../link/address.ts";
 import { PageCache } from "../memory/page-cache.ts";
 import type { PolicyKind } from "../memory/policy/policy.ts";
 import type { RunRecord } from "../record/writer.ts";
-import { type KeptJournal, keepJournal, leftByTheDead, openStateFolder } from "../state/keep.ts";
+import type { KeptJournal } from "../state/keep.ts";
 import { createTrace, type OpenTrace } from "../trace/file.ts";
 import type { WorkerBatchCoder } from "../worker/worker-batch-coder.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
-import { LiveForecast, type LiveForecastOptions, sampleInWorker } from "./forecast/live-forecast.ts";
+import { LiveForecast, type LiveForecastOptions } from "./forecast/live-forecast.ts";
+import type { Notice, OpenSource, SourceGuest } from "./guest.ts";
 import { PLAINTEXT_NOTICE } from "./identity.ts";
 import {
   type OpenRun,
@@ -35,7 +33,7 @@ import {
 import { SourceLink, type SourceLinkOptions } from "./source-link.ts";
 
 export interface MigrationSpec extends SourceLinkOptions {
-  qmp: QmpAddress;
+  guest: SourceGuest;
   downtimeMsMax: number;
   timeMsMax?: number | undefined;
   wireBytesMax?: number | undefined;
@@ -64,8 +62,6 @@ const SWITCHOVER_TIMEOUT_MS_DEFAULT = 5000;
 /** The page cache never takes more than this share of the machine unless it is told to. */
 const CACHE_SHARE_MAX = 0.25;
 
-type Notice = (message: string) => void;
-
 /** @throws DeltaveeError when the guest has not moved: `vm` says where it is */
 export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promise<RunResult> {
   checkSpec(spec);
@@ -88,7 +84,7 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
     if (early === undefined) record.add({ type: "notice", message });
     else early.push(message);
   };
-  let vm: QemuOutgoing | undefined;
+  let guest: OpenSource | undefined;
   let engine: SourceEngine | undefined;
   let isOver = false;
   const allowAnyDowntime = () => {
@@ -105,19 +101,13 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
   };
   try {
     if (spec.trace !== undefined) trace = await createTrace(spec.trace.path, spec.trace);
-    const states = openStateFolder(spec.stateDir, notice);
-    const left = leftByTheDead(states, spec.qmp);
-    const opening = QemuOutgoing.open(spec.qmp, {
-      notice,
-      mayThrottle: spec.onStall === "throttle",
-      mayPostcopy: spec.onStall === "postcopy",
-      guarded: !isTunnel,
-      left: left.settings,
-    });
-    const opened = await unlessCancelled(opening, signal, (late) => void late.close());
-    vm = opened;
-    const cacheBytesMax = cacheLimit(spec.cacheBytesMax, vm.guestRamBytes, notice);
-    sayWhatItIs(record, spec, vm, cacheBytesMax);
+    const mode = isTunnel ? "tunnel" : "direct";
+    const { onStall, stateDir } = spec;
+    const opening = spec.guest.open({ mode, onStall, stateDir, record, notice });
+    guest = await unlessCancelled(opening, signal, (late) => void late.close());
+    const { vm } = guest;
+    const cacheBytesMax = cacheLimit(spec.cacheBytesMax, guest.guestRamBytes, notice);
+    sayWhatItIs(record, spec, guest, cacheBytesMax);
     const unsaid = early;
     early = undefined;
     unsaid.forEach(notice);
@@ -127,21 +117,10 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
     const channel = await unlessCancelled(connecting, signal, (late) => late.destroy());
     // From here on there is something to put right: up to here QEMU was asked only.
     const session = link.newSession();
-    journal = keepJournal(states, {
-      subject: {
-        session,
-        side: "source",
-        mode: isTunnel ? "tunnel" : "direct",
-        peer: formatAddress(spec.to),
-        settings: vm.settings,
-      },
-      qmp: spec.qmp,
-      notice,
-      guestRuns: () => opened.wasRunning,
-    });
-    left.forget();
+    journal = guest.keepJournal?.({ session, mode, peer: formatAddress(spec.to) });
     coder = isTunnel ? makeBatchCoder(home) : undefined;
-    const tunnel = coder === undefined ? undefined : await tunnelOptions(spec, { vm, session, coder, link });
+    const tunnel =
+      coder === undefined ? undefined : await tunnelOptions(spec, { guest, session, coder, link });
     engine = new SourceEngine({
       ...home,
       vm,
@@ -154,7 +133,7 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
       downtimeMsMax: spec.downtimeMsMax,
       timeMsMax: spec.timeMsMax,
       wireBytesMax: spec.wireBytesMax,
-      onStall: spec.onStall,
+      onStall,
       record,
       defer: setImmediate,
       observer: trace?.writer,
@@ -164,7 +143,7 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
     if (signal?.aborted) cancel();
     else signal?.addEventListener("abort", cancel);
     if (spec.hasForecast && !spec.isStandard && vm.wasRunning) {
-      forecast = await beginForecast(vm, spec, { cacheBytes: cacheBytesMax, record, notice });
+      forecast = await beginForecast(guest, spec, { cacheBytes: cacheBytesMax, record, notice });
     }
     const { error, vm: where } = await engine.run();
     isOver = true;
@@ -172,8 +151,8 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
     forecast?.end();
     await closeTrace(trace, notice);
     trace = undefined;
-    await vm.close();
-    vm = undefined;
+    await guest.close();
+    guest = undefined;
     journal?.end(where, error);
     const summary = summaryOf(run);
     await run.finish();
@@ -184,7 +163,7 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
     forecast?.end();
     await closeTrace(trace, notice);
     await coder?.close();
-    await vm?.close();
+    await guest?.close();
     // Nothing was begun, or it is done.
     journal?.remove();
     await run.close();
@@ -208,7 +187,7 @@ function checkSpec(spec: MigrationSpec): void {
   }
 }
 
-function sayWhatItIs(record: RunRecord, spec: MigrationSpec, vm: QemuOutgoing, cacheBytesMax: number): void {
+function sayWhatItIs(record: RunRecord, spec: MigrationSpec, guest: OpenSource, cacheBytesMax: number): void {
   const { timeMsMax, wireBytesMax, linkBytesPerSecondMax } = spec;
   record.add({
     type: "run",
@@ -218,9 +197,9 @@ function sayWhatItIs(record: RunRecord, spec: MigrationSpec, vm: QemuOutgoing, c
     side: "source",
     mode: spec.to.kind === "deltavee" ? "tunnel" : "direct",
     method: spec.isStandard ? "standard" : "delta",
-    hypervisor: vm.description,
+    hypervisor: guest.vm.description,
     destination: formatAddress(spec.to),
-    guestRamBytes: vm.guestRamBytes,
+    guestRamBytes: guest.guestRamBytes,
     downtimeMsMax: spec.downtimeMsMax,
     ...(timeMsMax === undefined ? {} : { timeMsMax }),
     ...(wireBytesMax === undefined ? {} : { wireBytesMax }),
@@ -232,22 +211,18 @@ function sayWhatItIs(record: RunRecord, spec: MigrationSpec, vm: QemuOutgoing, c
 
 async function tunnelOptions(
   spec: MigrationSpec,
-  {
-    vm,
-    session,
-    coder,
-    link,
-  }: { vm: QemuOutgoing; session: string; coder: WorkerBatchCoder; link: SourceLink },
+  parts: { guest: OpenSource; session: string; coder: WorkerBatchCoder; link: SourceLink },
 ): Promise<TunnelOptions> {
   const timeoutMs = spec.reconnectTimeoutMs ?? RECONNECT_MS_DEFAULT;
-  const names = await vm.names();
+  const { guest, session, coder, link } = parts;
+  const names = await guest.names();
   return {
     hello: {
       deltavee: version,
       session,
-      hypervisor: { kind: "qemu", version: vm.version },
+      hypervisor: guest.identity,
       entropyCodecs: [...ENTROPY_CODEC_IDS],
-      guestRamBytes: vm.guestRamBytes,
+      guestRamBytes: guest.guestRamBytes,
       ...(spec.onStall === "postcopy" ? { postcopy: true } : {}),
       ...names,
     },
@@ -260,12 +235,13 @@ async function tunnelOptions(
 
 /** Undefined, with a notice, where the guest's memory cannot be looked at. */
 async function beginForecast(
-  vm: QemuOutgoing,
-  { qmp, to, downtimeMsMax }: MigrationSpec,
+  guest: OpenSource,
+  { to, downtimeMsMax }: MigrationSpec,
   { notice, ...rest }: Pick<LiveForecastOptions, "cacheBytes" | "record"> & { notice: Notice },
 ): Promise<LiveForecast | undefined> {
   try {
-    const sample = sampleInWorker(await vm.locateMemory(processListeningOn(qmp)));
+    const sample = await guest.sampler?.();
+    if (sample === undefined) return undefined;
     const method = to.kind === "deltavee" ? "tunnel" : "direct";
     return new LiveForecast({ ...rest, method, downtimeMsMax, clock: systemClock, sample });
   } catch (thrown) {

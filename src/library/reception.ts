@@ -6,19 +6,18 @@ import { randomBytes } from "node:crypto";
 import { version } from "../base/version.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import { DestinationEngine, type DestinationOutcome } from "../engine/destination.ts";
-import { QemuIncoming } from "../hypervisor/qemu/incoming.ts";
-import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import type { Address } from "../link/address.ts";
-import { type KeptJournal, keepJournal, openStateFolder } from "../state/keep.ts";
+import type { KeptJournal } from "../state/keep.ts";
 import type { Welcome } from "../wire/bodies.ts";
 import { type AllowRule, checkRules } from "./admission.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
+import type { DestinationGuest, OpenDestination } from "./guest.ts";
 import { chooseIdentity, isLoopback, PLAINTEXT_NOTICE, type SecurityOptions } from "./identity.ts";
 import { type OpenRun, type RunResult, summaryOf, throwIfCancelled, unlessCancelled } from "./run.ts";
 import { Sources } from "./sources.ts";
 
 export interface ReceptionSpec extends SecurityOptions {
-  qmp: QmpAddress;
+  guest: DestinationGuest;
   listen: Address;
   /** Leave the guest paused on arrival. */
   paused: boolean;
@@ -41,11 +40,11 @@ export async function runReception(spec: ReceptionSpec, openRun: OpenRun): Promi
   const run = await openRun([(event) => journal?.listener(event)]);
   const { record } = run;
   const notice = (message: string) => record.add({ type: "notice", message });
-  let vm: QemuIncoming | undefined;
+  let guest: OpenDestination | undefined;
   try {
-    const states = openStateFolder(spec.stateDir, notice);
-    const opening = QemuIncoming.open(spec.qmp, notice);
-    vm = await unlessCancelled(opening, signal, (late) => void late.close());
+    const opening = spec.guest.open({ stateDir: spec.stateDir, notice });
+    guest = await unlessCancelled(opening, signal, (late) => void late.close());
+    const { vm, identity: hypervisor, keepJournal } = guest;
     record.add({
       type: "run",
       version: 1,
@@ -62,7 +61,7 @@ export async function runReception(spec: ReceptionSpec, openRun: OpenRun): Promi
     const own: Welcome = {
       deltavee: version,
       entropyCodecs: [...ENTROPY_CODEC_IDS],
-      hypervisor: { kind: "qemu", version: vm.version },
+      hypervisor,
     };
     if (spec.reconnectTimeoutMs >= 1) {
       const timeoutMs = Math.round(spec.reconnectTimeoutMs);
@@ -84,8 +83,7 @@ export async function runReception(spec: ReceptionSpec, openRun: OpenRun): Promi
           record,
           baselineBytesMax: spec.baselineBytesMax,
           welcomed: ({ session }) => {
-            const subject = { session, side: "destination", mode: "tunnel", peer: from } as const;
-            journal = keepJournal(states, { subject, qmp: spec.qmp, notice });
+            journal = keepJournal?.({ session, peer: from });
           },
         });
         sources.giveOthersTo((other, of) => engine.offer(other, of));
@@ -101,15 +99,15 @@ export async function runReception(spec: ReceptionSpec, openRun: OpenRun): Promi
     } finally {
       sources.close();
     }
-    await vm.close();
-    vm = undefined;
+    await guest.close();
+    guest = undefined;
     journal?.end(outcome.vm, outcome.error);
     const summary = summaryOf(run);
     await run.finish();
     if (outcome.error !== undefined) throw outcome.error;
     return { vm: outcome.vm, summary };
   } finally {
-    await vm?.close();
+    await guest?.close();
     journal?.remove();
     await run.close();
   }

@@ -10,6 +10,7 @@ import type { GuestMemoryPlace } from "../../hypervisor/qemu/guest-memory.ts";
 import { planMigration } from "../../planner/forecast.ts";
 import type { GuestModel } from "../../planner/guest-model.ts";
 import type { RecordEntry, RecordEvent } from "../../record/schema.ts";
+import type { Sampler } from "../guest.ts";
 import type { SampleWorkerData } from "./sample-worker.ts";
 
 /** A migration over a fast link is half done by then: it is not held up by looking at it. */
@@ -24,8 +25,7 @@ export interface LiveForecastOptions {
   readonly cacheBytes: number;
   readonly clock: Clock;
   readonly record: { add(entry: RecordEntry): void };
-  /** Resolves to the model, undefined when it was told to stop before. */
-  readonly sample: (signal: AbortSignal) => Promise<GuestModel | undefined>;
+  readonly sample: Sampler;
 }
 
 interface Link {
@@ -106,9 +106,7 @@ export class LiveForecast {
 }
 
 /** In a thread of its own. */
-export function sampleInWorker(
-  place: GuestMemoryPlace,
-): (signal: AbortSignal) => Promise<GuestModel | undefined> {
+export function sampleInWorker(place: GuestMemoryPlace): Sampler {
   return (signal) => {
     const workerData: SampleWorkerData = { place, samplePages: SAMPLE_PAGES, spanMs: SPAN_MS };
     const worker = new Worker(workerLocation("library/forecast/sample-worker"), { workerData });
