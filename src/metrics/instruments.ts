@@ -29,6 +29,12 @@ export function makeInstruments(registry: Registry) {
   return {
     buildInfo: gauge("deltavee_build_info", "What runs here. Always 1.", ["version", "node"]),
 
+    queued: gauge("deltavee_migrations_queued", "Outgoing migrations that wait for their turn."),
+    linkLimitBytesPerSecond: gauge(
+      "deltavee_link_limit_bytes_per_second",
+      "What outgoing migrations may send together. Absent: there is no limit.",
+    ),
+
     started: counter("deltavee_migrations_started_total", "Migrations that have begun.", [SIDE, "mode"]),
     ended: counter("deltavee_migrations_ended_total", "Migrations that are over, by how they ended.", [
       SIDE,

@@ -38,12 +38,20 @@ export interface MetricsOptions {
   readonly hasVmNames: boolean;
 }
 
+export interface ServiceWatch {
+  /** Migrations that wait, whenever it is asked. */
+  readonly queued: () => number;
+  readonly linkLimitBytesPerSecond: number | undefined;
+}
+
 export class Metrics {
   readonly registry = new Registry();
   readonly #instruments: Instruments;
   readonly #options: MetricsOptions;
   /** Those that are not over. */
   readonly #runs = new Map<string, Run>();
+  #queued: () => number = () => 0;
+  #linkLimitBytesPerSecond: number | undefined;
   readonly #values = new Map<string, Set<string>>();
 
   constructor(options: MetricsOptions) {
@@ -57,6 +65,12 @@ export class Metrics {
   text(): Promise<string> {
     this.#setGauges();
     return this.registry.metrics();
+  }
+
+  /** What is so of the service beside its runs. */
+  watchService({ queued, linkLimitBytesPerSecond }: ServiceWatch): void {
+    this.#queued = queued;
+    this.#linkLimitBytesPerSecond = linkLimitBytesPerSecond;
   }
 
   /** The next event of a run. `vm`: what the guest is called, where that is known. */
@@ -225,6 +239,9 @@ export class Metrics {
   /** What holds at this moment, of all runs that are not over. */
   #setGauges(): void {
     const of = this.#instruments;
+    of.queued.set(this.#queued());
+    if (this.#linkLimitBytesPerSecond === undefined) of.linkLimitBytesPerSecond.remove();
+    else of.linkLimitBytesPerSecond.set(this.#linkLimitBytesPerSecond);
     for (const gauge of [of.running, of.linkBytesPerSecond, of.inFlightBytes]) gauge.reset();
     for (const gauge of [of.vmWireBytes, of.vmRemainingBytes, of.vmForecastDowntimeSeconds]) gauge.reset();
     const total = { cache: 0, cacheLimit: 0, remaining: 0, dirty: 0, roundTripMs: 0 };

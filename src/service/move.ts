@@ -32,7 +32,10 @@ export interface MoveView {
   readonly error?: { readonly code: ErrorCode; readonly message: string };
 }
 
-type Progress = Partial<
+type Progress = {
+  -readonly [Key in keyof ProgressView]: ProgressView[Key];
+};
+type ProgressView = Partial<
   Pick<
     MoveView,
     | "phase"
@@ -123,7 +126,11 @@ export class Move {
       }
       case "summary": {
         const { wireBytes, totalMs, downtimeMs, vm } = event;
-        Object.assign(this.#progress, { wireBytes, totalMs, ...(downtimeMs === undefined ? {} : { downtimeMs }) });
+        Object.assign(this.#progress, {
+          wireBytes,
+          totalMs,
+          ...(downtimeMs === undefined ? {} : { downtimeMs }),
+        });
         this.#where = vm;
         return;
       }

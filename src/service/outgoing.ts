@@ -75,7 +75,10 @@ export class OutgoingMoves {
       throw new UsageError(`${vm} is ${twin.move.state} already, as migration ${twin.move.subject.id}`);
     }
     if (this.#queue.length >= this.#limits.queued) {
-      throw new DeltaveeError("SERVICE_BUSY", `${this.#queue.length} migrations wait already: ${vm} was refused`);
+      throw new DeltaveeError(
+        "SERVICE_BUSY",
+        `${this.#queue.length} migrations wait already: ${vm} was refused`,
+      );
     }
     const id = randomBytes(4).toString("hex");
     const move = new Move({ id, side: "source", vm, peer, weight });
