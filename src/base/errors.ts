@@ -14,6 +14,10 @@ export type VmWhere =
 
 export type ErrorCode =
   | "USAGE"
+  | "CONFIG_INVALID"
+  | "SERVICE_UNREACHABLE"
+  | "SERVICE_STOPPING"
+  | "SERVICE_BUSY"
   | "LINK_FAILED"
   | "LINK_CLOSED"
   | "LINK_TIMEOUT"

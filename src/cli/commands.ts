@@ -7,6 +7,10 @@ import { UsageError } from "../base/errors.ts";
 const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ["migrate", async () => (await import("./migrate.ts")).migrateCommand()],
   ["receive", async () => (await import("./receive.ts")).receiveCommand()],
+  ["serve", async () => (await import("./serve.ts")).serveCommand()],
+  ["evacuate", async () => (await import("./evacuate.ts")).evacuateCommand()],
+  ["service", async () => (await import("./service.ts")).serviceCommand()],
+  ["config", async () => (await import("./config.ts")).configCommand()],
   ["plan", async () => (await import("./plan.ts")).planCommand()],
   ["status", async () => (await import("./status.ts")).statusCommand()],
   ["recover", async () => (await import("./recover.ts")).recoverCommand()],

@@ -11,6 +11,7 @@ export const EXIT_DECIDE = 4;
 /** Those with an exit code of their own. */
 const EXIT_CODES: Readonly<Partial<Record<ErrorCode, number>>> = {
   USAGE: EXIT_USAGE,
+  CONFIG_INVALID: EXIT_USAGE,
   DECISION_NEEDED: EXIT_DECIDE,
   RECOVERY_REFUSED: 5,
   CANCELLED: 130,

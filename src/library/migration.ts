@@ -41,6 +41,8 @@ export interface MigrationSpec extends SourceLinkOptions {
   reconnectTimeoutMs?: number | undefined;
   switchoverTimeoutMs?: number | undefined;
   cacheBytesMax?: number | undefined;
+  /** Where `cacheBytesMax` is not said: of the machine's memory at most this share. */
+  cacheShareMax?: number | undefined;
   cachePolicy: PolicyKind;
   deltaCodec?: DeltaCodecId | undefined;
   /** Send every page whole. */
@@ -60,7 +62,7 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const RECONNECT_ATTEMPT_MS = 3000;
 const SWITCHOVER_TIMEOUT_MS_DEFAULT = 5000;
 /** The page cache never takes more than this share of the machine unless it is told to. */
-const CACHE_SHARE_MAX = 0.25;
+export const CACHE_SHARE_MAX = 0.25;
 
 /** @throws DeltaveeError when the guest has not moved: `vm` says where it is */
 export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promise<RunResult> {
@@ -106,7 +108,7 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
     const opening = spec.guest.open({ mode, onStall, stateDir, record, notice });
     guest = await unlessCancelled(opening, signal, (late) => void late.close());
     const { vm } = guest;
-    const cacheBytesMax = cacheLimit(spec.cacheBytesMax, guest.guestRamBytes, notice);
+    const cacheBytesMax = cacheLimit(spec, guest.guestRamBytes, notice);
     sayWhatItIs(record, spec, guest, cacheBytesMax);
     const unsaid = early;
     early = undefined;
@@ -250,11 +252,15 @@ async function beginForecast(
   }
 }
 
-function cacheLimit(asked: number | undefined, guestRamBytes: number, notice: Notice): number {
+function cacheLimit(
+  { cacheBytesMax: asked, cacheShareMax = CACHE_SHARE_MAX }: MigrationSpec,
+  guestRamBytes: number,
+  notice: Notice,
+): number {
   if (asked !== undefined) return asked;
   // The index takes 0.1 % on top of the pages themselves, video memory and firmware a little more.
   const whole = Math.ceil(guestRamBytes * 1.05) + 64 * 1024 * 1024;
-  const share = Math.floor(totalmem() * CACHE_SHARE_MAX);
+  const share = Math.floor(totalmem() * cacheShareMax);
   if (whole > share)
     notice(`The page cache is ${formatBytes(share)}, smaller than the guest (see --cache-size)`);
   return Math.min(whole, share);

@@ -11,35 +11,55 @@ import type { KeptJournal } from "../state/keep.ts";
 import type { Welcome } from "../wire/bodies.ts";
 import { type AllowRule, checkRules } from "./admission.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
-import type { DestinationGuest, OpenDestination } from "./guest.ts";
+import type { DestinationGuest, Notice, OpenDestination } from "./guest.ts";
 import { chooseIdentity, isLoopback, PLAINTEXT_NOTICE, type SecurityOptions } from "./identity.ts";
 import { type OpenRun, type RunResult, summaryOf, throwIfCancelled, unlessCancelled } from "./run.ts";
-import { Sources } from "./sources.ts";
+import { type SourceQueue, Sources } from "./sources.ts";
 
-export interface ReceptionSpec extends SecurityOptions {
+export interface TakeInSpec {
   guest: DestinationGuest;
-  listen: Address;
   /** Leave the guest paused on arrival. */
   paused: boolean;
   baselineBytesMax: number;
   reconnectTimeoutMs: number;
-  allow: readonly AllowRule[];
   stateDir?: string | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+export interface ReceptionSpec extends TakeInSpec, SecurityOptions {
+  listen: Address;
+  allow: readonly AllowRule[];
   /** Called once sources can connect, with the port that was chosen. */
   listening: (address: Address) => void;
-  signal?: AbortSignal | undefined;
 }
 
 /** @throws DeltaveeError when no guest has come: `vm` says where it is */
 export async function runReception(spec: ReceptionSpec, openRun: OpenRun): Promise<RunResult> {
+  throwIfCancelled(spec.signal);
+  const { listen, allow: rules, listening } = spec;
+  const identity = chooseIdentity(listen, "server", spec);
+  checkRules(rules, identity !== undefined);
+  const openSources = async (notice: Notice) => {
+    if (identity === undefined && !isLoopback(listen)) notice(PLAINTEXT_NOTICE);
+    const sources = await Sources.listen(listen, { identity, rules, notice });
+    listening(sources.address);
+    return sources;
+  };
+  return takeIn(spec, openSources, openRun);
+}
+
+/** Takes the VM in from one of the sources. @throws DeltaveeError when no guest has come: `vm` says where it is */
+export async function takeIn(
+  spec: TakeInSpec,
+  openSources: (notice: Notice) => Promise<SourceQueue>,
+  openRun: OpenRun,
+): Promise<RunResult> {
   const { signal } = spec;
   throwIfCancelled(signal);
-  const identity = chooseIdentity(spec.listen, "server", spec);
-  checkRules(spec.allow, identity !== undefined);
   let journal: KeptJournal | undefined;
   const run = await openRun([(event) => journal?.listener(event)]);
   const { record } = run;
-  const notice = (message: string) => record.add({ type: "notice", message });
+  const notice: Notice = (message) => record.add({ type: "notice", message });
   let guest: OpenDestination | undefined;
   try {
     const opening = spec.guest.open({ stateDir: spec.stateDir, notice });
@@ -55,9 +75,7 @@ export async function runReception(spec: ReceptionSpec, openRun: OpenRun): Promi
       method: "delta",
       hypervisor: vm.description,
     });
-    if (identity === undefined && !isLoopback(spec.listen)) notice(PLAINTEXT_NOTICE);
-    const sources = await Sources.listen(spec.listen, { identity, rules: spec.allow, notice });
-    spec.listening(sources.address);
+    const sources = await openSources(notice);
     const own: Welcome = {
       deltavee: version,
       entropyCodecs: [...ENTROPY_CODEC_IDS],

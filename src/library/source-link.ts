@@ -17,6 +17,8 @@ export interface SourceLinkOptions extends SecurityOptions {
   tlsHostname?: string | undefined;
   /** Send no faster than this. */
   linkBytesPerSecondMax?: number | undefined;
+  /** Where the link is shared with other migrations: each connection goes through this. */
+  shared?: ((channel: Channel) => Channel) | undefined;
 }
 
 export class SourceLink {
@@ -49,9 +51,10 @@ export class SourceLink {
 
   /** @throws LinkError LINK_FAILED, TlsError */
   async open(timeoutMs: number): Promise<Channel> {
-    const { to, linkBytesPerSecondMax } = this.#options;
-    const channel =
-      (await this.#dialer?.connect(timeoutMs)) ?? new SocketChannel(await connect(to, timeoutMs));
+    const { to, linkBytesPerSecondMax, shared = (channel) => channel } = this.#options;
+    const channel = shared(
+      (await this.#dialer?.connect(timeoutMs)) ?? new SocketChannel(await connect(to, timeoutMs)),
+    );
     return linkBytesPerSecondMax === undefined
       ? channel
       : new PacedChannel(channel, systemClock, linkBytesPerSecondMax);

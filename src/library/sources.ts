@@ -20,7 +20,18 @@ export interface SourcesOptions {
   notice: (text: string) => void;
 }
 
-export class Sources {
+/** Connections of would-be sources of one VM, however they come in. */
+export interface SourceQueue {
+  /** The next one that may hand the VM over. @throws CancelledError when none is waited for any more */
+  next(signal?: AbortSignal): Promise<Caller>;
+  /** Those that come while a migration is under way: its source may be among them. */
+  giveOthersTo(offer: (channel: Channel, from: string) => void): void;
+  /** There is no migration any more; perhaps there will be another one. */
+  keepOthers(): void;
+  close(): void;
+}
+
+export class Sources implements SourceQueue {
   readonly #lobby: Lobby;
   readonly #kept: Caller[] = [];
   #listener!: Listener;
@@ -73,13 +84,11 @@ export class Sources {
     });
   }
 
-  /** Those that come while a migration is under way: its source may be among them. */
   giveOthersTo(offer: (channel: Channel, from: string) => void): void {
     this.#take = ({ channel, from }) => offer(channel, from);
     for (const { channel, from } of this.#kept.splice(0)) offer(channel, from);
   }
 
-  /** There is no migration any more; perhaps there will be another one. */
   keepOthers(): void {
     this.#take = (caller) => this.#keep(caller);
   }

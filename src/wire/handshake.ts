@@ -19,6 +19,10 @@ export const PROTOCOL_VERSIONS: VersionRange = { min: 2, max: PROTOCOL_VERSION }
 export type RefuseCode =
   /** Another migration is under way. */
   | "BUSY"
+  /** No VM of this name is waited for. */
+  | "NO_VM"
+  /** The destination is shutting down. */
+  | "STOPPING"
   /** There is no such migration to be resumed here, or no longer. */
   | "SESSION"
   | "VERSION"
