@@ -12,6 +12,7 @@ import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import type { Channel } from "../engine/ports.ts";
+import { measureDigestBytesPerSecond } from "../engine/ram-digests.ts";
 import { SourceEngine } from "../engine/source.ts";
 import {
   isStallPolicy,
@@ -71,6 +72,7 @@ interface Options extends DisplayOptions, SecurityOptions {
   standard?: true;
   stateDir?: string;
   forecast: boolean;
+  verify?: true;
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -211,6 +213,10 @@ function withMigrateOptions(command: Command): Command {
       `how a page that the destination knows is coded in the tunnel (default: ${CODEC_DEFAULT})`,
       parseCodec,
     )
+    .option(
+      "--verify",
+      "compare all RAM at both ends before the guest is given away: it stands still longer for that (tunnel only)",
+    )
     .option("--standard", "send every page whole, as standard pre-copy does: for comparison")
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--no-forecast", "do not sample the guest's memory to say what is to be expected")
@@ -227,6 +233,16 @@ async function migrate(options: Options): Promise<void> {
   }
   if (!tunnel && options.codec !== undefined) {
     throw new UsageError("--codec is for a tunnel (--to deltavee://...): a stock QEMU knows XBZRLE only");
+  }
+  if (options.verify && !tunnel) {
+    throw new UsageError(
+      "--verify is for a tunnel (--to deltavee://...): a stock QEMU does not wait to be compared",
+    );
+  }
+  if (options.verify && options.onStall === "postcopy") {
+    throw new UsageError(
+      "--verify compares all RAM before the guest runs: with --on-stall postcopy it may run before",
+    );
   }
   if (options.standard && options.codec !== undefined) {
     throw new UsageError("--standard sends every page whole: there is nothing for --codec to code");
@@ -306,6 +322,7 @@ async function migrate(options: Options): Promise<void> {
     early = undefined;
     unsaid.forEach(notice);
     if (tunnel && dialer === undefined && !isLoopback(options.to)) notice(PLAINTEXT_NOTICE);
+    if (options.verify) await prepareToVerify(vm, notice);
     const openChannel = async (timeoutMs: number): Promise<Channel> => {
       const channel =
         (await dialer?.connect(timeoutMs)) ?? new SocketChannel(await connect(options.to, timeoutMs));
@@ -351,6 +368,7 @@ async function migrate(options: Options): Promise<void> {
                 entropyCodecs: [...ENTROPY_CODEC_IDS],
                 guestRamBytes: vm.guestRamBytes,
                 ...(options.onStall === "postcopy" ? { postcopy: true } : {}),
+                ...(options.verify ? { verify: true } : {}),
                 ...names,
               },
               coder,
@@ -403,6 +421,16 @@ async function migrate(options: Options): Promise<void> {
     await run.close();
     process.off("SIGUSR2", allowAnyDowntime);
   }
+}
+
+/** Finds out at once whether it can be done here, and says what it costs. @throws DeltaveeError VERIFY_UNAVAILABLE */
+async function prepareToVerify(vm: QemuOutgoing, notice: (text: string) => void): Promise<void> {
+  (await vm.openRam()).close();
+  const aboutMs = (vm.guestRamBytes * 1000) / measureDigestBytesPerSecond();
+  notice(
+    `--verify: the guest will stand still for at least ${formatMs(aboutMs)} longer, which --max-downtime does not count, ` +
+      `while ${formatBytes(vm.guestRamBytes)} are read and hashed at both ends`,
+  );
 }
 
 /** Undefined, with a notice, where the guest's memory cannot be looked at. */
