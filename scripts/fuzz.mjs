@@ -1,5 +1,5 @@
 // `npm run fuzz`: the fuzz tests, one file after another, each with seeds of its own, until so many inputs have been
-// tried in all as FUZZ_INPUTS says. Every file gets about the same time, so that a slow parser is tried as hard as a fast
+// tried in all as FUZZ_INPUTS says. Every file gets about the same CPU time, so that a slow parser is tried as hard as a fast
 // one. What was tried is kept in a file, so that a run that was stopped goes on where it was:
 //   FUZZ_INPUTS=10000000 npm run fuzz          (FUZZ_LOG: the file; default .cache/fuzz.ndjson)
 // At the end it says what was tried of each, from the log alone.
@@ -8,7 +8,7 @@ import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSyn
 import { dirname, join, relative } from "node:path";
 
 const MEBIBYTE = 1024 * 1024;
-/** How long a round of one file should take: much longer than a test file takes to begin. */
+/** CPU time that a round of one file should take: much longer than a test file takes to begin. */
 const ROUND_SECONDS = 60;
 /** Inputs for each property of a file of which nothing is known yet; and bounds for what follows. */
 const RUNS_FIRST = 500;
@@ -25,23 +25,22 @@ export function fuzz(root, runRound) {
   const total = () => sum(rounds, "inputs");
   while (missing.size > 0 || total() < wanted) {
     const file = [...(missing.size > 0 ? missing : files)].sort(
-      (a, b) => sum(roundsOf(rounds, a), "seconds") - sum(roundsOf(rounds, b), "seconds"),
+      (a, b) => sum(roundsOf(rounds, a), "cpuSeconds") - sum(roundsOf(rounds, b), "cpuSeconds"),
     )[0];
     const done = oneRound(file, roundsOf(rounds, file), `${log}.round`, runRound);
     missing.delete(file);
     rounds.push(done);
     appendFileSync(log, `${JSON.stringify(done)}\n`);
-    console.log(`fuzz: ${file}: ${done.inputs} inputs in ${done.seconds} s; ${total()} in all (${log})`);
+    console.log(`fuzz: ${file}: ${done.inputs} inputs in ${done.cpuSeconds} s of CPU time; ${total()} in all (${log})`);
   }
   console.log(fuzzTable(rounds));
 }
 
 function oneRound(file, before, report, runRound) {
   const last = before.at(-1);
-  const runs =
-    last === undefined ? RUNS_FIRST : Math.round((last.runs * ROUND_SECONDS) / Math.max(1, last.seconds));
+  const perSecond = last === undefined ? 0 : last.runs / Math.max(0.1, last.cpuSeconds);
+  const runs = Math.round(perSecond * ROUND_SECONDS);
   rmSync(report, { force: true });
-  const startMs = Date.now();
   const environment = {
     FUZZ_REPORT: report,
     FUZZ_SEED: String(before.length + 1),
@@ -57,7 +56,7 @@ function oneRound(file, before, report, runRound) {
     runs: Number(environment.FUZZ_RUNS),
     inputs: part.inputs,
     grownBytes: part.grownBytes,
-    seconds: Math.round((Date.now() - startMs) / 1000),
+    cpuSeconds: Math.round(part.cpuSeconds * 10) / 10,
   };
 }
 
@@ -65,11 +64,11 @@ function oneRound(file, before, report, runRound) {
 function fuzzTable(rounds) {
   const row = (name, of) => {
     const grownMiB = Math.round(Math.max(...of.map(({ grownBytes }) => grownBytes)) / MEBIBYTE);
-    return `| ${name} | ${of.length} | ${sum(of, "inputs")} | ${sum(of, "seconds")} | ${grownMiB} |`;
+    return `| ${name} | ${of.length} | ${sum(of, "inputs")} | ${Math.round(sum(of, "cpuSeconds"))} | ${grownMiB} |`;
   };
   const files = [...new Set(rounds.map(({ file }) => file))].sort();
   return [
-    "| test | rounds | inputs | seconds | resident memory grew by at most, MiB |",
+    "| test | rounds | inputs | CPU seconds | resident memory grew by at most, MiB |",
     "|---|---|---|---|---|",
     ...files.map((file) => row(`\`${file}\``, roundsOf(rounds, file))),
     row("all", rounds),

@@ -8,6 +8,7 @@ import { DeltaveeError, IntegrityError } from "../base/errors.ts";
 import {
   DIGEST_BYTES,
   DIGESTS_MAX,
+  isBlockName,
   VERIFY_PIECE_BYTES_MAX,
   VERIFY_PIECE_BYTES_MIN,
   type VerifyFrame,
@@ -76,12 +77,14 @@ export function measureDigestBytesPerSecond(): number {
 export class RamComparison {
   readonly #ram: StoppedRam;
   readonly #ask: (pieces: Pieces) => void;
+  readonly #pieceBytes: number;
   #answer: ((digests: Uint8Array) => void) | undefined;
   #isOver = false;
 
-  constructor(ram: StoppedRam, ask: (pieces: Pieces) => void) {
+  constructor(ram: StoppedRam, ask: (pieces: Pieces) => void, pieceBytes: number = VERIFY_PIECE_BYTES_MAX) {
     this.#ram = ram;
     this.#ask = ask;
+    this.#pieceBytes = pieceBytes;
   }
 
   /**
@@ -89,13 +92,14 @@ export class RamComparison {
    * @throws IntegrityError for the first page that differs; DeltaveeError when RAM cannot be read
    */
   async run(blocks: readonly RamBlockToVerify[]): Promise<Verification | undefined> {
-    const isHere = ({ idstr }: RamBlockToVerify) => this.#ram.lengthOf(idstr) !== undefined;
+    const isHere = ({ idstr }: RamBlockToVerify) =>
+      isBlockName(idstr) && this.#ram.lengthOf(idstr) !== undefined;
     const verification: Verification = {
       comparedBytes: 0,
       leftOut: blocks.filter((block) => !isHere(block)).map(({ idstr }) => idstr),
     };
     for (const { idstr: block, lengthBytes } of blocks.filter(isHere)) {
-      const pieceBytes = VERIFY_PIECE_BYTES_MAX;
+      const pieceBytes = this.#pieceBytes;
       for (let offsetBytes = 0; offsetBytes < lengthBytes; ) {
         const pieces = Math.min(DIGESTS_MAX, Math.ceil((lengthBytes - offsetBytes) / pieceBytes));
         const differing = await this.#firstDiffering({ block, offsetBytes, pieceBytes, pieces });

@@ -16,6 +16,7 @@ import {
   HELLO_FIXED_BYTES,
   HELLO_MAGIC,
   ID_BYTES,
+  isBlockName,
   isPieceSize,
   RAW_BYTES_MAX,
   RESUME_STAGE_NUMBERS,
@@ -288,10 +289,9 @@ function resumeStage(type: FrameType, number: number, invalid: Invalid): ResumeS
   return stage;
 }
 
-/** As hypervisors name RAMBlocks: visible characters, since messages repeat it. */
 function blockName(bytes: Uint8Array, invalid: Invalid): string {
   const name = String.fromCharCode(...bytes);
-  if (!/^[\x21-\x7e]+$/.test(name)) throw invalid("a name of visible ASCII characters");
+  if (!isBlockName(name)) throw invalid("a name of visible ASCII characters");
   return name;
 }
 

@@ -332,6 +332,11 @@ export function isPieceSize(bytes: number): boolean {
   return isPowerOfTwo && VERIFY_PIECE_BYTES_MIN <= bytes && bytes <= VERIFY_PIECE_BYTES_MAX;
 }
 
+/** A name of a RAMBlock as VERIFY has it: visible characters, since messages repeat it. */
+export function isBlockName(name: string): boolean {
+  return /^[\x21-\x7e]{1,255}$/.test(name);
+}
+
 function isSequence(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 1;
 }

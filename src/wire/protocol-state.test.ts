@@ -24,7 +24,7 @@ const KEEPALIVE: Frame = { type: "keepalive" };
 const ABORT = abortFrame("CANCELLED", "enough");
 const REFUSE = refuseFrame("BUSY", "one at a time");
 
-const FROM_SOURCE = new Set<Frame["type"]>(["hello", "data", "commit"]);
+const FROM_SOURCE = new Set<Frame["type"]>(["hello", "data", "commit", "verify"]);
 
 /** One side's state after a conversation in which KEEPALIVE and ABORT are the source's. */
 function talk(side: Side, ...frames: Frame[]): ProtocolState {
