@@ -31,7 +31,9 @@ export function fuzz(root, runRound) {
     missing.delete(file);
     rounds.push(done);
     appendFileSync(log, `${JSON.stringify(done)}\n`);
-    console.log(`fuzz: ${file}: ${done.inputs} inputs in ${done.cpuSeconds} s of CPU time; ${total()} in all (${log})`);
+    console.log(
+      `fuzz: ${file}: ${done.inputs} inputs in ${done.cpuSeconds} s of CPU time; ${total()} in all (${log})`,
+    );
   }
   console.log(fuzzTable(rounds));
 }
