@@ -40,6 +40,11 @@ const tasks = {
     compileTools();
     run(process.execPath, ["build/test/sim/main.js", ...rest]);
   },
+  /** VMs moved again and again, and peers that come and go: what must not grow is watched (test/soak/main.ts). */
+  soak: () => {
+    compileTools();
+    run(process.execPath, ["build/test/soak/main.js", ...rest]);
+  },
   /** The parts of the fast path, each against what it must beat. */
   bench: () => bench("main"),
   /** The migration path against QEMU's own methods, over one link in one run (needs root: test hosts). */
