@@ -29,16 +29,21 @@ const tasks = {
     vitest(["--project", "unit", ...rest]);
   },
   e2e: () => vitest(["--project", "e2e", ...rest]),
-  /** Fuzz tests only, with many more inputs (FUZZ_RUNS for each property; FUZZ_INPUTS in all): scripts/fuzz.mjs. */
+  /** Fuzz tests only, with many more inputs (FUZZ_INPUTS in all; FUZZ_RUNS for each property): scripts/fuzz.mjs. */
   fuzz: () =>
-    fuzz(root, (environment) => {
+    fuzz(root, (file, environment) => {
       Object.assign(process.env, environment);
-      vitest(["--project", "unit", "fuzz", "--testTimeout=0", ...rest]);
+      vitest(["--project", "unit", file, "--testTimeout=0", ...rest]);
     }),
   /** Simulated migrations in which something goes wrong: one seed with its log, or many. */
   sim: () => {
     compileTools();
     run(process.execPath, ["build/test/sim/main.js", ...rest]);
+  },
+  /** VMs moved again and again, and peers that come and go: what must not grow is watched (test/soak/main.ts). */
+  soak: () => {
+    compileTools();
+    run(process.execPath, ["build/test/soak/main.js", ...rest]);
   },
   /** The parts of the fast path, each against what it must beat. */
   bench: () => bench("main"),

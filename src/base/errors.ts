@@ -48,6 +48,8 @@ export type ErrorCode =
   | "OUT_OF_MEMORY"
   | "CANCELLED"
   | "POSTCOPY_INTERRUPTED"
+  | "MEMORY_DIFFERS"
+  | "VERIFY_UNAVAILABLE"
   | "INTERNAL";
 
 export interface ErrorDetails {
@@ -147,6 +149,19 @@ export class QmpInterruptedError extends DeltaveeError {
   constructor(command: string, reason: string, details?: ErrorDetails) {
     super("QMP_INTERRUPTED", `Outcome of ${command} is unknown: ${reason}`, details);
     this.command = command;
+  }
+}
+
+/** What has arrived is not what the source has (`--verify`). Never tried again by itself. */
+export class IntegrityError extends DeltaveeError {
+  /** Name of the RAMBlock, and the first page in it that differs. */
+  readonly block: string;
+  readonly pageIndex: number;
+
+  constructor(message: string, block: string, pageIndex: number, details?: ErrorDetails) {
+    super("MEMORY_DIFFERS", message, details);
+    this.block = block;
+    this.pageIndex = pageIndex;
   }
 }
 

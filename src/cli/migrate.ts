@@ -45,6 +45,7 @@ interface Options extends DisplayOptions, SecurityOptions {
   standard?: true;
   stateDir?: string;
   forecast: boolean;
+  verify?: true;
 }
 
 const CODEC_DEFAULT = "word-mask";
@@ -175,6 +176,10 @@ function withMigrateOptions(command: Command): Command {
       `how a page that the destination knows is coded in the tunnel (default: ${CODEC_DEFAULT})`,
       parseCodec,
     )
+    .option(
+      "--verify",
+      "compare all RAM at both ends before the guest is given away: it stands still longer for that (tunnel only)",
+    )
     .option("--standard", "send every page whole, as standard pre-copy does: for comparison")
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--no-forecast", "do not sample the guest's memory to say what is to be expected")
@@ -204,6 +209,7 @@ async function migrate(options: Options): Promise<void> {
         cacheBytesMax: options.cacheSize,
         deltaCodec: options.codec,
         isStandard: options.standard,
+        isToVerify: options.verify,
         hasForecast: options.forecast,
         trace: trace === undefined ? undefined : { path: trace, contents },
         signal,

@@ -20,13 +20,14 @@ import type { KernelMemory } from "../kernel/memory.ts";
 import { NO_REGION, RegionPool } from "../kernel/region-pool.ts";
 import { NO_PAGES } from "../record/schema.ts";
 import type { RunRecord } from "../record/writer.ts";
-import type { Resumption, Welcome } from "../wire/bodies.ts";
-import type { DataFrame, Frame, RefuseFrame, ResumeFrame } from "../wire/frame.ts";
+import type { Hello, Resumption, Welcome } from "../wire/bodies.ts";
+import type { DataFrame, Frame, RefuseFrame, ResumeFrame, VerifyFrame } from "../wire/frame.ts";
 import { abortFrame, answerHello, refusalFor, refuseFrame } from "../wire/handshake.ts";
 import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
 import { ProtocolState } from "../wire/protocol-state.ts";
 import { BatchExpander } from "./batch-expander.ts";
-import type { Channel, IncomingVm } from "./ports.ts";
+import type { Channel, IncomingVm, StoppedRam } from "./ports.ts";
+import { digestsOf } from "./ram-digests.ts";
 import { inPieces, ReturnLog } from "./return-log.ts";
 import { TunnelPeer, type TunnelPeerListener } from "./tunnel-peer.ts";
 
@@ -321,7 +322,7 @@ export class DestinationEngine {
           return;
         }
         // No DATA may come before the hypervisor is there to take it: WELCOME is the permission to send.
-        this.#prepare(frame.body.postcopy === true).then(
+        this.#prepare(frame.body).then(
           () => {
             if (this.#over) return;
             this.#welcomed = true;
@@ -357,6 +358,9 @@ export class DestinationEngine {
           true,
         );
         return;
+      case "verify":
+        void this.#verify(frame);
+        return;
       case "commit":
         void this.#takeOver(frame.resume && this.#options.paused !== true);
         return;
@@ -375,9 +379,11 @@ export class DestinationEngine {
     }
   }
 
-  async #prepare(mayPostcopy: boolean): Promise<void> {
+  async #prepare({ postcopy: mayPostcopy = false, verify = false }: Hello): Promise<void> {
     const { vm, record } = this.#options;
     record.add({ type: "phase", phase: "setup" });
+    // Found out now, and not when the guest stands still.
+    if (verify) (await this.#openRam()).close();
     if (mayPostcopy && vm.ready === undefined)
       throw new DeltaveeError("HYPERVISOR_INCOMPATIBLE", `${vm.description} has no post-copy`);
     const channel = await vm.begin(mayPostcopy);
@@ -427,6 +433,31 @@ export class DestinationEngine {
         // The stream was not loaded: that is for `loaded` to tell.
         () => {},
       );
+    }
+  }
+
+  async #openRam(): Promise<StoppedRam> {
+    const { vm } = this.#options;
+    const ram = await vm.openRam?.();
+    if (ram !== undefined) return ram;
+    throw new DeltaveeError("VERIFY_UNAVAILABLE", `${vm.description} does not show its RAM`);
+  }
+
+  /** What is loaded is compared with what the source has. */
+  async #verify(frame: VerifyFrame): Promise<void> {
+    const peer = this.#peer;
+    // Asked on a connection that broke: the source asks again.
+    const isWanted = () => !this.#over && peer === this.#peer && this.#lostMs === undefined;
+    let ram: StoppedRam | undefined;
+    try {
+      ram = await this.#openRam();
+      const digests = await digestsOf(ram, frame, isWanted);
+      if (digests !== undefined && isWanted()) peer.send({ type: "digests", digests });
+    } catch (thrown) {
+      // There is no COMMIT before the answer: the source keeps the guest.
+      if (isWanted()) void this.#fail(toError(thrown), true, true);
+    } finally {
+      ram?.close();
     }
   }
 

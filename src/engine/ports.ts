@@ -35,6 +35,18 @@ export interface Channel {
   destroy(): void;
 }
 
+/** RAM of a guest that stands still, for whoever compares it with a copy of it. */
+export interface StoppedRam {
+  /** Bytes of a RAMBlock that can be read here; undefined: none. */
+  lengthOf(idstr: string): number | undefined;
+  /**
+   * Fills `target` (at most 1 MiB) with what is at `offsetBytes`, a multiple of 4096, of a block that can be read.
+   * @throws DeltaveeError VERIFY_UNAVAILABLE, HYPERVISOR_FAILED
+   */
+  read(idstr: string, offsetBytes: number, target: Uint8Array): Promise<void>;
+  close(): void;
+}
+
 export interface OutgoingStatus {
   /** 0 = first pass over all RAM. */
   iteration?: number;
@@ -95,6 +107,11 @@ export interface OutgoingVm {
   status(): Promise<OutgoingStatus>;
   /** Gives up: the guest goes on here. Harmless when the migration is over. */
   cancel(): Promise<void>;
+  /**
+   * Its RAM, to be compared with what has arrived. Absent: it cannot be read.
+   * @throws DeltaveeError VERIFY_UNAVAILABLE
+   */
+  openRam?(): Promise<StoppedRam>;
   /** Lets the guest run here again after "completed", because it was not committed. Never called otherwise. */
   resume(): Promise<void>;
   /** Whether the guest runs here now, asked of the hypervisor; undefined when it does not answer. */
@@ -120,6 +137,8 @@ export interface IncomingVm {
    * Absent: no post-copy.
    */
   ready?(): Promise<void>;
+  /** As at the source: of what is loaded, or is about to be. */
+  openRam?(): Promise<StoppedRam>;
   resume(): Promise<void>;
   /** The migration failed before it was committed: this copy of the guest must never run. */
   discard(): Promise<void>;

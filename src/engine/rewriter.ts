@@ -62,6 +62,7 @@ export class StreamRewriter implements StreamHandler {
   readonly #cacheFactory: CacheFactory | undefined;
   readonly #observer: PageObserver | undefined;
   #cache: PageCache | undefined;
+  #blocks: readonly StreamBlock[] = [];
   #pageBytes = 0;
   /** Pages of the home memory: one of zeros, a copy of one from another shard, one to decode a delta in. */
   #zeroAddress = 0;
@@ -111,11 +112,17 @@ export class StreamRewriter implements StreamHandler {
     return this.#cache;
   }
 
+  /** As the hypervisor has named them; none before that. */
+  get blocks(): readonly StreamBlock[] {
+    return this.#blocks;
+  }
+
   verbatim(bytes: Uint8Array, start: number, end: number): void {
     this.#sink.verbatim(bytes, start, end);
   }
 
   ramBlocks(blocks: readonly StreamBlock[], pageBytes: number): void {
+    this.#blocks = blocks;
     this.#pageBytes = pageBytes;
     this.#zeroAddress = this.#memory.allocate(pageBytes);
     this.#baselineAddress = this.#memory.allocate(pageBytes);

@@ -39,7 +39,8 @@ import { Handover } from "./handover.ts";
 import { InputBuffer } from "./input-buffer.ts";
 import { PageRequests } from "./page-requests.ts";
 import type { PageSink } from "./page-sink.ts";
-import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "./ports.ts";
+import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm, StoppedRam } from "./ports.ts";
+import { RamComparison } from "./ram-digests.ts";
 import { type CacheFactory, StreamRewriter } from "./rewriter.ts";
 import {
   endOf,
@@ -146,6 +147,9 @@ export class SourceEngine {
   #destinationReady = false;
   #destinationLoaded = false;
   #verdictGiven = false;
+  /** RAM was found equal at both ends, where that was asked for. */
+  #isVerified = false;
+  #comparison: RamComparison | undefined;
   /** The hypervisor has completed with its verdict: only COMMIT is missing. */
   #hasCompleted = false;
   /** Direct: its verdict says that it could not load the guest. Certain, and the hypervisor here resumes on it. */
@@ -224,6 +228,7 @@ export class SourceEngine {
           resumed: (outage) => this.#linkResumed(outage),
           decision,
           ready: () => void this.#ready(),
+          digests: (digests) => this.#comparison?.answered(digests),
           loaded: () => {
             this.#destinationLoaded = true;
             void (this.#runsThere ? this.#endPostcopy() : this.#commitTunnel());
@@ -509,8 +514,12 @@ export class SourceEngine {
     // COMMIT could not follow, and the guest is taken back more easily before.
     if (this.#tunnel?.isLost) return;
     // A return path that cannot be read has given the hypervisor its verdict already.
+    if (this.#heldVerdict === undefined && !this.#opaqueReturnPath) return;
+    if (this.#options.tunnel?.hello.verify === true && !this.#isVerified) {
+      await this.#verify();
+      return;
+    }
     if (this.#heldVerdict !== undefined) this.#vmChannel?.write(this.#heldVerdict);
-    else if (!this.#opaqueReturnPath) return;
     this.#heldVerdict = undefined;
     this.#verdictGiven = true;
     const end = await endOf(this.#options);
@@ -526,6 +535,41 @@ export class SourceEngine {
     }
     this.#hasCompleted = true;
     this.#commitOnLink();
+  }
+
+  /** Both sides stand still, and neither has been told more. A connection that breaks meanwhile has it begun anew. */
+  async #verify(): Promise<void> {
+    const { vm, clock, record } = this.#options;
+    if (this.#comparison !== undefined) return;
+    const startMs = clock.nowMs();
+    let ram: StoppedRam | undefined;
+    const comparison = new RamComparison(
+      { lengthOf: (idstr) => ram?.lengthOf(idstr), read: (...piece) => ram!.read(...piece), close: () => {} },
+      (pieces) => this.#tunnel!.verify(pieces),
+    );
+    this.#comparison = comparison;
+    try {
+      ram = await vm.openRam?.();
+      if (ram === undefined)
+        throw new DeltaveeError("VERIFY_UNAVAILABLE", `${vm.description} does not show its RAM`);
+      const verification = await comparison.run(this.#rewriter.blocks);
+      if (verification === undefined || this.#ending || this.#comparison !== comparison) return;
+      record.add({ type: "verified", ...verification, verifyMs: clock.nowMs() - startMs });
+      this.#isVerified = true;
+    } catch (thrown) {
+      if (this.#comparison === comparison) void this.#fail(toError(thrown));
+      return;
+    } finally {
+      ram?.close();
+      if (this.#comparison === comparison) this.#comparison = undefined;
+    }
+    void this.#commitTunnel();
+  }
+
+  #stopComparing(): void {
+    const comparison = this.#comparison;
+    this.#comparison = undefined;
+    comparison?.stop();
   }
 
   /** Post-copy: the destination could run the guest. Not if it still runs here: COMMIT would make it run twice. */
@@ -577,6 +621,7 @@ export class SourceEngine {
 
   #linkLost(error: LinkError): void {
     this.#options.record.add({ type: "link", state: "lost", reason: error.message });
+    this.#stopComparing();
     this.#cancelRunningTimer();
   }
 
@@ -675,6 +720,7 @@ export class SourceEngine {
   async #fail(error: Error): Promise<void> {
     if (this.#ending) return;
     this.#ending = true;
+    this.#stopComparing();
     const { record } = this.#options;
     await this.#settleOpaqueDirect();
     let failure =

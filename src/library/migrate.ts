@@ -47,6 +47,8 @@ export interface MigrateOptions extends RunOptions {
   codec?: string | undefined;
   /** Send every page whole, as standard pre-copy does: for comparison. */
   standard?: boolean | undefined;
+  /** Compare all RAM at both ends before the guest is given away: it stands still longer for that (tunnel only). */
+  verify?: boolean | undefined;
   /** Sample the guest's memory, and say soon after the beginning what is to be expected (default: true). */
   forecast?: boolean | undefined;
   /** From when it is aborted on any downtime will do, so that the guest moves at the next best moment. */
@@ -80,6 +82,7 @@ export async function migrate(options: MigrateOptions): Promise<RunResult> {
       cachePolicy: cachePolicy === undefined ? HISTORY : parsePolicy(cachePolicy),
       onStall: onStall === undefined ? STALL_POLICY_DEFAULT : parseStallPolicy(onStall),
       isStandard: options.standard,
+      isToVerify: options.verify,
       hasForecast: options.forecast ?? true,
     },
     (first) => openRun(options, first),

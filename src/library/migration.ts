@@ -4,11 +4,12 @@
 
 import { totalmem } from "node:os";
 import { systemClock } from "../base/clock.ts";
-import { toError, UsageError } from "../base/errors.ts";
-import { formatBytes } from "../base/units.ts";
+import { DeltaveeError, toError, UsageError } from "../base/errors.ts";
+import { formatBytes, formatMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import { DELTA_WORD_MASK, type DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
+import { measureDigestBytesPerSecond } from "../engine/ram-digests.ts";
 import { SourceEngine, type TunnelOptions } from "../engine/source.ts";
 import type { StallPolicy } from "../engine/stall-policies.ts";
 import { formatAddress } from "../link/address.ts";
@@ -47,6 +48,8 @@ export interface MigrationSpec extends SourceLinkOptions {
   deltaCodec?: DeltaCodecId | undefined;
   /** Send every page whole. */
   isStandard?: boolean | undefined;
+  /** Compare all RAM at both ends before the guest is given away. */
+  isToVerify?: boolean | undefined;
   /** Page trace to be written. */
   trace?: { path: string; contents: boolean } | undefined;
   stateDir?: string | undefined;
@@ -114,6 +117,7 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
     early = undefined;
     unsaid.forEach(notice);
     if (link.isOpenToOthers) notice(PLAINTEXT_NOTICE);
+    if (spec.isToVerify) await prepareToVerify(guest, notice);
     const home = makeHome();
     const connecting = link.open(CONNECT_TIMEOUT_MS);
     const channel = await unlessCancelled(connecting, signal, (late) => late.destroy());
@@ -184,6 +188,16 @@ function checkSpec(spec: MigrationSpec): void {
   if (!isTunnel && deltaCodec !== undefined) {
     throw new UsageError("--codec is for a tunnel (--to deltavee://...): a stock QEMU knows XBZRLE only");
   }
+  if (spec.isToVerify && !isTunnel) {
+    throw new UsageError(
+      "--verify is for a tunnel (--to deltavee://...): a stock QEMU does not wait to be compared",
+    );
+  }
+  if (spec.isToVerify && spec.onStall === "postcopy") {
+    throw new UsageError(
+      "--verify compares all RAM before the guest runs: with --on-stall postcopy it may run before",
+    );
+  }
   if (spec.isStandard && deltaCodec !== undefined) {
     throw new UsageError("--standard sends every page whole: there is nothing for --codec to code");
   }
@@ -226,6 +240,7 @@ async function tunnelOptions(
       entropyCodecs: [...ENTROPY_CODEC_IDS],
       guestRamBytes: guest.guestRamBytes,
       ...(spec.onStall === "postcopy" ? { postcopy: true } : {}),
+      ...(spec.isToVerify ? { verify: true } : {}),
       ...names,
     },
     coder,
@@ -233,6 +248,20 @@ async function tunnelOptions(
     ...(timeoutMs === 0 ? {} : { reconnect: { connect: () => link.open(RECONNECT_ATTEMPT_MS), timeoutMs } }),
     switchoverTimeoutMs: spec.switchoverTimeoutMs ?? SWITCHOVER_TIMEOUT_MS_DEFAULT,
   };
+}
+
+/** Finds out at once whether it can be done here, and says what it costs. @throws DeltaveeError VERIFY_UNAVAILABLE */
+async function prepareToVerify({ vm, guestRamBytes }: OpenSource, notice: Notice): Promise<void> {
+  const ram = await vm.openRam?.();
+  if (ram === undefined) {
+    throw new DeltaveeError("VERIFY_UNAVAILABLE", `${vm.description} does not show its RAM`);
+  }
+  ram.close();
+  const aboutMs = (guestRamBytes * 1000) / measureDigestBytesPerSecond();
+  notice(
+    `--verify: the guest will stand still for at least ${formatMs(aboutMs)} longer, which --max-downtime does not count, ` +
+      `while ${formatBytes(guestRamBytes)} are read and hashed at both ends`,
+  );
 }
 
 /** Undefined, with a notice, where the guest's memory cannot be looked at. */

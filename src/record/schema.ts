@@ -148,6 +148,14 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     roundTripMs: count,
     reason: z.string(),
   }),
+  /** RAM was compared at both ends before the guest was given away, and was equal. */
+  event("verified", {
+    comparedBytes: count,
+    /** RAMBlocks that could not be read. */
+    leftOut: z.array(z.string()),
+    /** For so long the guest stood still for it. */
+    verifyMs: count,
+  }),
   /** Something a person should know; the migration goes on. */
   event("notice", { message: z.string() }),
   /** The stream has reached something Deltavee does not interpret: from here on it is carried untouched. */

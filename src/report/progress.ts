@@ -13,6 +13,7 @@ import type { Phase, RecordEvent } from "../record/schema.ts";
 import { PAGE_BYTES, pageCount } from "./figures.ts";
 import { linkEventText } from "./link-text.ts";
 import { plain } from "./text.ts";
+import { verifiedText } from "./verified-text.ts";
 
 /** Rates are averages over this long: shorter jumps about, longer lags behind. */
 const RATE_WINDOW_MS = 3000;
@@ -93,6 +94,7 @@ export function reduceProgress(state: ProgressState, event: RecordEvent): Progre
     case "decision":
     case "link":
     case "notice":
+    case "verified":
     case "opaque":
     case "heartbeat":
     case "error":
@@ -230,6 +232,7 @@ export class ProgressDisplay {
     this.#state = reduceProgress(this.#state, event);
     if (event.type === "summary") this.close();
     else if (event.type === "notice") this.#print(`Note: ${plain(event.message)}`);
+    else if (event.type === "verified") this.#print(`${plain(verifiedText(event))}`);
     else if (event.type === "link") this.#print(`Link ${plain(linkEventText(event))}`);
     // What is promised, and whether it will be kept, is said while something can still be done.
     else if (event.type === "decision" && event.subject === "convergence") {

@@ -45,9 +45,9 @@ describe("version negotiation", () => {
   });
 
   test("a peer one version newer that still speaks ours is welcome", () => {
-    const newer = { ...helloFrame(HELLO), versions: { min: 4, max: 5 } };
-    expect(answerHello(newer, OWN)).toMatchObject({ type: "welcome", version: 4 });
-    expect(answerHello(helloFrame(HELLO), OWN, { min: 4, max: 5 })).toMatchObject({ version: 4 });
+    const newer = { ...helloFrame(HELLO), versions: { min: 5, max: 6 } };
+    expect(answerHello(newer, OWN)).toMatchObject({ type: "welcome", version: 5 });
+    expect(answerHello(helloFrame(HELLO), OWN, { min: 5, max: 6 })).toMatchObject({ version: 5 });
   });
 
   test("a peer that speaks version 2 alone is welcome, and its connections are not resumed", () => {
@@ -63,12 +63,12 @@ describe("version negotiation", () => {
   });
 
   test("ranges that do not overlap are refused with both of them named", () => {
-    const newer = { ...helloFrame(HELLO), versions: { min: 5, max: 6 } };
+    const newer = { ...helloFrame(HELLO), versions: { min: 6, max: 7 } };
     expect(answerHello(newer, OWN)).toEqual({
       type: "refuse",
       reason: {
         code: "VERSION",
-        message: "source speaks protocol versions 5 to 6, destination 2 to 4 (Deltavee 0.2.0)",
+        message: "source speaks protocol versions 6 to 7, destination 2 to 5 (Deltavee 0.2.0)",
       },
     });
   });
@@ -123,7 +123,7 @@ describe("welcomeMismatch", () => {
   });
 
   test.each<[string, WelcomeFrame, string]>([
-    ["a version", { ...welcome, version: 1 }, "version 1 was not offered (2 to 4)"],
+    ["a version", { ...welcome, version: 1 }, "version 1 was not offered (2 to 5)"],
     [
       "resumption in a version that has none",
       {

@@ -7,11 +7,13 @@ import type { Hello, Welcome } from "./bodies.ts";
 import { printable, REASON_CHARS_MAX } from "./bodies.ts";
 import type { AbortFrame, HelloFrame, RefuseFrame, VersionRange, WelcomeFrame } from "./frame.ts";
 
-export const PROTOCOL_VERSION = 4;
+export const PROTOCOL_VERSION = 5;
 /** From this one on broken connections are resumed. */
 export const RESUMPTION_VERSION = 3;
 /** From this one on the destination can take the guest before it has all of its RAM. */
 export const POSTCOPY_VERSION = 4;
+/** From this one on RAM can be compared at both ends before the guest is given away. */
+export const VERIFY_VERSION = 5;
 /** What this program speaks. Version 1, which carried the bare stream, was never released. */
 export const PROTOCOL_VERSIONS: VersionRange = { min: 2, max: PROTOCOL_VERSION };
 
@@ -32,6 +34,8 @@ export type RefuseCode =
   | "UNAUTHORISED"
   /** Another kind of hypervisor, or one that cannot read the source's state. */
   | "HYPERVISOR"
+  /** The RAM of the hypervisor here cannot be read, so that it cannot be compared. */
+  | "VERIFY"
   /** No entropy codec in common. */
   | "CODEC"
   /** What came was not a HELLO that this side understands. */
@@ -109,13 +113,16 @@ export function refusalError(frame: RefuseFrame): DeltaveeError {
   const { code, message } = frame.reason;
   const text = `Destination refused the migration (${code}): ${message}`;
   if (code === "HYPERVISOR") return new DeltaveeError("HYPERVISOR_INCOMPATIBLE", text);
+  if (code === "VERIFY") return new DeltaveeError("VERIFY_UNAVAILABLE", text);
   if (NOT_AUTHORISED.has(code)) return new DeltaveeError("NOT_AUTHORISED", text);
   return new ProtocolError(code === "VERSION" ? "PROTOCOL_VERSION" : "PROTOCOL_REFUSED", text);
 }
 
 /** The REFUSE with which the destination answers whatever went wrong before WELCOME. */
 export function refusalFor(error: Error): RefuseFrame {
-  return refuseFrame(error instanceof ProtocolError ? "INVALID" : "INTERNAL", error.message);
+  if (error instanceof ProtocolError) return refuseFrame("INVALID", error.message);
+  const isVerify = error instanceof DeltaveeError && error.code === "VERIFY_UNAVAILABLE";
+  return refuseFrame(isVerify ? "VERIFY" : "INTERNAL", error.message);
 }
 
 function hypervisorMismatch(source: Pick<Hello, "hypervisor">, destination: Welcome): string | undefined {

@@ -3,7 +3,14 @@
 // two guests run.
 
 import type { Clock } from "../../src/base/clock.ts";
-import type { Channel, IncomingVm, OutgoingEnd, OutgoingStatus, OutgoingVm } from "../../src/engine/ports.ts";
+import type {
+  Channel,
+  IncomingVm,
+  OutgoingEnd,
+  OutgoingStatus,
+  OutgoingVm,
+  StoppedRam,
+} from "../../src/engine/ports.ts";
 import type { GuestStream } from "./arbitrary-stream.ts";
 import { Loader } from "./loader.ts";
 import { type ChannelConditions, type MemoryChannel, memoryChannels } from "./memory-channel.ts";
@@ -58,6 +65,8 @@ export class FakeOutgoing implements OutgoingVm {
   /** Pages that the destination has asked for. */
   requests = 0;
   readonly startPostcopy?: () => Promise<void>;
+  /** For a test to give. */
+  openRam?: () => Promise<StoppedRam>;
   readonly #world: World;
   readonly #clock: Clock;
   readonly #faults: OutgoingFaults;
@@ -308,6 +317,8 @@ export class FakeIncoming implements IncomingVm {
   side: LoadingSide | undefined;
   discarded = false;
   mayPostcopy = false;
+  /** For a test to give. */
+  openRam?: () => Promise<StoppedRam>;
   readonly #world: World;
   readonly #clock: Clock;
   readonly #conditions: Partial<ChannelConditions>;

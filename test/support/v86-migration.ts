@@ -51,6 +51,8 @@ export interface V86MigrationOptions {
   beforeResume?: (migration: V86Migration) => Promise<void>;
   /** The guest stands still for as long as it takes. */
   comparesMemory?: boolean;
+  /** RAM is compared at both ends, by the engines. */
+  verify?: boolean;
   /** A connection that breaks is resumed, if that takes no longer. */
   reconnectMs?: number;
   /** Of both engines; the guests and the link have their own. */
@@ -154,6 +156,7 @@ export class V86Migration {
       hypervisor: identityOf(source),
       entropyCodecs: isDelta ? [...ENTROPY_CODEC_IDS] : [ENTROPY_NONE],
       guestRamBytes: source.host.memoryBytes,
+      ...(options.verify ? { verify: true } : {}),
     };
     const home = makeHome();
     this.#sourceCoder = makeBatchCoder(home);
@@ -265,6 +268,7 @@ export class V86Migration {
         begin: () => incoming.begin(),
         loaded: () => incoming.loaded(),
         discard: () => incoming.discard(),
+        openRam: () => incoming.openRam(),
         resume: async () => {
           if (this.#options.comparesMemory !== false)
             differing = await differingPages(source.host, destination.host);

@@ -5,7 +5,7 @@
 import type { Socket } from "node:net";
 import { systemClock } from "../../base/clock.ts";
 import { DeltaveeError, QmpCommandError, toError } from "../../base/errors.ts";
-import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "../../engine/ports.ts";
+import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm, StoppedRam } from "../../engine/ports.ts";
 import { type Listener, listen } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
 import { DirtyForecast } from "./dirty-forecast.ts";
@@ -14,6 +14,7 @@ import { type GuestMemoryPlace, locateGuestMemory } from "./guest-memory.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
+import { openStoppedRam } from "./stopped-ram.ts";
 
 /**
  * Far above any link: pacing is ours, QEMU must never hold back by itself. And a number that nobody types: QEMU's
@@ -228,6 +229,10 @@ export class QemuOutgoing implements OutgoingVm {
   /** Where its RAM is to be found. `pid`: of this QEMU. @throws DeltaveeError HYPERVISOR_FAILED */
   locateMemory(pid: number): Promise<GuestMemoryPlace> {
     return locateGuestMemory(this.#qmp, pid);
+  }
+
+  openRam(): Promise<StoppedRam> {
+    return openStoppedRam(this.#qmp);
   }
 
   /** To be put back at the end, by whoever can. */

@@ -17,6 +17,7 @@ import { labRows } from "../lab-figures.ts";
 import { linkEventText } from "../link-text.ts";
 import { comparisonRows, comparisonVerdict, outcomeText } from "../summary.ts";
 import { formatCount } from "../text.ts";
+import { verifiedText } from "../verified-text.ts";
 import {
   heartbeatFigure,
   iterationBytesFigure,
@@ -181,6 +182,7 @@ function noticeList({ label, events }: RecordedRun): string {
 function noticeText(event: RecordEvent): string | undefined {
   if (event.type === "error") return `error ${event.code}: ${event.message}`;
   if (event.type === "notice") return event.message;
+  if (event.type === "verified") return verifiedText(event);
   if (event.type === "link") return `link ${linkEventText(event)}`;
   if (event.type !== "opaque") return undefined;
   return `from byte ${formatCount(event.offsetBytes)} on the stream was carried untouched: ${event.reason}`;
