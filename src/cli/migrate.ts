@@ -42,6 +42,7 @@ import {
   RECONNECT_MS_DEFAULT,
 } from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
+import { uiOption } from "./live-page.ts";
 import { LiveForecast, type LiveForecastOptions, sampleInWorker } from "./plan/live-forecast.ts";
 import { chooseIdentity, isLoopback, type SecurityOptions, withSecurityOptions } from "./security.ts";
 import {
@@ -117,6 +118,8 @@ Examples:
     deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --max-downtime 100ms
   To a host where "deltavee receive --listen 0.0.0.0:4445 --qmp /run/vm.qmp" waits, with a record of the run:
     deltavee migrate --qmp /run/vm.qmp --to deltavee://host2:4445 --record run.ndjson
+  The same, watched in a browser at http://127.0.0.1:9437/:
+    deltavee migrate --qmp /run/vm.qmp --to deltavee://host2:4445 --ui
   A guest that may be slowed down, but must have moved, or not at all, within ten minutes:
     deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --on-stall throttle --max-time 10m
 `;
@@ -215,6 +218,7 @@ function withMigrateOptions(command: Command): Command {
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--no-forecast", "do not sample the guest's memory to say what is to be expected")
     .option("--record <file>", "write the run record (NDJSON)")
+    .addOption(uiOption())
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors");
 }

@@ -21,6 +21,7 @@ import {
   RECONNECT_MS_DEFAULT,
 } from "./common.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
+import { uiOption } from "./live-page.ts";
 import { chooseIdentity, isLoopback, type SecurityOptions, withSecurityOptions } from "./security.ts";
 import { Sources } from "./sources.ts";
 import { type KeptJournal, keepJournal, openStateFolder, STATE_DIR_HELP } from "./state/keep.ts";
@@ -76,6 +77,7 @@ export function receiveCommand(): Command {
     .option("--allow <rule>", ALLOW_HELP, parseAllow, [])
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--record <file>", "write the run record of this side (NDJSON)")
+    .addOption(uiOption())
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors");
   return withSecurityOptions(command).addHelpText("after", HELP).action(receive);
