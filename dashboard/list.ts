@@ -47,12 +47,12 @@ function stateText(run: RunOverview): string {
   return parts.filter((part) => part !== undefined).join(" · ");
 }
 
-function endText({ phase, vm, downtimeMs, atMs, errorCode }: RunOverview): string {
+function endText({ phase, vm, downtimeMs, totalMs, errorCode }: RunOverview): string {
   if (vm === undefined) return `ended without a summary${errorCode === undefined ? "" : `: ${errorCode}`}`;
   const parts = [
     phase,
     phase === "completed" && downtimeMs !== undefined ? `downtime ${formatMs(downtimeMs)}` : undefined,
-    `${formatMs(atMs)} in all`,
+    `${formatMs(totalMs)} in all`,
     phase === "completed" ? undefined : `VM ${vm}`,
     errorCode,
   ];

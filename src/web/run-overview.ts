@@ -12,8 +12,8 @@ export interface RunOverview {
   readonly isRunning: boolean;
   readonly phase: Phase;
   readonly side?: "source" | "destination";
-  /** Last seen, since the record was opened. */
-  readonly atMs: number;
+  /** So far, since the record was opened; when it is over, as its summary says. */
+  readonly totalMs: number;
   readonly iteration?: number;
   readonly wireBytes: number;
   readonly wireBytesPerSecond?: number;
@@ -51,7 +51,7 @@ export class RunState {
       startedAt: run?.startedAt ?? of.openedAt,
       isRunning: of.isRunning,
       phase,
-      atMs,
+      totalMs: summary?.totalMs ?? atMs,
       wireBytes: summary?.wireBytes ?? wireBytes,
       ...(run === undefined ? {} : { side: run.side }),
       ...(iteration === undefined ? {} : { iteration }),

@@ -174,11 +174,11 @@ function decisionTable({ label, events }: RecordedRun): string {
   const decisions = eventsOf(events, "decision");
   if (decisions.length === 0) return `<p class="muted">${escapeHtml(label)}: none recorded.</p>`;
   const rows = decisions.slice(0, ROWS_MAX).map(({ atMs, subject, choice, reason }) => {
-    const cells = [formatMs(atMs), subject, choice, reason];
+    const cells = [formatMs(atMs), `${subject}: ${choice}`, reason];
     return `<tr>${cells.map((cell) => `<td>${escapeHtml(cell)}</td>`).join("")}</tr>`;
   });
   const table =
-    `<table class="decisions"><caption>${escapeHtml(label)}</caption>${headRow(["at", "about", "chosen", "because"])}` +
+    `<table class="decisions"><caption>${escapeHtml(label)}</caption>${headRow(["at", "decision", "because"])}` +
     `<tbody>${rows.join("\n")}</tbody></table>`;
   return `${scrollable(`Decisions of ${label}`, table)}${more(decisions.length)}`;
 }
