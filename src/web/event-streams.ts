@@ -1,6 +1,7 @@
 // Server-sent events: the list of runs, and one run's record as it is written. `/events?run=ID`, three kinds of message:
 //   record  an event of the run that was asked for; its id, "ID.SEQUENCE", resumes the stream where it broke off
-//   run     what the list says of a run: all of them at first, then those that have changed, twice a second at most
+//   list    at first: what the list of runs says of each
+//   run     the same of one that has changed since, twice a second at most
 //   gone    the id of a run that is no longer known
 //   bye     this process ends, and all that it knew has been said
 //
@@ -42,6 +43,8 @@ export class EventStreams {
   readonly handler: WebHandler = (request, response) => {
     if (this.#clients.size >= CLIENTS_MAX) return refuse(response, 503, "Too many are watching already");
     response.setHeader("Content-Type", "text/event-stream");
+    // It ends with the stream, so that nothing is waited for when this process does.
+    response.setHeader("Connection", "close");
     response.flushHeaders();
     if (request.method === "HEAD") {
       response.end();
@@ -52,7 +55,7 @@ export class EventStreams {
     this.#clients.add(client);
     response.on("close", () => this.#leave(client));
     response.write(`retry: ${RETRY_MS}\n\n`);
-    client.tellRuns(this.#board.runs);
+    client.tellAll(this.#board.runs);
     client.pump();
     this.#timer ??= setInterval(() => this.#tick(), TICK_MS).unref();
   };
@@ -117,6 +120,10 @@ class Client {
       this.tellRuns([]);
       this.pump();
     });
+  }
+
+  tellAll(runs: readonly BoardRun[]): void {
+    this.#write(`event: list\ndata: ${JSON.stringify(runs.map(({ overview }) => overview))}\n\n`);
   }
 
   tellRuns(runs: Iterable<BoardRun>): void {

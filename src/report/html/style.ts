@@ -92,6 +92,7 @@ th,td{padding:5px 14px 5px 0;text-align:left;vertical-align:top;border-bottom:1p
 thead th{border-bottom:1px solid var(--muted)}
 tbody th{font-weight:400;color:var(--muted)}
 .figures td,.figures thead th+th{text-align:right;padding-left:10px}
+.figures td[colspan]{text-align:center}
 .figures .first td{font-weight:700;font-size:1.15rem}
 .figures .first th{color:var(--text);font-weight:600}
 .decisions td:first-child{white-space:nowrap;color:var(--muted)}
