@@ -7,6 +7,7 @@ import { UsageError } from "../base/errors.ts";
 const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ["migrate", async () => (await import("./migrate.ts")).migrateCommand()],
   ["receive", async () => (await import("./receive.ts")).receiveCommand()],
+  ["proxy", async () => (await import("./proxy.ts")).proxyCommand()],
   ["plan", async () => (await import("./plan.ts")).planCommand()],
   ["status", async () => (await import("./status.ts")).statusCommand()],
   ["recover", async () => (await import("./recover.ts")).recoverCommand()],

@@ -570,7 +570,8 @@ export class DestinationEngine {
       return;
     }
     if (this.#over) return;
-    this.#here = resume ? "running on destination" : "paused on destination";
+    if (vm.isManaged === true) this.#here = "with the destination";
+    else this.#here = resume ? "running on destination" : "paused on destination";
     if (!this.#lacksRam) this.#complete();
     this.#tell();
     if (this.#sourceIsGone && !this.#over) this.#sourceKnows();
