@@ -69,13 +69,16 @@ describe.skipIf(binary === undefined)("deltavee proxy between QEMU 10.0 and 10.0
     expect(records).toMatchObject([{ outcome: "failed", vm: "running on source" }, { outcome: "completed" }]);
   });
 
-  test("parallel channels are refused, and the guest goes on", async () => {
+  test.each([
+    ["multifd", "parallel channels"],
+    ["postcopy-ram", "post-copy"],
+  ] as const)("%s is refused, and the guest goes on", async (capability, what) => {
     const { source, destination, proxies } = await scene("tunnel", LIGHT_LOAD, true);
-    await setCapabilities(source, { multifd: true });
+    await setCapabilities(source, { [capability]: true });
     await migrate(source, proxies);
     expect(await endOfMigration(source)).toBe("failed");
     const said = ({ text }: { text: string }) =>
-      text.includes("HYPERVISOR_INCOMPATIBLE") && text.includes("parallel");
+      text.includes("HYPERVISOR_INCOMPATIBLE") && text.includes(what);
     await proxies.source.stderr.waitFor(said, "the refusal", { timeoutMs: 20_000 });
     await expectStillOnSource(source, destination);
   });

@@ -5,6 +5,7 @@
 import { execFileSync } from "node:child_process";
 import { chmodSync, chownSync, copyFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
+import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { toError } from "../../src/base/errors.ts";
@@ -22,20 +23,45 @@ const COMMAND_TIMEOUT_MS = 60_000;
 const HEARTBEAT_TIMEOUT_MS = 30_000;
 const VERIFY_TIMEOUT_MS = 60_000;
 /** Where Debian's QEMU has its modules: libvirt's probing loads some, which must be of the same version. */
-const MODULES = "/usr/lib/x86_64-linux-gnu/qemu";
+const LIBRARIES = "/usr/lib/x86_64-linux-gnu";
+const MODULES = `${LIBRARIES}/qemu`;
 
-/** Version of libvirt; undefined, with the reason printed, where tests with it cannot run. @throws Error if they must */
-export function findLibvirt(): string | undefined {
+export interface LibvirtBinary {
+  /** For people: "libvirtd (libvirt) 9.0.0". */
+  readonly name: string;
+  /** The folder it was unpacked into; undefined: it is installed. */
+  readonly root: string | undefined;
+}
+
+/**
+ * The installed libvirt, and 11 as scripts/fetch-libvirt11.sh unpacks it. What is missing is printed.
+ * @throws Error if one is missing and DELTAVEE_REQUIRE_QEMU is 1
+ */
+export function findLibvirts(): { installed: LibvirtBinary | undefined; eleven: LibvirtBinary | undefined } {
+  const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+  return { installed: find(undefined), eleven: find(join(cache, "deltavee/libvirt-11")) };
+}
+
+function find(root: string | undefined): LibvirtBinary | undefined {
   try {
     if (process.getuid?.() !== 0) throw new Error("they need root, for namespaces");
     execFileSync("virsh", ["--version"]);
-    return execFileSync("libvirtd", ["--version"], { encoding: "utf8" }).trim();
+    const environment = root === undefined ? {} : { LD_LIBRARY_PATH: join(root, LIBRARIES) };
+    const env = { ...process.env, ...environment };
+    const name = execFileSync(daemonOf(root), ["--version"], { encoding: "utf8", env });
+    return { name: name.trim().replace(/^\S*\//, ""), root };
   } catch (thrown) {
-    const message = `Tests with libvirt are left out: ${toError(thrown).message}`;
+    const which =
+      root === undefined ? "the installed libvirt" : `libvirt 11 (scripts/fetch-libvirt11.sh) in ${root}`;
+    const message = `Tests with ${which} are left out: ${toError(thrown).message}`;
     if (process.env.DELTAVEE_REQUIRE_QEMU === "1") throw new Error(message, { cause: thrown });
     console.warn(message);
     return undefined;
   }
+}
+
+function daemonOf(root: string | undefined): string {
+  return root === undefined ? "libvirtd" : join(root, "usr/sbin/libvirtd");
 }
 
 export interface LibvirtHost {
@@ -51,8 +77,8 @@ export interface Libvirt {
   readonly destination: LibvirtHost;
   /** What both see as the same files, apart from "own" in it. */
   readonly folder: string;
-  /** Starts the guest at the source and waits until it is at work. `ack`: both QEMUs are to have switchover-ack on. */
-  startDomain(workload: string, options?: { ack?: boolean }): Promise<void>;
+  /** Starts the guest at the source and waits until it is at work. */
+  startDomain(workload: string): Promise<void>;
   /** Serial line of the domain on one host, from now on. */
   serialOf(host: LibvirtHost): Promise<GuestSerial>;
   /** virsh at the source. It ends with the test at the latest. */
@@ -78,7 +104,7 @@ export interface GuestSerial {
 
 export const DOMAIN = "deltavee-test";
 
-export async function startLibvirt(binary: QemuBinary): Promise<Libvirt> {
+export async function startLibvirt(binary: QemuBinary, libvirt: LibvirtBinary): Promise<Libvirt> {
   const temporary = tempFolder();
   const folder = temporary.path;
   giveFolder(folder);
@@ -87,7 +113,7 @@ export async function startLibvirt(binary: QemuBinary): Promise<Libvirt> {
   const emulator = writeEmulator(folder, binary);
   const daemons: Subprocess[] = [];
   const start = async (name: string, number: number) => {
-    const { daemon, host } = await startHost(folder, name, number, binary);
+    const { daemon, host } = await startHost(folder, name, number, binary, libvirt);
     daemons.push(daemon);
     return host;
   };
@@ -107,9 +133,9 @@ export async function startLibvirt(binary: QemuBinary): Promise<Libvirt> {
     const serialOf = (host: LibvirtHost) => openSerial(join(host.own, "serial.sock"));
     return {
       ...{ source, destination, folder, virsh, serialOf, stop },
-      startDomain: async (workload, { ack = false } = {}) => {
+      startDomain: async (workload) => {
         const file = join(folder, "domain.xml");
-        writeFileSync(file, domainXml({ folder, emulator, workload, ack }));
+        writeFileSync(file, domainXml({ folder, emulator, workload }));
         const { code, stderr } = await virsh("create", file);
         if (code !== 0) throw new Error(`The domain was not started: ${stderr}`);
         const serial = await serialOf(source);
@@ -141,6 +167,7 @@ async function startHost(
   name: string,
   number: number,
   binary: QemuBinary,
+  libvirt: LibvirtBinary,
 ): Promise<{ daemon: Subprocess; host: LibvirtHost }> {
   const home = join(folder, name);
   for (const part of ["", "run", "cfg", "cfg/libvirt", "cache", "data", "own"]) giveFolder(join(home, part));
@@ -152,16 +179,21 @@ async function startHost(
   // Without systemd nobody starts virtlogd.
   writeFileSync(join(home, "cfg/libvirt/qemu.conf"), 'stdio_handler = "file"\n');
   const root = qemuRoot(binary);
+  // Unpacked it may lie where only its owner looks, and what it looks for lies where the installed one is.
+  const unpacked = (from: string, name: string, ...overlaid: string[]) => [
+    `mkdir -p ${join(folder, name)} && mount --bind ${from} ${join(folder, name)}`,
+    ...overlaid.map((path) => `mount --bind ${join(from, path)} ${path}`),
+  ];
+  const daemonRoot = libvirt.root === undefined ? undefined : join(folder, "libvirt");
+  const libraries = daemonRoot === undefined ? "" : `LD_LIBRARY_PATH=${join(daemonRoot, LIBRARIES)}`;
   const script = [
     `mount --bind ${join(home, "own")} ${join(folder, "own")}`,
-    ...(root === undefined
+    ...(root === undefined ? [] : unpacked(root, "qemu", MODULES)),
+    ...(libvirt.root === undefined
       ? []
-      : [
-          `mkdir -p ${join(folder, "qemu")} && mount --bind ${root} ${join(folder, "qemu")}`,
-          `mount --bind ${join(root, MODULES)} ${MODULES}`,
-        ]),
+      : unpacked(libvirt.root, "libvirt", "/usr/share/libvirt", `${LIBRARIES}/libvirt`)),
     // The shell stays, as init of the namespace: it reaps what libvirtd leaves behind.
-    `setpriv --reuid ${USER_ID} --regid ${USER_ID} --clear-groups libvirtd --pid-file ${join(home, "pid")} & wait`,
+    `setpriv --reuid ${USER_ID} --regid ${USER_ID} --clear-groups env ${libraries} ${daemonOf(daemonRoot)} --pid-file ${join(home, "pid")} & wait`,
   ].join("\n");
   const [unshare, ...unshareArguments] = [
     ...["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"],
@@ -218,14 +250,10 @@ interface Domain {
   folder: string;
   emulator: string;
   workload: string;
-  ack: boolean;
 }
 
-function domainXml({ folder, emulator, workload, ack }: Domain): string {
-  // What libvirt 11 turns on by itself, for one that does not know of it.
-  const globals = ["migration.x-return-path=on", "migration.x-switchover-ack=on"];
-  const lines = globals.flatMap((each) => ["-global", each]).map((each) => `<qemu:arg value='${each}'/>`);
-  return `<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+function domainXml({ folder, emulator, workload }: Domain): string {
+  return `<domain type='qemu'>
   <name>${DOMAIN}</name>
   <memory unit='MiB'>${MEMORY_MIB}</memory>
   <vcpu>1</vcpu>
@@ -242,7 +270,6 @@ function domainXml({ folder, emulator, workload, ack }: Domain): string {
     <serial type='unix'><source mode='bind' path='${join(folder, "own/serial.sock")}'/><target port='0'/></serial>
     <memballoon model='none'/>
   </devices>
-  ${ack ? `<qemu:commandline>${lines.join("")}</qemu:commandline>` : ""}
 </domain>
 `;
 }
