@@ -8,6 +8,7 @@ const namesFor = async (...words: string[]) => (await commandsFor(words)).map((c
 const ALL = [
   "migrate",
   "receive",
+  "proxy",
   "plan",
   "status",
   "recover",

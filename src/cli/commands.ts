@@ -11,6 +11,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ["evacuate", async () => (await import("./evacuate.ts")).evacuateCommand()],
   ["service", async () => (await import("./service.ts")).serviceCommand()],
   ["config", async () => (await import("./config.ts")).configCommand()],
+  ["proxy", async () => (await import("./proxy.ts")).proxyCommand()],
   ["plan", async () => (await import("./plan.ts")).planCommand()],
   ["status", async () => (await import("./status.ts")).statusCommand()],
   ["recover", async () => (await import("./recover.ts")).recoverCommand()],

@@ -14,7 +14,7 @@ import { type Address, formatAddress, parseAddress } from "../link/address.ts";
 import { STATE_DIR_HELP } from "../state/keep.ts";
 import { type DisplayOptions, interruption, openShownRun } from "./common.ts";
 import { uiOption } from "./live-page.ts";
-import { withSecurityOptions } from "./security.ts";
+import { ALLOW_HELP, withSecurityOptions } from "./security.ts";
 
 interface Options extends DisplayOptions, SecurityOptions {
   qmp: QmpAddress;
@@ -25,10 +25,6 @@ interface Options extends DisplayOptions, SecurityOptions {
   allow: AllowRule[];
   stateDir?: string;
 }
-
-const ALLOW_HELP =
-  "who may hand over which VM, as PEER or PEER=VM, may be given more than once: PEER is a name in the certificate, " +
-  "sha256:FINGERPRINT, or '*'; VM a name or UUID (default: any VM of whoever is trusted)";
 
 const HELP = `
 Whoever connects from another host has to prove who it is, by TLS: with certificates (--tls-dir), or as a host that was

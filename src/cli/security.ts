@@ -6,6 +6,10 @@ export const KEYS_DIR_HELP =
   "where keys of paired hosts are kept (default: /var/lib/deltavee/keys as root, else deltavee/keys in " +
   "$XDG_STATE_HOME or ~/.local/state)";
 
+export const ALLOW_HELP =
+  "who may hand over which VM, as PEER or PEER=VM, may be given more than once: PEER is a name in the certificate, " +
+  "sha256:FINGERPRINT, or '*'; VM a name or UUID (default: any VM of whoever is trusted)";
+
 export function withSecurityOptions(command: Command): Command {
   return command
     .option(

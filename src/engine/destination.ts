@@ -602,7 +602,8 @@ export class DestinationEngine {
       return;
     }
     if (this.#over) return;
-    this.#here = resume ? "running on destination" : "paused on destination";
+    if (vm.isManaged === true) this.#here = "with the destination";
+    else this.#here = resume ? "running on destination" : "paused on destination";
     if (this.#lacksRam && this.#interruption !== undefined) {
       this.#endInPart(this.#interruption.cause, this.#interruption.tell, this.#here);
       return;

@@ -68,9 +68,10 @@ export interface OutgoingVm {
   readonly description: string;
   /**
    * How the moment of switchover is chosen. "ack": the hypervisor iterates until SWITCHOVER_ACK comes on the
-   * return path. "limit": it decides by itself, and `limitSwitchover` is all that can be done.
+   * return path. "limit": it decides by itself, and `limitSwitchover` is all that can be done. "destination": which of
+   * the two is not known before the destination's own SWITCHOVER_ACK comes, which says "ack".
    */
-  readonly switchoverControl: "ack" | "limit";
+  readonly switchoverControl: "ack" | "limit" | "destination";
   /** The destination's own SWITCHOVER_ACK is to be waited for as well: it was asked for by the operator. */
   readonly awaitsDestinationAck: boolean;
   /** How long the guest stands still with nothing left to send, link and device state apart, if it knows that. */
@@ -95,6 +96,12 @@ export interface OutgoingVm {
    * hypervisor dies with it.
    */
   committed?(): void;
+  /**
+   * Somebody else, e.g. libvirt, manages both hypervisors: the destination never lets the guest run by itself, and who
+   * manages them lets it run there or here by how both say that the migration ended. Then the destination's verdict is
+   * what gives the guest away, and nothing is committed before it is passed on: closing the connection takes all back.
+   */
+  readonly isManaged?: boolean;
   /** Resolves when it has handed over every page once: its status is worth a look then. Absent: it does not say. */
   readonly firstPassEnded?: Promise<void>;
   /** Resolves when the hypervisor calls the migration completed, failed or cancelled. Never rejects. */
@@ -121,6 +128,8 @@ export interface OutgoingVm {
 /** The hypervisor that takes a VM in. It never lets the guest run before `resume`. */
 export interface IncomingVm {
   readonly description: string;
+  /** Somebody else lets the guest run, or not: `resume` does nothing. See OutgoingVm. */
+  readonly isManaged?: boolean;
   /**
    * Prepares for a migration. The stream goes into the channel; the return path comes out of it. `mayPostcopy`: part of
    * the guest's RAM may have to come after it has been let run; rejects where that cannot be. Again for another source,

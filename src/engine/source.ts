@@ -152,6 +152,8 @@ export class SourceEngine {
   #comparison: RamComparison | undefined;
   /** The hypervisor has completed with its verdict: only COMMIT is missing. */
   #hasCompleted = false;
+  #commitSaid = false;
+  #returnPathOpen = false;
   /** Direct: its verdict says that it could not load the guest. Certain, and the hypervisor here resumes on it. */
   #destinationRefused = false;
   /** Post-copy: since when, whether the guest runs there, and what it had to ask for. */
@@ -243,9 +245,7 @@ export class SourceEngine {
       memory,
       kernel,
       listener: {
-        command: (command) => {
-          if (command === Command.OPEN_RETURN_PATH) this.#direct?.allowPings();
-        },
+        command: (command) => this.#command(command),
         ramBlocks: (blocks) => {
           this.#pageRequests = new PageRequests(blocks);
         },
@@ -279,9 +279,9 @@ export class SourceEngine {
   }
 
   /** The operator gives up. Before `committed` the guest goes on here; afterwards it cannot be taken back. */
-  cancel(): boolean {
+  cancel(why: DeltaveeError = new CancelledError("Cancelled by the operator")): boolean {
     if (this.#handover.committed || this.#handover.isOver) return false;
-    void this.#fail(new CancelledError("Cancelled by the operator"));
+    void this.#fail(why);
     return true;
   }
 
@@ -411,10 +411,35 @@ export class SourceEngine {
   #stopped(): void {
     if (this.#handover.phase !== "iterating") return;
     this.#stoppedMs = this.#options.clock.nowMs();
+    this.#watchReturnPath();
+    if (this.#ending) return;
     this.#forecastDowntimeMs = this.#switchover.expectation.forecastDowntimeMs;
     this.#handover.enter("switchover", "the source's vCPUs have stopped");
     this.#switchover.guestStopped();
     this.#link.liftWindow();
+  }
+
+  #command(command: number): void {
+    if (command === Command.OPEN_RETURN_PATH) {
+      this.#returnPathOpen = true;
+      this.#direct?.allowPings();
+    }
+    // What it takes to end one, or to take one back, has to be asked of the hypervisor.
+    if (command === Command.POSTCOPY_ADVISE) this.#refuseIfManaged("the migration may end as post-copy");
+  }
+
+  /** Not everything can be carried without a word to the hypervisor. Nothing is lost: the guest goes on here. */
+  #refuseIfManaged(why: string): void {
+    if (this.#options.vm.isManaged !== true) return;
+    const text = `Cannot carry this migration without QEMU's monitor: ${why}`;
+    void this.#fail(new DeltaveeError("HYPERVISOR_INCOMPATIBLE", text));
+  }
+
+  /** A hypervisor that hears of no verdict lets go of the guest as soon as it has got rid of it. */
+  #watchReturnPath(): void {
+    const hasBegun = this.#status.iteration !== undefined || this.#stoppedMs !== undefined;
+    if (hasBegun && !this.#returnPathOpen && !this.#reader.isOpaque)
+      this.#refuseIfManaged("its capability return-path is off, so that nobody would hear of a failure");
   }
 
   /** The package goes out. In direct mode the destination lets the guest run when it has loaded it. */
@@ -441,8 +466,9 @@ export class SourceEngine {
     }
     this.#options.record.add({ type: "notice", message: "RAM is complete, device state follows" });
     if (this.#direct === undefined) return;
-    // A stock destination runs the guest as soon as it has loaded this: there is nobody to ask first.
     this.#direct.forbidPings();
+    if (this.#options.vm.isManaged === true) return;
+    // A stock destination runs the guest as soon as it has loaded this: there is nobody to ask first.
     this.#options.vm.committed?.();
     this.#handover.enter("committed", "device state goes to a destination that starts by itself");
   }
@@ -452,6 +478,9 @@ export class SourceEngine {
     this.#direct?.forbidPings();
     this.#switchover.forbidPostcopy();
     this.#opaqueReturnPath = offsetBytes === 0;
+    if (this.#opaqueReturnPath) this.#refuseIfManaged(reason);
+    // How far such a hypervisor is, is told from its stream.
+    else if (this.#options.vm.isManaged === true) this.#switchover.letGo();
   }
 
   // ---- the return path, destination to source ----
@@ -494,6 +523,7 @@ export class SourceEngine {
       if (this.#postcopySinceMs === undefined && this.#stoppedMs !== undefined)
         this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
       this.#destinationLoaded = true;
+      if (this.#options.vm.isManaged === true) this.#giveAway();
     }
     if (message.type === ReturnPathType.SWITCHOVER_ACK && this.#switchover.keepsBackAck()) return;
     this.#vmChannel?.write(Buffer.from(message.bytes));
@@ -519,6 +549,7 @@ export class SourceEngine {
       await this.#verify();
       return;
     }
+    if (this.#options.vm.isManaged === true) this.#giveAway();
     if (this.#heldVerdict !== undefined) this.#vmChannel?.write(this.#heldVerdict);
     this.#heldVerdict = undefined;
     this.#verdictGiven = true;
@@ -572,6 +603,12 @@ export class SourceEngine {
     comparison?.stop();
   }
 
+  /** With the verdict that follows, whoever manages both hypervisors lets the guest run at the destination. */
+  #giveAway(): void {
+    if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
+    this.#handover.enter("committed", "the destination has everything, and the source hypervisor is told so");
+  }
+
   /** Post-copy: the destination could run the guest. Not if it still runs here: COMMIT would make it run twice. */
   async #ready(): Promise<void> {
     try {
@@ -599,14 +636,15 @@ export class SourceEngine {
 
   /** Only with a connection to say COMMIT on: as long as it has not gone out, the guest can still be taken back. */
   #commitOnLink(): void {
-    if (this.#ending || this.#handover.committed || !this.#tunnel?.mayCommit) return;
+    if (this.#ending || this.#commitSaid || !this.#tunnel?.mayCommit) return;
     if (!this.#hasCompleted && !this.#destinationReady) return;
+    this.#commitSaid = true;
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
     // A hypervisor in post-copy does not resume the guest by itself, whatever happens to its connection.
     const reason = this.#hasCompleted
       ? "the source hypervisor has completed, the destination has everything"
       : "post-copy: the guest could run at the destination, which fetches the rest";
-    this.#handover.enter("committed", reason);
+    if (!this.#handover.committed) this.#handover.enter("committed", reason);
     this.#tunnel?.commit(this.#options.vm.wasRunning);
     this.#awaitRunning();
   }
@@ -627,7 +665,7 @@ export class SourceEngine {
 
   #linkResumed(outage: { outageMs: number; resentBytes: number }): void {
     this.#options.record.add({ type: "link", state: "resumed", ...outage });
-    if (this.#handover.committed) this.#awaitRunning();
+    if (this.#commitSaid) this.#awaitRunning();
     else void this.#commitTunnel();
   }
 
@@ -711,10 +749,23 @@ export class SourceEngine {
   }
 
   #linkFailed(error: Error): void {
+    if (this.#options.vm.isManaged === true && this.#handover.committed) {
+      void this.#endWithoutLink(error);
+      return;
+    }
     // What a tunnel's connection does it names: anything else is a mistake of ours.
     const isNamed = error instanceof DeltaveeError || this.#tunnel !== undefined;
     const text = `Connection to the destination broke${this.#postcopyHint}`;
     void this.#fail(isNamed ? error : new LinkError("LINK_FAILED", text, { cause: error }));
+  }
+
+  /** The guest is not ours to give any more: with its verdict the hypervisor completes, and who manages both goes by it. */
+  async #endWithoutLink(error: Error): Promise<void> {
+    const message = `The connection to the destination broke after it had everything: ${error.message}`;
+    this.#options.record.add({ type: "notice", message });
+    const end = await endOf(this.#options);
+    if (end?.outcome === "completed") this.#complete();
+    else void this.#fail(error);
   }
 
   async #fail(error: Error): Promise<void> {
@@ -737,7 +788,10 @@ export class SourceEngine {
       const text = `Post-copy was interrupted: ${failure.message}. Part of the guest's RAM is only here: end neither QEMU`;
       failure = new DeltaveeError("POSTCOPY_INTERRUPTED", text, { cause: failure });
     } else if (mayRunThere) {
-      await leaveStopped(this.#failedSource, this.#direct !== undefined);
+      await leaveStopped(
+        this.#failedSource,
+        this.#direct !== undefined && this.#options.vm.isManaged !== true,
+      );
       where = "unknown";
     } else {
       if (this.#tunnel !== undefined) {
@@ -767,6 +821,7 @@ export class SourceEngine {
     const { vm } = this.#options;
     if (this.#direct === undefined || !this.#reader.isOpaque || this.#handover.committed) return;
     this.#link.destroy();
+    if (vm.isManaged === true) return;
     if (!vm.wasRunning || (await vm.isRunning()) === true) return;
     // Nor the package. A verdict of our own would end the post-copy with pages missing.
     if (this.#switchover.postcopyAsked && (await isInPostcopy(this.#failedSource)))
@@ -798,6 +853,8 @@ export class SourceEngine {
       if (this.#ending) return;
       this.#watchLoading();
       this.#watchLink();
+      this.#watchReturnPath();
+      if (this.#ending) return;
       if (clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
       const waitMs = this.#looksAtOnce ? 0 : this.#switchover.lookAgainMs;
       this.#cancelStatusTimer = clock.after(waitMs, () => this.#pollStatus());

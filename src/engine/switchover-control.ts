@@ -88,6 +88,7 @@ export class SwitchoverControl {
   #throttlePercentage = 0;
   #isOver = false;
   #released = false;
+  #isBlind = false;
   #postcopyAsked = false;
   #guestStopped = false;
   #destinationAcked = false;
@@ -166,7 +167,16 @@ export class SwitchoverControl {
    */
   keepsBackAck(): boolean {
     this.#destinationAcked = true;
+    if (this.#isBlind) this.#released = true;
     return !this.#released;
+  }
+
+  /** There will be no figures to judge by: the hypervisor is not kept from deciding by itself. */
+  letGo(): void {
+    this.#isBlind = true;
+    if (!this.#destinationAcked || this.#released || this.#isOver) return;
+    this.#released = true;
+    this.#options.release();
   }
 
   /** Takes the figures as they stand. `mayDecide`: the guest still runs and iterations go on. */
@@ -271,7 +281,7 @@ export class SwitchoverControl {
     vm.startPostcopy?.().then(
       () => {
         // Without it the hypervisor goes on iterating. Not before: it might stop the guest for the rest of pre-copy.
-        if (this.#released || this.#isOver || vm.switchoverControl !== "ack") return;
+        if (this.#released || this.#isOver || !this.#waitsForAck) return;
         this.#released = true;
         release();
       },
@@ -314,10 +324,10 @@ export class SwitchoverControl {
 
   /** Returns how soon to look again. */
   #decide(figures: SwitchoverFigures): number {
-    const { vm, clock, record, downtimeMsMax, release } = this.#options;
+    const { clock, record, downtimeMsMax, release } = this.#options;
     if (this.#awaitsDestinationAck()) return LOOK_EVERY_MS;
     const { released, aimMs, estimatedMs, reason } = this.#judge.judge(figures, clock.nowMs());
-    if (vm.switchoverControl === "limit") {
+    if (!this.#waitsForAck) {
       // All of the goal from the beginning: there is nothing that would hold it while less is tried, and each look for
       // dirty pages that is spared is a danger less, since under TCG such old QEMUs lose writes in them (measured).
       const allowedMs = Math.max(aimMs, downtimeMsMax);
@@ -347,6 +357,12 @@ export class SwitchoverControl {
       release();
     }
     return estimatedMs > FAR_FROM_GOAL * downtimeMsMax ? LOOK_EVERY_MS : LOOK_EVERY_MS_MIN;
+  }
+
+  /** The hypervisor iterates until it gets our SWITCHOVER_ACK. */
+  get #waitsForAck(): boolean {
+    const { switchoverControl } = this.#options.vm;
+    return switchoverControl === "destination" ? this.#destinationAcked : switchoverControl === "ack";
   }
 
   #expectDowntime(forecastDowntimeMs: number): void {

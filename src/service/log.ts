@@ -5,6 +5,7 @@
 import { formatBytes, formatMs } from "../base/units.ts";
 import type { RecordEvent } from "../record/schema.ts";
 import type { RecordListener } from "../record/writer.ts";
+import { verifiedText } from "../report/verified-text.ts";
 
 export const LOG_LEVELS = ["debug", "info", "warning", "error"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -72,6 +73,8 @@ function describe(event: RecordEvent): { level: LogLevel; message: string } | un
       if (state === "lost") return { level: "warning", message: `Connection lost: ${reason}` };
       return { level: "info", message: `Connection resumed after ${formatMs(outageMs)}` };
     }
+    case "verified":
+      return { level: "info", message: verifiedText(event) };
     case "notice":
       return { level: "warning", message: event.message };
     case "opaque":

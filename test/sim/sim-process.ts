@@ -82,7 +82,7 @@ export class OutgoingVmOf implements OutgoingVm {
     return this.#vm.description;
   }
 
-  get switchoverControl(): "ack" | "limit" {
+  get switchoverControl(): OutgoingVm["switchoverControl"] {
     return this.#vm.switchoverControl;
   }
 

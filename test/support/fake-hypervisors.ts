@@ -229,6 +229,8 @@ export interface IncomingFaults {
   isMute?: boolean;
   /** Takes so many bytes of whatever comes for a guest. */
   loadsAnything?: number;
+  /** Sends its SWITCHOVER_ACK, as a QEMU does that has the capability on. */
+  acksSwitchover?: boolean;
 }
 
 /** As a destination asks for pages of a RAMBlock, the first time. */
@@ -353,6 +355,7 @@ export class FakeIncoming implements IncomingVm {
     this.mayPostcopy = mayPostcopy;
     if (this.#faults.refuses === true) throw new Error("no memory");
     const [ours, theirs] = memoryChannels(this.#clock, this.#conditions);
+    if (this.#faults.acksSwitchover === true) ours.write(Buffer.concat([be16(7), be16(0)]));
     this.side = new LoadingSide(
       ours,
       this.#faults,
