@@ -136,13 +136,18 @@ function checkSource(to: Address, { listen, allow, ...security }: ProxyOptions):
 
 function checkDestination(
   connect: Address,
-  { listen, maxBandwidth, cacheSize, tlsHostname }: ProxyOptions,
+  { listen, maxBandwidth, cacheSize, tlsHostname, allow }: ProxyOptions,
 ): void {
   if (connect.kind === "deltavee" || (connect.kind !== "unix" && connect.port === 0)) {
     throw new UsageError("--connect names where QEMU waits: tcp:127.0.0.1:PORT or unix:PATH");
   }
   if ([maxBandwidth, cacheSize, tlsHostname].some((option) => option !== undefined)) {
     throw new UsageError("--max-bandwidth, --cache-size and --tls-hostname are for the source (--to)");
+  }
+  const named = allow.find(({ vm }) => vm !== undefined);
+  if (named !== undefined) {
+    const text = `--allow '${named.peer}=${named.vm}': a stream does not tell which VM it is. Name the host alone`;
+    throw new UsageError(text);
   }
   const isItself =
     listen.kind !== "unix" &&

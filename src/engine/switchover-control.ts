@@ -184,7 +184,7 @@ export class SwitchoverControl {
     const { iteration, remainingBytes, dirtyPagesPerSecond = 0 } = status;
     this.#rates.sample(progress.handedOverBytes, progress.link.wireBytes, progress.handoverMs);
     const firstPassMs = this.#firstPassMs(remainingBytes ?? 0);
-    if (!mayDecide || this.#isOver || this.#postcopyAsked) {
+    if (!mayDecide || this.#isOver || this.#postcopyAsked || this.#isBlind) {
       this.#lookAgainMs = LOOK_EVERY_MS_MAX;
       return;
     }

@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import type { MigrationCapability } from "../../src/hypervisor/qemu/qmp-types.ts";
+import { Authority, writeTlsFolder } from "../support/certificates.ts";
 import { ended, type Mode } from "../support/migration.ts";
 import { freePort, tempFolder } from "../support/processes.ts";
 import { type Proxies, type ProxyOptions, startProxies } from "../support/proxies.ts";
@@ -46,6 +47,36 @@ describe.skipIf(binary === undefined)("deltavee proxy between QEMU 10.0 and 10.0
     await expectMoved(source, destination);
     expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
     expect(proxies.source.stderrTail()).toBe("");
+  });
+
+  test("tunnel, by certificates: a host that may not come in is refused, the one that may hands over", async () => {
+    const folder = tempFolder();
+    onTestFinished(() => folder.remove());
+    const authority = new Authority();
+    const files = (name: string, host: string) =>
+      writeTlsFolder(join(folder.path, name), authority, authority.issue([host]));
+    const destinationFiles = ["--tls-dir", files("destination", "127.0.0.1"), "--allow", "source.example"];
+    const { source, destination, port, proxies } = await scene("tunnel", LIGHT_LOAD, true, {
+      sourceArguments: ["--tls-dir", files("stranger", "stranger.example")],
+      destinationArguments: destinationFiles,
+    });
+    await migrate(source, proxies);
+    expect(await endOfMigration(source)).toBe("failed");
+    const isRefusal = ({ text }: { text: string }) => text.includes("NOT_AUTHORISED");
+    await proxies.source.stderr.waitFor(isRefusal, "the refusal", { timeoutMs: 20_000 });
+    await source.waitForHeartbeats(HEARTBEATS);
+    expect(await destination.qmp.execute("query-status")).toMatchObject({ status: "inmigrate" });
+    await proxies.stop();
+
+    const again = await proxiesFor({
+      ...{ mode: "tunnel", listen: proxies.address, connect: `tcp:127.0.0.1:${port}` },
+      sourceArguments: ["--tls-dir", files("source", "source.example")],
+      destinationArguments: destinationFiles,
+    });
+    await migrate(source, again);
+    expect(await endOfMigration(source)).toBe("completed");
+    await letRun(destination);
+    await expectMoved(source, destination);
   });
 
   test("one migration after the other: after one that found no QEMU the next goes through", async () => {
@@ -128,14 +159,25 @@ describe.skipIf(binary === undefined)("deltavee proxy between QEMU 10.0 and 10.0
   });
 });
 
-async function scene(mode: Mode, append: string, withAck: boolean, { waits = true } = {}) {
+interface SceneOptions extends Pick<ProxyOptions, "sourceArguments" | "destinationArguments"> {
+  /** The destination's QEMU listens. */
+  waits?: boolean;
+}
+
+async function scene(mode: Mode, append: string, withAck: boolean, options: SceneOptions = {}) {
+  const { waits = true, ...proxyOptions } = options;
   const { source, destination } = await startPair({ binary: binary!, append }, { paused: true });
   await setCapabilities(source, { events: true, "return-path": true, "switchover-ack": withAck });
   await setCapabilities(destination, { events: true, "return-path": true, "switchover-ack": withAck });
   const port = await freePort();
   const connect = `tcp:127.0.0.1:${port}`;
   if (waits) await destination.qmp.execute("migrate-incoming", { uri: connect });
-  const proxies = await proxiesFor({ mode, listen: `unix:${join(source.folder, "vm.sock")}`, connect });
+  const proxies = await proxiesFor({
+    mode,
+    listen: `unix:${join(source.folder, "vm.sock")}`,
+    connect,
+    ...proxyOptions,
+  });
   return { source, destination, proxies, port };
 }
 

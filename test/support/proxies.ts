@@ -17,6 +17,7 @@ export interface ProxyOptions {
   rate?: string;
   delay?: string;
   sourceArguments?: readonly string[];
+  destinationArguments?: readonly string[];
 }
 
 export interface Proxies {
@@ -41,7 +42,8 @@ export interface Proxies {
 const SUMMARY_TIMEOUT_MS = 90_000;
 
 export async function startProxies(options: ProxyOptions): Promise<Proxies> {
-  const { mode, listen, connect, rate = "100mbit", delay = "1ms", sourceArguments = [] } = options;
+  const { mode, listen, connect, rate = "100mbit", delay = "1ms" } = options;
+  const { sourceArguments = [], destinationArguments = [] } = options;
   const folder = tempFolder();
   const started: CliRun[] = [];
   const start = async (...commandArguments: string[]): Promise<CliRun> => {
@@ -58,7 +60,15 @@ export async function startProxies(options: ProxyOptions): Promise<Proxies> {
     let destination: CliRun | undefined;
     let to = connect;
     if (mode === "tunnel") {
-      destination = await start("proxy", "--listen", "127.0.0.1:0", "--connect", connect, ...shown);
+      destination = await start(
+        "proxy",
+        "--listen",
+        "127.0.0.1:0",
+        "--connect",
+        connect,
+        ...shown,
+        ...destinationArguments,
+      );
       to = (await listeningAddress(destination)).replace(/^deltavee:\/\//, "");
     }
     const link = ["--rate", rate, "--delay", delay, "--json"];

@@ -251,6 +251,10 @@ describe.each(MODES)("%s", (mode) => {
       fc.asyncProperty(unknown, async (plan) => {
         const scene = await new Scene({ mode, stream: buildGuestStream(plan) }).run();
         expect(scene.sourceOutcome).toEqual({ outcome: "completed", vm: "with the destination" });
+        const { events } = scene.record;
+        const unseen = events.slice(events.findIndex(({ type }) => type === "opaque"));
+        const isJudged = unseen.some((event) => event.type === "decision" && event.subject === "switchover");
+        expect(unseen[0]?.type === "opaque" && isJudged).toBe(false);
         expect(scene.world.history).toEqual(["source runs", "source stops", "destination runs"]);
       }),
       { numRuns: 10 },
