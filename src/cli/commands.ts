@@ -10,6 +10,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ["plan", async () => (await import("./plan.ts")).planCommand()],
   ["status", async () => (await import("./status.ts")).statusCommand()],
   ["recover", async () => (await import("./recover.ts")).recoverCommand()],
+  ["doctor", async () => (await import("./doctor.ts")).doctorCommand()],
   ["pair", async () => (await import("./pair.ts")).pairCommand()],
   ["relay", async () => (await import("./relay.ts")).relayCommand()],
   ["report", async () => (await import("./report.ts")).reportCommand()],

@@ -3,7 +3,7 @@
 
 import { DeltaveeError, type ErrorCode, isGivenUp, toError, type VmWhere } from "../base/errors.ts";
 
-const EXIT_FAILED = 1;
+export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
 const EXIT_GIVEN_UP = 3;
 /** Some migration needs a person. */
