@@ -31,16 +31,16 @@ const quoted = (word: string) => `'${word}'`;
 const SHELLS = {
   bash: (words: string[]) =>
     // compopt works only where bash itself has called the function.
-    `compopt() { :; }; source bash; COMP_WORDS=(${words.map(quoted).join(" ")}); COMP_CWORD=${words.length - 1};
+    `compopt() { :; }; source ./bash; COMP_WORDS=(${words.map(quoted).join(" ")}); COMP_CWORD=${words.length - 1};
      $(complete -p deltavee | sed 's/.*-F \\([^ ]*\\).*/\\1/'); printf '%s\\n' "\${COMPREPLY[@]}"`,
   // zsh completes in its line editor only: what the function would hand to that is printed.
   zsh: (words: string[]) =>
     `compdef() { :; }; compadd() { shift; print -l -- "$@"; }; _message() { :; }
-     _files() { if [[ $1 == -/ ]]; then print -l -- *(/); else print -l -- *; fi; }
+     _files() { if [[ $1 == -/ ]]; then print -l -- *(/N); else print -l -- *; fi; }
      _describe() { print -l -- "\${(@)\${(@P)@[-1]}%%:*}"; }
      source ./zsh; words=(${words.map(quoted).join(" ")}); CURRENT=${words.length}; PREFIX=${quoted(words.at(-1)!)}
      _deltavee`,
-  fish: (words: string[]) => `source fish; complete -C '${words.join(" ")}' | cut -f1`,
+  fish: (words: string[]) => `source ./fish; complete -C '${words.join(" ")}' | cut -f1`,
 } as const;
 
 describe.each(Object.keys(SHELLS) as (keyof typeof SHELLS)[])("%s", (shell) => {

@@ -89,6 +89,9 @@ Examples:
 
 const TRACE_HELP = `
 All else is as with deltavee migrate: see "deltavee migrate --help" for modes, policies and exit codes.
+
+Example:
+  deltavee trace record vm.trace --qmp /run/vm.qmp --to tcp:host2:4444
 `;
 
 export function migrateCommand(): Command {
