@@ -5,6 +5,7 @@ import { Command, Option } from "commander";
 import { UsageError } from "../base/errors.ts";
 import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
+import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
 import { STALL_POLICIES, STALL_POLICY_DEFAULT, type StallPolicy } from "../engine/stall-policies.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import type { SecurityOptions } from "../library/identity.ts";
@@ -20,6 +21,7 @@ import {
 import { qemuSource } from "../library/qemu-guest.ts";
 import { DOWNTIME_MS_DEFAULT, RECONNECT_MS_DEFAULT } from "../library/run.ts";
 import type { Address } from "../link/address.ts";
+import { POLICIES } from "../memory/policy/all.ts";
 import { HISTORY } from "../memory/policy/history.ts";
 import type { PolicyKind } from "../memory/policy/policy.ts";
 import { STATE_DIR_HELP } from "../state/keep.ts";
@@ -91,6 +93,9 @@ Examples:
 
 const TRACE_HELP = `
 All else is as with deltavee migrate: see "deltavee migrate --help" for modes, policies and exit codes.
+
+Example:
+  deltavee trace record vm.trace --qmp /run/vm.qmp --to tcp:host2:4444
 `;
 
 export function migrateCommand(): Command {
@@ -142,10 +147,8 @@ function withMigrateOptions(command: Command): Command {
       aboveZero(parseBytes),
     )
     .addOption(
-      new Option(
-        "--on-stall <policy>",
-        `what to do when it makes no progress: ${Object.keys(STALL_POLICIES).join(", ")}`,
-      )
+      new Option("--on-stall <policy>", "what to do when it makes no progress")
+        .choices(Object.keys(STALL_POLICIES))
         .argParser(parseStallPolicy)
         .default(STALL_POLICY_DEFAULT, STALL_POLICY_DEFAULT),
     )
@@ -171,13 +174,17 @@ function withMigrateOptions(command: Command): Command {
     )
     .addOption(
       new Option("--cache-policy <name>", "which pages are kept when not all can be (docs/page-cache.md)")
+        .choices(POLICIES.map(({ name }) => name))
         .argParser(parsePolicy)
         .default(HISTORY, HISTORY.name),
     )
-    .option(
-      "--codec <name>",
-      `how a page that the destination knows is coded in the tunnel (default: ${CODEC_DEFAULT})`,
-      parseCodec,
+    .addOption(
+      new Option(
+        "--codec <name>",
+        `how a page that the destination knows is coded in the tunnel (default: ${CODEC_DEFAULT})`,
+      )
+        .choices(Object.keys(DELTA_CODEC_NAMES))
+        .argParser(parseCodec),
     )
     .option(
       "--verify",

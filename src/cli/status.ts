@@ -21,6 +21,12 @@ A migration is known by the state file that "deltavee migrate" and "deltavee rec
 one of them was killed, this asks its QEMU, and says where the guest is as far as this host can know.
 
 Exit codes: 0 all is well, 4 there is a migration to recover (see deltavee recover), 1 failed, 2 wrong usage.
+
+Examples:
+  What goes on here:
+    deltavee status
+  For a program:
+    deltavee status --json
 `;
 
 export function statusCommand(): Command {

@@ -1,6 +1,6 @@
 // Which hypervisor the demo runs on, and whether it really runs here.
 
-import { constants } from "node:fs";
+import { constants, existsSync } from "node:fs";
 import { access } from "node:fs/promises";
 import { DeltaveeError, toError, UsageError } from "../../base/errors.ts";
 import { Host } from "./host.ts";
@@ -55,7 +55,7 @@ async function qemu(path: string): Promise<ChosenHypervisor> {
   }
   const withoutKvm = await kvmFailure(path);
   const accelerator = withoutKvm === undefined ? "kvm" : "tcg";
-  const how = withoutKvm === undefined ? "with KVM" : `without KVM (${withoutKvm})`;
+  const how = withoutKvm === undefined ? "with KVM" : `without KVM (${withoutKvm.text})`;
   return {
     spec: { kind: "qemu", path, accelerator },
     says: `QEMU ${version}, ${how}`,
@@ -65,15 +65,22 @@ async function qemu(path: string): Promise<ChosenHypervisor> {
   };
 }
 
+export interface KvmFailure {
+  readonly kind: "absent" | "forbidden" | "broken";
+  readonly text: string;
+}
+
 /** /dev/kvm alone proves little: in some clouds and containers it can be opened, and the guest then hangs. */
-async function kvmFailure(path: string): Promise<string | undefined> {
+export async function kvmFailure(path: string): Promise<KvmFailure | undefined> {
+  if (!existsSync("/dev/kvm")) return { kind: "absent", text: "there is no /dev/kvm" };
   try {
     await access("/dev/kvm", constants.R_OK | constants.W_OK);
   } catch {
-    return "/dev/kvm is not there, or not for this user";
+    return { kind: "forbidden", text: "/dev/kvm is not for this user" };
   }
   const failure = await bootFailure({ kind: "qemu", path, accelerator: "kvm" });
-  return failure === undefined ? undefined : "a test guest did not boot with it";
+  if (failure === undefined) return undefined;
+  return { kind: "broken", text: `a test guest did not boot with KVM: ${failure.message}` };
 }
 
 /** Boots the guest once and ends it. Resolves to why that did not work, if it did not. */
