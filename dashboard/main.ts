@@ -1,6 +1,6 @@
-// The live page: which run is looked at, and when what is drawn. The figures of this moment at most ten times a second;
-// the plots and tables below, which are those of `deltavee report`, about once a second, and never for longer than a
-// twentieth of the time; nothing while nobody sees the page.
+// The live page: which run is looked at, and when what is drawn. The figures of this moment at most five times a
+// second; the plots and tables below, which are those of `deltavee report`, every two seconds, and never for longer than
+// a twentieth of the time; nothing while nobody sees the page.
 
 import { courseHtml, outcomesHtml, summaryHtml } from "../src/report/html/page.ts";
 import { escapeHtml } from "../src/report/html/svg.ts";
@@ -13,8 +13,9 @@ import { patch } from "./patch.ts";
 import { type OpenedRecords, Records } from "./records.ts";
 import { ShownRun } from "./shown-run.ts";
 
-const DRAW_MS_MIN = 100;
-const REPORT_MS_MIN = 1000;
+/** Figures that change faster than this are not read. */
+const DRAW_MS_MIN = 200;
+const REPORT_MS_MIN = 2000;
 const REPORT_SHARE_MAX = 1 / 20;
 
 const CONNECTION_TEXTS: Readonly<Record<ConnectionState, string>> = {
@@ -23,6 +24,9 @@ const CONNECTION_TEXTS: Readonly<Record<ConnectionState, string>> = {
   lost: "no connection to Deltavee: trying again",
   ended: "Deltavee has ended; this is all that it said",
 };
+
+/** Of which the summary says more. */
+const ENDS: ReadonlySet<string> = new Set(["completed", "failed", "cancelled"]);
 
 const overviews = new Map<string, RunOverview>();
 const records = new Records();
@@ -33,6 +37,10 @@ let current: string | undefined;
 /** The run that is looked at, where it is a live one. */
 let watched: ShownRun | undefined;
 let opened: OpenedRecords | undefined;
+
+/** As the reports' style has it. */
+const narrow = matchMedia("(max-width: 560px)");
+narrow.addEventListener("change", () => draw.soon("all"));
 
 // ---- What comes
 
@@ -60,9 +68,9 @@ const connection = new Connection({
   },
   record(event) {
     if (watched === undefined) return;
-    const { phase } = watched.progress;
     watched.add(event);
-    if (watched.progress.phase !== phase) say(watched);
+    if (event.type === "summary") say(watched, `${event.outcome}, the VM is ${event.vm}`);
+    else if (event.type === "phase" && !ENDS.has(event.phase)) say(watched, event.phase);
     draw.soon(event.type === "summary" ? "all" : "run");
   },
 });
@@ -97,10 +105,8 @@ function look(id: string | undefined): void {
 }
 
 /** What a screen reader is told: that a phase has begun, and how it ended; figures are there to be asked for. */
-function say(run: ShownRun): void {
-  const label = labelOf(run);
-  element("said").textContent =
-    `${label}: ${run.summary === undefined ? run.progress.phase : `${run.summary.outcome}, the VM is ${run.summary.vm}`}`;
+function say(run: ShownRun, what: string): void {
+  element("said").textContent = `${labelOf(run)}: ${what}`;
 }
 
 // ---- What is drawn
@@ -145,7 +151,8 @@ const draw = {
     const recorded = runs.filter(({ run }) => run !== undefined).map((run) => run.recorded);
     const isOver = watched?.summary !== undefined || opened !== undefined;
     const html = recorded.length === 0 ? "" : `${isOver ? summaryHtml(recorded) : ""}${courseHtml(recorded)}`;
-    patch(element("report"), html);
+    // Each picture comes in two sizes, of which one is seen.
+    patch(element("report"), html, narrow.matches ? "svg.wide" : "svg.narrow");
     const tookMs = performance.now() - this.lastMs;
     this.reportDueMs = this.lastMs + Math.max(REPORT_MS_MIN, tookMs / REPORT_SHARE_MAX);
   },

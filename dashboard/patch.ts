@@ -2,9 +2,12 @@
 // opened stays so, and an update costs little. The HTML comes from src/report, which escapes what records hold; the
 // page's content policy lets no script run that is not ours.
 
-export function patch(target: Element, html: string): void {
+/** `without`: a selector of what is left out. */
+export function patch(target: Element, html: string, without?: string): void {
   const template = document.createElement("template");
   template.innerHTML = html;
+  if (without !== undefined)
+    for (const element of template.content.querySelectorAll(without)) element.remove();
   patchChildren(target, template.content);
 }
 

@@ -60,12 +60,11 @@ export class EventStreams {
     this.#timer ??= setInterval(() => this.#tick(), TICK_MS).unref();
   };
 
-  /** Says to everybody what is still to be said, and that this is all. */
+  /** Everybody is told what is still to be told, as fast as they take it, and that this is all. */
   close(): void {
     this.#unsubscribe();
     for (const client of this.#clients) {
       client.tellRuns(this.#changed);
-      client.pump();
       client.end();
     }
   }
@@ -108,6 +107,7 @@ class Client {
   #told = 0;
   #wasUpToDate = false;
   #isFull = false;
+  #isEnding = false;
   /** Runs that have changed while the client took nothing: told when it does. */
   readonly #untold = new Set<BoardRun>();
 
@@ -141,14 +141,17 @@ class Client {
 
   /** Tells what there is to tell of the run, as long as the client takes it. */
   pump(): void {
-    const run = this.#run;
-    if (run === undefined) return;
     while (!this.#isFull) {
-      const next = this.#pending[this.#told++] ?? this.#lookAgain(run);
-      if (next === undefined) return;
+      const next = this.#pending[this.#told++] ?? this.#lookAgain();
+      if (next === undefined) break;
       this.#sequence = next.sequence;
-      this.#write(`id: ${run.id}.${next.sequence}\nevent: record\ndata: ${JSON.stringify(next.event)}\n\n`);
+      const id = `${this.#run?.id}.${next.sequence}`;
+      this.#write(`id: ${id}\nevent: record\ndata: ${JSON.stringify(next.event)}\n\n`);
     }
+    if (!this.#isEnding || this.#isFull) return;
+    this.#response.end("event: bye\ndata:\n\n");
+    // Nothing comes after it.
+    this.#isFull = true;
   }
 
   signOfLife(): void {
@@ -156,11 +159,12 @@ class Client {
   }
 
   end(): void {
-    this.#response.end("event: bye\ndata:\n\n");
+    this.#isEnding = true;
+    this.pump();
   }
 
-  #lookAgain(run: BoardRun): NumberedEvent | undefined {
-    const events = run.eventsAfter(this.#sequence);
+  #lookAgain(): NumberedEvent | undefined {
+    const events = this.#run?.eventsAfter(this.#sequence) ?? [];
     const isBehind = this.#wasUpToDate && events.length > EVENTS_BEHIND_MAX;
     this.#pending = isBehind ? thinned(events) : events;
     this.#told = 1;
