@@ -75,9 +75,7 @@ export class ControlClient {
     return new Promise((resolve, reject) => {
       const fail = (cause: Error) =>
         reject(
-          new DeltaveeError("SERVICE_UNREACHABLE", `No service answers on ${this.#path}: ${cause.message}`, {
-            cause,
-          }),
+          new DeltaveeError("SERVICE_UNREACHABLE", `No service answers on ${this.#path}`, { cause }),
         );
       const asked = request(
         {
