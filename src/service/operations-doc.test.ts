@@ -25,7 +25,11 @@ function settingsTable(): string {
 function metricsTable(): string {
   const { registry } = new Metrics({ version: "1.2.3", hasVmNames: true });
   const rows = registry.getMetricsAsArray().flatMap((metric) => {
-    const { name, help, labelNames } = metric as unknown as { name: string; help: string; labelNames: string[] };
+    const { name, help, labelNames } = metric as unknown as {
+      name: string;
+      help: string;
+      labelNames: string[];
+    };
     if (!name.startsWith("deltavee_")) return [];
     const kind = metric.constructor.name.toLowerCase();
     const labels = labelNames.map((label) => `\`${label}\``).join(", ");
@@ -50,14 +54,21 @@ test.each([
 test("commands in the document are commands of the program", async () => {
   const text = readFileSync(DOCUMENT, "utf8");
   const all = await commandsFor([]);
-  const used = [...text.matchAll(/(?:^|`|&& )deltavee ((?:config|service|evacuate|serve|plan|status|recover|report)(?: [a-z-]+)?)/gm)];
+  const used = [
+    ...text.matchAll(
+      /(?:^|`|&& )deltavee ((?:config|service|evacuate|serve|plan|status|recover|report)(?: [a-z-]+)?)/gm,
+    ),
+  ];
   expect(used.length).toBeGreaterThan(10);
   for (const [, words] of used) {
     const [first, second] = words!.split(" ");
     const command = all.find((each) => each.name() === first);
     expect(command?.name(), words).toBe(first);
     if (command!.commands.length > 0 && second !== undefined) {
-      expect(command!.commands.map((below) => below.name()), words).toContain(second);
+      expect(
+        command!.commands.map((below) => below.name()),
+        words,
+      ).toContain(second);
     }
   }
 });

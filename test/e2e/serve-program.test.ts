@@ -124,10 +124,22 @@ describe.skipIf(binary === undefined)("deltavee serve", { timeout: 600_000 }, ()
     const here = await serve("here", { link: { rate: "5mbit" }, outgoing: { forecast: false } });
     await cli("service", "prepare", "--service", there.socket, first.destination.toolQmp.path);
     const to = `deltavee://${there.listen}`;
-    const evacuating = cli("evacuate", "--service", here.socket, "--json", "--to", to, first.source.toolQmp.path);
-    await here.run.stderr.waitFor(({ text }) => /"event":"phase".*"phase":"iterating"/.test(text), "iterating", {
-      timeoutMs: READY_MS,
-    });
+    const evacuating = cli(
+      "evacuate",
+      "--service",
+      here.socket,
+      "--json",
+      "--to",
+      to,
+      first.source.toolQmp.path,
+    );
+    await here.run.stderr.waitFor(
+      ({ text }) => /"event":"phase".*"phase":"iterating"/.test(text),
+      "iterating",
+      {
+        timeoutMs: READY_MS,
+      },
+    );
 
     here.run.kill("SIGTERM");
     await here.run.stderr.waitFor(({ text }) => text.includes('"event":"stopping"'), "stopping", {
@@ -157,7 +169,9 @@ describe.skipIf(binary === undefined)("deltavee serve", { timeout: 600_000 }, ()
     expect(nobody).toMatchObject({ code: 1 });
     expect(nobody.out).toMatch(/failed .* vm to deltavee:\/\/127\.0\.0\.1:1[\s\S]*LINK_FAILED/);
     const empty = await cli("evacuate", ...service, ...to, destination.toolQmp.path);
-    expect(empty.err).toContain("HYPERVISOR_FAILED: QEMU has no guest to give away (it is in state inmigrate)");
+    expect(empty.err).toContain(
+      "HYPERVISOR_FAILED: QEMU has no guest to give away (it is in state inmigrate)",
+    );
     const none = await cli("evacuate", ...service, ...to, join(folder.path, "none.qmp"));
     expect(none).toMatchObject({ code: 1 });
     expect(none.err).toContain("QMP_UNAVAILABLE");

@@ -176,8 +176,9 @@ describe("a service at each end", { timeout: ENOUGH_MS }, () => {
     const order = (name: string, pair: Pair, to: Address) =>
       v86Order(name, pair.source, { to, runs: here.runs, shared });
     const ids = pairs.map((pair, i) => outgoing.add(order(`good-${i}`, pair, incoming.address)).id);
-    await until("both to be under way", () =>
-      incoming.moves.every(({ view }) => view.phase === "iterating") && incoming.moves.length === 2,
+    await until(
+      "both to be under way",
+      () => incoming.moves.every(({ view }) => view.phase === "iterating") && incoming.moves.length === 2,
     );
 
     // Nobody is there.
@@ -262,7 +263,10 @@ describe("a service at each end", { timeout: ENOUGH_MS }, () => {
 
     await stopped;
     expect(service.find(movingId)).toMatchObject({ state: "completed" });
-    expect(service.find(waitingId)).toMatchObject({ state: "cancelled", error: { code: "SERVICE_STOPPING" } });
+    expect(service.find(waitingId)).toMatchObject({
+      state: "cancelled",
+      error: { code: "SERVICE_STOPPING" },
+    });
     await expectArrived(moving);
     for (const { guest, source } of [waiting, late]) {
       await source.waitForHeartbeats(HEARTBEATS);

@@ -60,7 +60,13 @@ export function v86Waiting(name: string, vm: V86Vm, runs: Runs): WaitingVm {
     names: { name },
     takeIn: (sources, { id, signal, listener }) =>
       takeIn(
-        { guest: destinationGuest(vm), paused: false, baselineBytesMax: 0, reconnectTimeoutMs: 60_000, signal },
+        {
+          guest: destinationGuest(vm),
+          paused: false,
+          baselineBytesMax: 0,
+          reconnectTimeoutMs: 60_000,
+          signal,
+        },
         async () => sources,
         runs.opener({ id, vm: name }, listener),
       ),
