@@ -85,6 +85,7 @@ function setUp() {
 function check() {
   run(process.execPath, [bin("@biomejs/biome", "biome"), "check", "--error-on-warnings"]);
   run(process.execPath, [bin("typescript", "tsc"), "-p", "tsconfig.json"]);
+  run(process.execPath, [bin("typescript", "tsc"), "-p", "tsconfig.page.json", "--noEmit"]);
   run(process.execPath, [bin("knip", "knip")]);
 }
 

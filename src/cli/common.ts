@@ -7,22 +7,44 @@ import type { RecordEvent } from "../record/schema.ts";
 import type { RecordListener } from "../record/writer.ts";
 import { ProgressDisplay } from "../report/progress.ts";
 import { summaryText } from "../report/summary.ts";
+import type { LivePage } from "../web/live-page.ts";
+import { RunBoard } from "../web/run-board.ts";
+import { livePageText, openLivePage, type UiAddress } from "./live-page.ts";
 
 export interface DisplayOptions {
   record?: string;
   json?: true;
   quiet?: true;
+  ui?: UiAddress;
 }
 
-/** A run record that is shown as asked: one live line and a summary, JSON events, or nothing. `others` come first. */
+/**
+ * A run record that is shown as asked: one live line and a summary, JSON events, or nothing; on a live page, too, where
+ * that is wished. `others` come first. @throws UsageError where the record or the page cannot be opened
+ */
 export async function openShownRun(options: DisplayOptions, ...others: RecordListener[]): Promise<Run> {
   const shown: RecordEvent[] = [];
   const listeners: RecordListener[] = others;
   if (options.json) listeners.push((event) => process.stdout.write(`${JSON.stringify(event)}\n`));
   else if (!options.quiet) listeners.push(new ProgressDisplay(process.stderr).listener);
+  const board = new RunBoard();
+  const feed = board.open();
+  if (options.ui !== undefined) listeners.push(feed.event);
   const run = await openRunRecord({ clock: systemClock, path: options.record, listeners });
+  let page: LivePage | undefined;
+  try {
+    page = await openPage(options, board);
+  } catch (thrown) {
+    await run.close();
+    throw thrown;
+  }
   return {
-    ...run,
+    record: run.record,
+    async close() {
+      feed.end();
+      await page?.close();
+      return run.close();
+    },
     async finish() {
       shown.push(...run.record.events);
       if (!options.json && !options.quiet) process.stdout.write(`${summaryText(shown)}\n`);
@@ -30,6 +52,17 @@ export async function openShownRun(options: DisplayOptions, ...others: RecordLis
       if (incomplete !== undefined) process.stderr.write(`deltavee: ${incomplete}\n`);
     },
   };
+}
+
+async function openPage(options: DisplayOptions, board: RunBoard): Promise<LivePage | undefined> {
+  if (options.ui === undefined) return undefined;
+  const page = await openLivePage(options.ui, board, (message) => {
+    process.stderr.write(`deltavee: ${message}\n`);
+  });
+  if (options.json) process.stdout.write(`${JSON.stringify({ type: "page", url: page.url })}\n`);
+  if (!options.json && !options.quiet) process.stderr.write(livePageText(page));
+  else if (page.warning !== undefined) process.stderr.write(`${page.warning}\n`);
+  return page;
 }
 
 const INTERRUPTS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;

@@ -24,6 +24,7 @@ import { HISTORY } from "../memory/policy/history.ts";
 import type { PolicyKind } from "../memory/policy/policy.ts";
 import { STATE_DIR_HELP } from "../state/keep.ts";
 import { type DisplayOptions, interruption, openShownRun } from "./common.ts";
+import { uiOption } from "./live-page.ts";
 import { withSecurityOptions } from "./security.ts";
 
 interface Options extends DisplayOptions, SecurityOptions {
@@ -81,6 +82,8 @@ Examples:
     deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --max-downtime 100ms
   To a host where "deltavee receive --listen 0.0.0.0:4445 --qmp /run/vm.qmp" waits, with a record of the run:
     deltavee migrate --qmp /run/vm.qmp --to deltavee://host2:4445 --record run.ndjson
+  The same, watched in a browser at http://127.0.0.1:9437/:
+    deltavee migrate --qmp /run/vm.qmp --to deltavee://host2:4445 --ui
   A guest that may be slowed down, but must have moved, or not at all, within ten minutes:
     deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --on-stall throttle --max-time 10m
 `;
@@ -179,6 +182,7 @@ function withMigrateOptions(command: Command): Command {
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--no-forecast", "do not sample the guest's memory to say what is to be expected")
     .option("--record <file>", "write the run record (NDJSON)")
+    .addOption(uiOption())
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors");
 }

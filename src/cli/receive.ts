@@ -13,6 +13,7 @@ import { RECONNECT_MS_DEFAULT } from "../library/run.ts";
 import { type Address, formatAddress, parseAddress } from "../link/address.ts";
 import { STATE_DIR_HELP } from "../state/keep.ts";
 import { type DisplayOptions, interruption, openShownRun } from "./common.ts";
+import { uiOption } from "./live-page.ts";
 import { withSecurityOptions } from "./security.ts";
 
 interface Options extends DisplayOptions, SecurityOptions {
@@ -70,6 +71,7 @@ export function receiveCommand(): Command {
     .option("--allow <rule>", ALLOW_HELP, parseAllow, [])
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--record <file>", "write the run record of this side (NDJSON)")
+    .addOption(uiOption())
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors");
   return withSecurityOptions(command).addHelpText("after", HELP).action(receive);

@@ -5,8 +5,9 @@
 // `atMs` is time since the record was opened (monotonic). Names end in their unit. Counters are cumulative.
 
 import { z } from "zod";
+import { RECORD_VERSION } from "./constants.ts";
 
-export const RECORD_VERSION = 1;
+export { NO_PAGES } from "./constants.ts";
 
 const count = z.number().nonnegative();
 
@@ -222,15 +223,6 @@ export const recordEventSchema = z.discriminatedUnion("type", [
 
 export type RecordEvent = z.infer<typeof recordEventSchema>;
 export type PageClasses = z.infer<typeof pageClassesSchema>;
-export const NO_PAGES: Readonly<PageClasses> = {
-  zeroPages: 0,
-  unchangedPages: 0,
-  deltaPages: 0,
-  overflowPages: 0,
-  rawPages: 0,
-  duplicatePages: 0,
-  deltaBytes: 0,
-};
 export type CacheStats = z.infer<typeof cacheStatsSchema>;
 export type Phase = z.infer<typeof phaseSchema>;
 /** An event as its author writes it: the record adds the time. */

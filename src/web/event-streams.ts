@@ -1,6 +1,7 @@
 // Server-sent events: the list of runs, and one run's record as it is written. `/events?run=ID`, three kinds of message:
 //   record  an event of the run that was asked for; its id, "ID.SEQUENCE", resumes the stream where it broke off
-//   run     what the list says of a run: all of them at first, then those that have changed, twice a second at most
+//   list    at first: what the list of runs says of each
+//   run     the same of one that has changed since, twice a second at most
 //   gone    the id of a run that is no longer known
 //   bye     this process ends, and all that it knew has been said
 //
@@ -42,6 +43,8 @@ export class EventStreams {
   readonly handler: WebHandler = (request, response) => {
     if (this.#clients.size >= CLIENTS_MAX) return refuse(response, 503, "Too many are watching already");
     response.setHeader("Content-Type", "text/event-stream");
+    // It ends with the stream, so that nothing is waited for when this process does.
+    response.setHeader("Connection", "close");
     response.flushHeaders();
     if (request.method === "HEAD") {
       response.end();
@@ -52,17 +55,16 @@ export class EventStreams {
     this.#clients.add(client);
     response.on("close", () => this.#leave(client));
     response.write(`retry: ${RETRY_MS}\n\n`);
-    client.tellRuns(this.#board.runs);
+    client.tellAll(this.#board.runs);
     client.pump();
     this.#timer ??= setInterval(() => this.#tick(), TICK_MS).unref();
   };
 
-  /** Says to everybody what is still to be said, and that this is all. */
+  /** Everybody is told what is still to be told, as fast as they take it, and that this is all. */
   close(): void {
     this.#unsubscribe();
     for (const client of this.#clients) {
       client.tellRuns(this.#changed);
-      client.pump();
       client.end();
     }
   }
@@ -105,6 +107,7 @@ class Client {
   #told = 0;
   #wasUpToDate = false;
   #isFull = false;
+  #isEnding = false;
   /** Runs that have changed while the client took nothing: told when it does. */
   readonly #untold = new Set<BoardRun>();
 
@@ -117,6 +120,10 @@ class Client {
       this.tellRuns([]);
       this.pump();
     });
+  }
+
+  tellAll(runs: readonly BoardRun[]): void {
+    this.#write(`event: list\ndata: ${JSON.stringify(runs.map(({ overview }) => overview))}\n\n`);
   }
 
   tellRuns(runs: Iterable<BoardRun>): void {
@@ -134,14 +141,17 @@ class Client {
 
   /** Tells what there is to tell of the run, as long as the client takes it. */
   pump(): void {
-    const run = this.#run;
-    if (run === undefined) return;
     while (!this.#isFull) {
-      const next = this.#pending[this.#told++] ?? this.#lookAgain(run);
-      if (next === undefined) return;
+      const next = this.#pending[this.#told++] ?? this.#lookAgain();
+      if (next === undefined) break;
       this.#sequence = next.sequence;
-      this.#write(`id: ${run.id}.${next.sequence}\nevent: record\ndata: ${JSON.stringify(next.event)}\n\n`);
+      const id = `${this.#run?.id}.${next.sequence}`;
+      this.#write(`id: ${id}\nevent: record\ndata: ${JSON.stringify(next.event)}\n\n`);
     }
+    if (!this.#isEnding || this.#isFull) return;
+    this.#response.end("event: bye\ndata:\n\n");
+    // Nothing comes after it.
+    this.#isFull = true;
   }
 
   signOfLife(): void {
@@ -149,11 +159,12 @@ class Client {
   }
 
   end(): void {
-    this.#response.end("event: bye\ndata:\n\n");
+    this.#isEnding = true;
+    this.pump();
   }
 
-  #lookAgain(run: BoardRun): NumberedEvent | undefined {
-    const events = run.eventsAfter(this.#sequence);
+  #lookAgain(): NumberedEvent | undefined {
+    const events = this.#run?.eventsAfter(this.#sequence) ?? [];
     const isBehind = this.#wasUpToDate && events.length > EVENTS_BEHIND_MAX;
     this.#pending = isBehind ? thinned(events) : events;
     this.#told = 1;

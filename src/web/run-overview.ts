@@ -2,7 +2,7 @@
 
 import type { VmWhere } from "../base/errors.ts";
 import type { Phase, RecordEvent } from "../record/schema.ts";
-import { initialProgress, reduceProgress } from "../report/progress.ts";
+import { arrivedRatio, initialProgress, ratePerSecond, reduceProgress } from "../report/progress.ts";
 
 export interface RunOverview {
   readonly id: string;
@@ -12,11 +12,13 @@ export interface RunOverview {
   readonly isRunning: boolean;
   readonly phase: Phase;
   readonly side?: "source" | "destination";
-  /** Last seen, since the record was opened. */
-  readonly atMs: number;
+  /** So far, since the record was opened; when it is over, as its summary says. */
+  readonly totalMs: number;
   readonly iteration?: number;
   readonly wireBytes: number;
-  readonly remainingBytes?: number;
+  readonly wireBytesPerSecond?: number;
+  /** Share of the guest's memory that is as it should be at the destination. */
+  readonly arrivedRatio?: number;
   /** Once it is over. */
   readonly vm?: VmWhere;
   readonly downtimeMs?: number;
@@ -39,7 +41,9 @@ export class RunState {
   overview(of: { id: string; label: string | undefined; openedAt: string; isRunning: boolean }): RunOverview {
     const run = this.#run;
     const summary = this.#summary;
-    const { phase, atMs, iteration, wireBytes, remainingBytes } = this.#progress;
+    const { phase, atMs, iteration, wireBytes } = this.#progress;
+    const wireBytesPerSecond = ratePerSecond(this.#progress, "wireBytes");
+    const ratio = arrivedRatio(this.#progress);
     const downtimeMs = summary?.heartbeatGapMs ?? summary?.downtimeMs;
     return {
       id: of.id,
@@ -47,11 +51,12 @@ export class RunState {
       startedAt: run?.startedAt ?? of.openedAt,
       isRunning: of.isRunning,
       phase,
-      atMs,
+      totalMs: summary?.totalMs ?? atMs,
       wireBytes: summary?.wireBytes ?? wireBytes,
       ...(run === undefined ? {} : { side: run.side }),
       ...(iteration === undefined ? {} : { iteration }),
-      ...(remainingBytes === undefined ? {} : { remainingBytes }),
+      ...(wireBytesPerSecond === undefined ? {} : { wireBytesPerSecond }),
+      ...(ratio === undefined ? {} : { arrivedRatio: ratio }),
       ...(summary === undefined ? {} : { vm: summary.vm }),
       ...(downtimeMs === undefined ? {} : { downtimeMs }),
       ...(this.#errorCode === undefined ? {} : { errorCode: this.#errorCode }),
