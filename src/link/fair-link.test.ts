@@ -6,7 +6,8 @@ import { describe, expect, test } from "vitest";
 import { memoryChannels } from "../../test/support/memory-channel.ts";
 import { VirtualClock } from "../base/clock.ts";
 import type { Channel } from "../engine/ports.ts";
-import { FairLink } from "./fair-link.ts";
+import { DeliveryWindow, QUEUE_MS } from "../engine/window.ts";
+import { FairLink, HOLD_MS } from "./fair-link.ts";
 import { WEIGHT_MAX, WEIGHT_MIN } from "./fair-schedule.ts";
 
 interface Party {
@@ -63,6 +64,49 @@ function join(clock: VirtualClock, link: FairLink, options: PartyOptions = {}): 
   };
 }
 
+/** A sender that does as the engines do: as much in flight as its window has room for, with markers that are answered. */
+function sendThroughWindow(clock: VirtualClock, link: FairLink, weight: number, delayMs: number) {
+  const [near, far] = memoryChannels(clock, { bytesPerSecond: 1e10, bufferBytes: 1 << 22, delayMs });
+  const channel = link.share(near, weight);
+  const window = new DeliveryWindow(clock);
+  const markedBytes: number[] = [];
+  let [sentBytes, receivedBytes] = [0, 0];
+  let isBlocked = false;
+  const pump = () => {
+    while (!isBlocked && window.hasRoom && window.mayMark) {
+      const bytes = window.turnBytes;
+      window.sent(bytes);
+      sentBytes += bytes;
+      isBlocked = !channel.write(Buffer.alloc(bytes));
+      window.marked(isBlocked);
+      markedBytes.push(sentBytes);
+    }
+  };
+  far.listen({
+    data: (bytes) => {
+      receivedBytes += bytes.length;
+      const upTo = receivedBytes;
+      clock.after(delayMs, () => {
+        let answered = 0;
+        for (; markedBytes[0] !== undefined && markedBytes[0] <= upTo; answered++) markedBytes.shift();
+        if (answered === 0) return;
+        window.acknowledged(answered);
+        pump();
+      });
+    },
+    drained: () => {},
+    ended: () => {},
+    failed: () => {},
+  });
+  const drained = () => {
+    isBlocked = false;
+    pump();
+  };
+  channel.listen({ data: () => {}, drained, ended: () => {}, failed: () => {} });
+  pump();
+  return { window, receivedBytes: () => receivedBytes };
+}
+
 const RATE = 1_000_000;
 const rates = fc.integer({ min: 20_000, max: 50_000_000 });
 const parties = fc.array(
@@ -106,15 +150,59 @@ describe("a link shared by weight", () => {
     );
   });
 
-  test("nothing is held but what was written before it said no", () => {
+  test("nothing is held but some time's worth of a share, and what was written when it said no", () => {
     const clock = new VirtualClock();
     const link = new FairLink(clock, RATE);
-    const joined = [1, 2, 3].map((weight) => join(clock, link, { weight, writeBytes: 30_000 }));
+    const weights = [1, 2, 3];
+    const joined = weights.map((weight) => join(clock, link, { weight, writeBytes: 3000 }));
+    // Who comes first has it all to itself.
+    clock.advance(500);
     for (let i = 0; i < 200; i++) {
       clock.advance(7);
-      for (const each of joined) expect(each.heldBytes()).toBeLessThanOrEqual(30_000);
+      for (const [index, each] of joined.entries()) {
+        const shareBytes = (((RATE * weights[index]!) / 6) * HOLD_MS) / 1000;
+        expect(each.heldBytes()).toBeLessThanOrEqual(shareBytes + 3000);
+        expect(each.heldBytes()).toBeGreaterThan(shareBytes / 2 - 3000);
+      }
     }
   });
+
+  test("a link that holds nothing says no to whatever it cannot pass on at once", () => {
+    const clock = new VirtualClock();
+    const link = new FairLink(clock, RATE, 0);
+    const party = join(clock, link, { writeBytes: 30_000 });
+    for (let i = 0; i < 100; i++) {
+      clock.advance(7);
+      expect(party.heldBytes()).toBeLessThanOrEqual(30_000);
+    }
+  });
+
+  test.each([
+    [2_000_000, 1],
+    [12_500_000, 10],
+  ])(
+    "engines that bound what is in flight get their shares, in bounded time: %i bytes/s, %i ms each way",
+    (rate, delayMs) => {
+      const clock = new VirtualClock();
+      const link = new FairLink(clock, rate);
+      const weights = [1, 2, 4, 4];
+      const senders = weights.map((weight) => sendThroughWindow(clock, link, weight, delayMs));
+      clock.advance(3000);
+      const before = senders.map(({ receivedBytes }) => receivedBytes());
+      clock.advance(4000);
+      const got = senders.map(({ receivedBytes }, i) => receivedBytes() - before[i]!);
+      const total = got.reduce((sum, bytes) => sum + bytes, 0);
+      expect(total).toBeGreaterThan(rate * 4 * 0.95);
+      for (const [index, weight] of weights.entries()) {
+        const share = got[index]! / total / (weight / 11);
+        expect(share).toBeGreaterThan(0.95);
+        expect(share).toBeLessThan(1.05);
+        // On the link, and waiting for it: some 20 ms more than there and back, and what is due in one go.
+        const inFlightMs = (senders[index]!.window.inFlightBytes / ((rate * weight) / 11)) * 1000;
+        expect(inFlightMs).toBeLessThan(2 * delayMs + 2.5 * QUEUE_MS);
+      }
+    },
+  );
 
   test("one whose own connection is slow leaves the rest of its share to the others", () => {
     const clock = new VirtualClock();

@@ -2,6 +2,10 @@
 // whose own connection is slower than its share leaves the rest to the others. What may not go yet is held back, and
 // said so by the return value of `write`: to the engine behind it, it is a slow link and nothing else, so that what is
 // in flight stays bounded in time (engine/window.ts). What is held is bounded by whoever respects that value.
+//
+// Whoever is to get its share must have something here whenever its turn comes, also when its engine is late because this
+// thread has others to run. So some time's worth of its share is taken before it is told to wait; how much of that it
+// uses is for its engine's window, which bounds what is in flight.
 
 import type { Clock } from "../base/clock.ts";
 import type { Channel, ChannelListener } from "../engine/ports.ts";
@@ -14,12 +18,16 @@ const BURST_MS = 4;
 const PIECE_MS = 1;
 const PIECE_BYTES_MIN = 2048;
 const PIECE_BYTES_MAX = 256 * 1024;
+/** Of a channel's share: held before `write` says no. */
+export const HOLD_MS = 100;
 /** A timer that fires late costs no part of the rate, up to this. What goes at once then is bounded by it, too. */
 const LATE_MS_MAX = 50;
 
 export class FairLink {
   readonly #clock: Clock;
   readonly #bucket: TokenBucket;
+  readonly #bytesPerSecond: number;
+  readonly #holdMs: number;
   readonly #pieceBytes: number;
   readonly #schedule = new FairSchedule<FairChannel>();
   #isWaiting = false;
@@ -27,8 +35,11 @@ export class FairLink {
   /** Since when there has been something to send all the time. */
   #busySinceMs: number | undefined;
 
-  constructor(clock: Clock, bytesPerSecond: number) {
+  /** `holdMs`: what of a channel's share is held before `write` says no; 0: nothing, beside the write that says it. */
+  constructor(clock: Clock, bytesPerSecond: number, holdMs: number = HOLD_MS) {
     this.#clock = clock;
+    this.#bytesPerSecond = bytesPerSecond;
+    this.#holdMs = holdMs;
     const bytesIn = (ms: number) => Math.floor((bytesPerSecond * ms) / 1000);
     this.#pieceBytes = Math.min(PIECE_BYTES_MAX, Math.max(PIECE_BYTES_MIN, bytesIn(PIECE_MS)));
     this.#bucket = new TokenBucket(clock, bytesPerSecond, Math.max(2 * this.#pieceBytes, bytesIn(BURST_MS)));
@@ -53,6 +64,11 @@ export class FairLink {
   leave(channel: FairChannel): void {
     channel.isReady = false;
     this.#schedule.remove(channel);
+  }
+
+  /** How much of a channel may wait here. @internal */
+  holdBytes(channel: FairChannel): number {
+    return (this.#bytesPerSecond * this.#schedule.shareOf(channel) * this.#holdMs) / 1000;
   }
 
   /** Sends what the rate allows by now, in turn. @internal */
@@ -100,6 +116,7 @@ export class FairChannel implements Channel, Flow {
   readonly #clock: Clock;
   readonly #inner: Channel;
   readonly #queue: { bytes: Uint8Array; written: (() => void) | undefined }[] = [];
+  #queuedBytes = 0;
   #listener: ChannelListener | undefined;
   #isBlocked = false;
   /** `write` has returned false since `drained` was last told. */
@@ -139,9 +156,10 @@ export class FairChannel implements Channel, Flow {
   write(bytes: Uint8Array, written?: () => void): boolean {
     if (this.#isOver) return false;
     this.#queue.push({ bytes, written });
+    this.#queuedBytes += bytes.length;
     this.#changed();
     this.#link.move();
-    if (this.#flows) {
+    if (this.#takesMore) {
       // Not from within the call: whoever writes may be in the middle of a frame.
       if (this.#owesDrained) this.#tellSoon();
       return true;
@@ -180,14 +198,20 @@ export class FairChannel implements Channel, Flow {
     const piece = isLast ? head.bytes : head.bytes.subarray(0, count);
     if (isLast) this.#queue.shift();
     else head.bytes = head.bytes.subarray(count);
+    this.#queuedBytes -= count;
     this.#isBlocked = !this.#inner.write(piece, isLast ? head.written : undefined);
     this.#changed();
-    if (this.#owesDrained && this.#flows) this.#tellSoon();
+    if (this.#owesDrained && this.#hasDrained) this.#tellSoon();
     this.#endIfSent();
   }
 
-  get #flows(): boolean {
-    return this.#queue.length === 0 && !this.#isBlocked;
+  get #takesMore(): boolean {
+    return !this.#isBlocked && this.#queuedBytes <= this.#link.holdBytes(this);
+  }
+
+  /** Not at the first byte that there is room for: half of it, so that the engine has something to do. */
+  get #hasDrained(): boolean {
+    return !this.#isBlocked && this.#queuedBytes <= this.#link.holdBytes(this) / 2;
   }
 
   #changed(): void {
@@ -204,7 +228,7 @@ export class FairChannel implements Channel, Flow {
   }
 
   #tellDrained(): void {
-    if (!this.#owesDrained || !this.#flows || this.#isOver || this.#isEnding) return;
+    if (!this.#owesDrained || !this.#hasDrained || this.#isOver || this.#isEnding) return;
     this.#owesDrained = false;
     this.#listener?.drained();
   }
@@ -219,6 +243,7 @@ export class FairChannel implements Channel, Flow {
   #leave(): void {
     this.#isOver = true;
     this.#queue.length = 0;
+    this.#queuedBytes = 0;
     this.#link.leave(this);
   }
 }

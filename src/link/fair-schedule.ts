@@ -19,6 +19,7 @@ export interface Flow {
 
 export class FairSchedule<Entry extends Flow> {
   readonly #flows: Entry[] = [];
+  #weightTotal = 0;
   /** Start of the piece that was sent last. */
   #virtual = 0;
 
@@ -26,16 +27,25 @@ export class FairSchedule<Entry extends Flow> {
     return this.#flows.length;
   }
 
+  /** What this flow gets of everything while all of them have something to send: 0…1. */
+  shareOf({ weight }: Entry): number {
+    return weight / this.#weightTotal;
+  }
+
   add(flow: Entry): void {
     const { weight } = flow;
     assert(weight >= WEIGHT_MIN && weight <= WEIGHT_MAX, "a weight is within its bounds");
     flow.finish = this.#virtual;
     this.#flows.push(flow);
+    this.#weightTotal += weight;
   }
 
   remove(flow: Entry): void {
     const index = this.#flows.indexOf(flow);
-    if (index !== -1) this.#flows.splice(index, 1);
+    if (index === -1) return;
+    this.#flows.splice(index, 1);
+    // Anew: differences of what was added would go astray in the long run.
+    this.#weightTotal = this.#flows.reduce((total, { weight }) => total + weight, 0);
   }
 
   /** Of those that are ready the one that is furthest behind; undefined when none is. */

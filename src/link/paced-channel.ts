@@ -6,6 +6,6 @@ import { FairChannel, FairLink } from "./fair-link.ts";
 
 export class PacedChannel extends FairChannel {
   constructor(inner: Channel, clock: Clock, bytesPerSecond: number) {
-    super(new FairLink(clock, bytesPerSecond), clock, inner, 1);
+    super(new FairLink(clock, bytesPerSecond, 0), clock, inner, 1);
   }
 }

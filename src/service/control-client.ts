@@ -74,11 +74,7 @@ export class ControlClient {
   #exchange(method: string, path: string, body: string): Promise<{ status: number; text: string }> {
     return new Promise((resolve, reject) => {
       const fail = (cause: Error) =>
-        reject(
-          new DeltaveeError("SERVICE_UNREACHABLE", `No service answers on ${this.#path}: ${cause.message}`, {
-            cause,
-          }),
-        );
+        reject(new DeltaveeError("SERVICE_UNREACHABLE", `No service answers on ${this.#path}`, { cause }));
       const asked = request(
         {
           socketPath: this.#path,

@@ -5,7 +5,6 @@
 import { formatBytes, formatMs } from "../base/units.ts";
 import type { RecordEvent } from "../record/schema.ts";
 import type { RecordListener } from "../record/writer.ts";
-import { verifiedText } from "../report/verified-text.ts";
 
 export const LOG_LEVELS = ["debug", "info", "warning", "error"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -74,7 +73,10 @@ function describe(event: RecordEvent): { level: LogLevel; message: string } | un
       return { level: "info", message: `Connection resumed after ${formatMs(outageMs)}` };
     }
     case "verified":
-      return { level: "info", message: verifiedText(event) };
+      return {
+        level: "info",
+        message: `RAM is equal at both ends, ${formatBytes(event.comparedBytes)} compared`,
+      };
     case "notice":
       return { level: "warning", message: event.message };
     case "opaque":

@@ -23,6 +23,8 @@ import { Service } from "./service.ts";
 import type { Settings } from "./settings.ts";
 
 const CONTROL_SOCKET = "control.sock";
+/** More than passes between two questions of deltavee evacuate. */
+const LAST_ANSWERS_MS = 1500;
 
 /** Where the control socket is unless it is said. */
 export function defaultControlPath(stateDir: string = defaultStateFolder()): string {
@@ -83,7 +85,10 @@ export async function startService(settings: Settings, log: Log): Promise<Runnin
       url,
       service,
       async stop() {
+        const wasBusy = service.runningCount > 0;
         await service.stop(settings.shutdown.graceTime);
+        // Whoever waits for one of them asks a last time.
+        if (wasBusy) await new Promise((resolve) => setTimeout(resolve, LAST_ANSWERS_MS));
         await closeAll();
       },
     };

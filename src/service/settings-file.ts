@@ -47,13 +47,19 @@ export function parseSettings(text: string, file: string): Settings {
   if (broken !== undefined) throw invalid(`${at(broken.pos[0])}: ${broken.message}`);
   let value: unknown;
   try {
-    value = document.toJS({ maxAliasCount: 100 }) ?? {};
+    value = withoutEmpty(document.toJS({ maxAliasCount: 100 }) ?? {});
   } catch (thrown) {
     throw invalid(`${file}: ${toError(thrown).message}`);
   }
   const checked = settingsSchema.safeParse(value);
   if (!checked.success) throw invalid(mistakesText(checked.error, document, at));
   return withPathsResolved(checked.data, dirname(resolve(file)));
+}
+
+/** A part of which nothing is left but its name, all its keys being comments, is left out. */
+function withoutEmpty(value: unknown): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+  return Object.fromEntries(Object.entries(value).filter(([, part]) => part !== null));
 }
 
 function mistakesText(error: z.ZodError, document: Document, at: (offset?: number) => string): string {
@@ -118,10 +124,7 @@ export function defaultFileText(): string {
   return [
     "# Configuration of deltavee serve. What is left out is as it stands here. Paths are as from this file's folder.",
     ...[...parts].flatMap(([name, lines]) => {
-      if (name === "") return ["", ...lines];
-      // A part without any key would be nothing, and not empty.
-      const isEmpty = lines.every((line) => line.trimStart().startsWith("#"));
-      return ["", isEmpty ? `${name}: {}` : `${name}:`, ...lines];
+      return name === "" ? ["", ...lines] : ["", `${name}:`, ...lines];
     }),
     "",
   ].join("\n");
