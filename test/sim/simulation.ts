@@ -575,9 +575,9 @@ export class Simulation {
    * (docs/decisions/0003-where-committed-lies.md). Counted, and left out here alone.
    */
   #isKnownCase(fault: Fault): boolean {
-    // QEMU 7.2 lets whoever is at its monitor end a post-copy, whatever the destination still lacks.
-    if (this.plan.postcopy?.cancels === true && this.outgoing?.isPostcopy === true)
-      return fault === "cancelled at the monitor" && this.commitSent;
+    // is about to go out.
+    if (this.plan.postcopy?.cancels === true && this.incoming.postcopyGuest !== undefined)
+      return fault === "cancelled at the monitor";
     if (this.plan.mode !== "direct" || this.outgoing === undefined) return false;
     const { state, deviceStateIsOut, isGuarded } = this.outgoing;
     const resumes = fault === "cancelled at the monitor" || (fault === "source engine crashes" && !isGuarded);
