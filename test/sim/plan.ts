@@ -161,7 +161,7 @@ export interface Plan {
 }
 
 /** Of the migrations in which it can be: each takes as long as three others. */
-const POSTCOPY_SHARE = 0.15;
+const POSTCOPY_SHARE = 0.12;
 
 export function drawPlan(seed: number): Plan {
   const random = new Random(seed);
