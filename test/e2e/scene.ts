@@ -79,6 +79,8 @@ export async function goOnWithEachOther(source: QemuVm, destination: QemuVm): Pr
   const uri = `unix:${source.folder}/recover`;
   await destination.qmp.execute("human-monitor-command", { "command-line": `migrate_recover ${uri}` });
   await source.qmp.execute("migrate", { uri, resume: true });
+  const status = async () => (await source.qmp.execute("query-migrate")).status;
+  await expect.poll(status, { timeout: 60_000 }).toBe("completed");
   await expectMoved(source, destination);
   expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
 }
