@@ -563,14 +563,57 @@ describe("a hypervisor that does not answer", () => {
     expect(scene.givenUp).toEqual(["MAX_TIME_REACHED"]);
   });
 
-  test.each<[string, (scene: Scene) => void]>([
-    ["has been stopped", ({ control }) => control.guestStopped()],
-    ["is gone", ({ control }) => control.end()],
-  ])("says nothing of a guest that %s", (_, happens) => {
+  test("says nothing of a guest that is gone", () => {
     const scene = new Scene({ timeMsMax: 5000 });
     scene.run(2000);
-    happens(scene);
+    scene.control.end();
     scene.clock.advance(60_000);
     expect(scene.givenUp).toEqual([]);
+  });
+
+  test("has its guest taken back that stands still at the limit, when it has done so for longer than was agreed", () => {
+    const scene = new Scene({ timeMsMax: 5000, goalMs: 1000 });
+    scene.run(2000);
+    scene.clock.advance(2500);
+    scene.control.guestStopped();
+    scene.clock.advance(990);
+    expect(scene.givenUp).toEqual([]);
+    scene.clock.advance(20);
+    expect(scene.givenUp).toEqual(["MAX_TIME_REACHED"]);
+  });
+});
+
+describe("limits, when it is decided that any downtime will do", () => {
+  /** A link that carries 2 s of the guest's rewriting. */
+  const decided = (more: object) => {
+    const scene = new Scene({ guest: TOO_BUSY, ...more });
+    scene.control.allowAnyDowntime();
+    return scene;
+  };
+
+  test("hold as long as the guest has not been stopped", () => {
+    // Never within what it may be stopped for: the hypervisor goes on.
+    const scene = decided({ timeMsMax: 26_000, limitFails: true }).run(600_000);
+    expect(scene.givenUp).toEqual(["MAX_TIME_REACHED"]);
+    expect(scene.clock.nowMs()).toBeLessThanOrEqual(26_020);
+  });
+
+  test("and while it stands still", () => {
+    const scene = decided({ wireBytesMax: 1e9, goalMs: 300 });
+    scene.control.guestStopped();
+    scene.clock.advance(200);
+    const link = { ...scene.progress.link, wireBytes: 1e9 };
+    scene.control.look({}, { ...scene.progress, link }, false);
+    expect(scene.givenUp).toEqual([]);
+    scene.clock.advance(200);
+    scene.control.look({}, { ...scene.progress, link }, false);
+    expect(scene.givenUp).toEqual(["MAX_BYTES_REACHED"]);
+  });
+
+  test("keep a guest from being stopped for longer than until they are reached", () => {
+    const free = decided({}).run(600_000);
+    expect(free.downtimeMs).toBeGreaterThan(2000);
+    const scene = decided({ timeMsMax: free.clock.nowMs() + 1000 }).run(600_000);
+    expect([scene.leftBytes, scene.givenUp]).toEqual([undefined, ["MAX_TIME_REACHED"]]);
   });
 });

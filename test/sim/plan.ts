@@ -161,7 +161,7 @@ export interface Plan {
 }
 
 /** Of the migrations in which it can be: each takes as long as three others. */
-const POSTCOPY_SHARE = 0.2;
+const POSTCOPY_SHARE = 0.12;
 
 export function drawPlan(seed: number): Plan {
   const random = new Random(seed);
@@ -325,10 +325,13 @@ function makePostcopy(plan: Plan, random: Random): void {
   const bytesPerSecond = ramBytes / random.real(0.5, 1);
   toDestination.bytesPerSecond = toSource.bytesPerSecond = bytesPerSecond;
   // Ten seconds and more must pass before anything happens: with few events in each.
-  for (const line of [toDestination, toSource, outgoing.socket, plan.incoming.socket])
+  // And a guest that is larger than all buffers on the way.
+  for (const line of [toDestination, toSource, outgoing.socket, plan.incoming.socket]) {
     line.pieceBytesMax = Math.max(8192, line.pieceBytesMax);
+    line.systemBytesMax = Math.min(8192, line.systemBytesMax);
+  }
   plan.pacedBytesPerSecond = undefined;
-  workload.writesPerMs = (random.real(3, 6) * bytesPerSecond) / PAGE_BYTES / 1000;
+  workload.writesPerMs = 0.4;
   workload.untilMs = Number.MAX_SAFE_INTEGER;
   workload.hotShare = random.pick([0.3, 1]);
   workload.isDense = true;

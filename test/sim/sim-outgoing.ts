@@ -356,7 +356,7 @@ export class SimOutgoing implements OutgoingVm {
 
   #startPostcopy(): Promise<void> {
     return this.#command("migrate-start-postcopy", () => {
-      if (this.state !== "active")
+      if (this.state === "idle")
         throw new QmpCommandError("migrate-start-postcopy", "GenericError", "no migration is under way");
       this.#isPostcopyAsked = true;
       this.#world.step("source is told to go on as post-copy");

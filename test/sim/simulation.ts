@@ -568,16 +568,16 @@ export class Simulation {
   }
 
   /**
-   * In direct mode a stock destination starts the guest by itself once it has the device state, and a stock source
+   * QEMU 7.2 lets whoever is at its monitor end a post-copy, whatever the destination lacks, be it that COMMIT is about
+   * to go out. And: in direct mode a stock destination starts the guest by itself once it has the device state, and a stock source
    * resumes it by itself when it is cancelled at its own monitor before it has its verdict. Whoever does that behind
    * the engine's back has two guests, with Deltavee or without it. So has whoever kills an engine without a guard, or
    * one whose stream it does not understand, so that it cannot tell the guard when
    * (docs/decisions/0003-where-committed-lies.md). Counted, and left out here alone.
    */
   #isKnownCase(fault: Fault): boolean {
-    // QEMU 7.2 lets whoever is at its monitor end a post-copy, whatever the destination still lacks.
-    if (this.plan.postcopy?.cancels === true && this.outgoing?.isPostcopy === true)
-      return fault === "cancelled at the monitor" && this.commitSent;
+    if (this.plan.postcopy?.cancels === true && this.incoming.postcopyGuest !== undefined)
+      return fault === "cancelled at the monitor";
     if (this.plan.mode !== "direct" || this.outgoing === undefined) return false;
     const { state, deviceStateIsOut, isGuarded } = this.outgoing;
     const resumes = fault === "cancelled at the monitor" || (fault === "source engine crashes" && !isGuarded);
