@@ -3,6 +3,8 @@
 
 import { randomBytes } from "node:crypto";
 import { Command, Option } from "commander";
+import { systemClock } from "../base/clock.ts";
+import { RareNotices } from "../base/rare-notices.ts";
 import { parseBytes, parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
@@ -88,6 +90,8 @@ async function receive(options: Options): Promise<void> {
   const run = await openShownRun(options, (event) => journal?.listener(event));
   const { record } = run;
   const notice = (message: string) => record.add({ type: "notice", message });
+  // Anybody whom this host trusts can cause them, as often as he likes.
+  const rareNotices = new RareNotices(systemClock, notice);
   let vm: QemuIncoming | undefined;
   try {
     const states = openStateFolder(options.stateDir, notice);
@@ -142,7 +146,8 @@ async function receive(options: Options): Promise<void> {
         sources.keepOthers();
         release();
         await coder.close();
-        if (!outcome.welcomed) notice(`${from} was no source for this VM: ${outcome.error?.message}`);
+        if (!outcome.welcomed)
+          rareNotices.say(`${from} was no source for this VM: ${outcome.error?.message}`);
       } while (!outcome.welcomed && outcome.error?.code !== "CANCELLED");
     } finally {
       sources.close();
