@@ -97,6 +97,20 @@ test.each([
   expect((await run.exited).code, run.stderrTail()).toBe(2);
 });
 
+test("a host whose name cannot be that of a file is refused before anybody is asked for a code", async () => {
+  const long = `${"a".repeat(60)}.`.repeat(4) + "example";
+  expect(long.length).toBeGreaterThan(245);
+  for (const more of [
+    ["--with", `${long}:4446`],
+    ["--listen", "127.0.0.1:0", "--as", long],
+  ]) {
+    const run = await pair("host1", ...more);
+    expect((await run.exited).code).toBe(2);
+    expect(run.stderrTail()).toContain("it is longer than 240 characters. Give it another name with --as");
+  }
+  expect(PairedKeys.find(join(folder, "host1"))).toBeUndefined();
+});
+
 test("keys that others have access to are not used, nor are damaged ones", async () => {
   expect((await meet()).codes).toEqual([0, 0]);
   writeFileSync(join(folder, "host1", "identity.json"), "{}");

@@ -8,7 +8,7 @@ import { systemClock } from "../base/clock.ts";
 import { CancelledError, LinkError, UsageError } from "../base/errors.ts";
 import { RareNotices } from "../base/rare-notices.ts";
 import { formatMs, parseMs } from "../base/units.ts";
-import { PairedKeys, PEER_NAME } from "../library/paired-keys.ts";
+import { assertPeerName, isPeerName, PairedKeys } from "../library/paired-keys.ts";
 import { type Address, formatAddress, parseAddress } from "../link/address.ts";
 import { onInterrupt } from "./common.ts";
 import { newCode, normalCode } from "./pairing/exchange.ts";
@@ -62,7 +62,7 @@ export function pairCommand(): Command {
 
 async function pair(options: Options): Promise<void> {
   const { listen, with: other, as, list, forget } = options;
-  if (as !== undefined && !PEER_NAME.test(as)) throw new UsageError(`Not a name of a host: "${as}"`);
+  if (as !== undefined) assertPeerName(as);
   if (list) listPeers(PairedKeys.find(options.keysDir));
   else if (forget !== undefined) forgetPeer(PairedKeys.find(options.keysDir), forget);
   else if (listen !== undefined) await waitForOther(listen, options);
@@ -88,11 +88,14 @@ async function waitForOther(address: Address, options: Options): Promise<void> {
 
 async function meetOther(address: Address, options: Options): Promise<void> {
   if (address.kind !== "unix" && address.port === 0) throw new UsageError("Port 0 is nobody's");
+  const known = options.as ?? (address.kind === "unix" ? undefined : address.host);
+  // Not when the code has been used up for it.
+  if (known !== undefined) assertPeerName(known);
   const keys = PairedKeys.create(options.keysDir);
   const code = normalCode(await askForCode());
   if (code === undefined) throw new UsageError("Not a code: four groups of four letters and digits");
   const met = await meetAt(address, { keys: keys.own(), code, name: ownName() });
-  remember(keys, met, options.as ?? (address.kind === "unix" ? undefined : address.host));
+  remember(keys, met, known);
 }
 
 function remember(keys: PairedKeys, { name, certificate, fingerprint }: Met, as: string | undefined): void {
@@ -152,5 +155,5 @@ function within<Result>(promise: Promise<Result>, timeoutMs: number): Promise<Re
 /** As file names and rules can have it. */
 function ownName(): string {
   const name = hostname().replace(/[^A-Za-z0-9._-]/g, "-");
-  return PEER_NAME.test(name) ? name : "host";
+  return isPeerName(name) ? name : "host";
 }

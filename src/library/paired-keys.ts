@@ -18,8 +18,24 @@ const DAY_MS = 24 * 60 * 60 * 1000;
 const VALID_BEFORE_MS = DAY_MS;
 /** Nobody renews a pinned certificate; it is replaced by pairing again. */
 const VALID_MS = 20 * 365 * DAY_MS;
+/** A file may be called so much and no more: `.peer-NAME.json.tmp` while it is written (state-folder.ts). */
+const PEER_NAME_CHARS_MAX = 255 - ".peer-.json.tmp".length;
+const PEER_NAME: RegExp = /^[A-Za-z0-9][A-Za-z0-9.:_-]*$/;
+
 /** As hosts are called, which are also names of files. */
-export const PEER_NAME: RegExp = /^[A-Za-z0-9][A-Za-z0-9.:_-]{0,252}$/;
+export function isPeerName(name: string): boolean {
+  return PEER_NAME.test(name) && name.length <= PEER_NAME_CHARS_MAX;
+}
+
+/** @throws UsageError for what no host can be known as; it says why */
+export function assertPeerName(name: string): void {
+  if (isPeerName(name)) return;
+  const isLong = name.length > PEER_NAME_CHARS_MAX;
+  const why = isLong
+    ? `it is longer than ${PEER_NAME_CHARS_MAX} characters`
+    : "letters, digits and .:_- make one";
+  throw new UsageError(`No host can be known here as "${name}": ${why}. Give it another name with --as`);
+}
 
 const certificateSchema = z.string().refine((pem) => {
   try {
@@ -83,7 +99,7 @@ export class PairedKeys {
 
   /** From now on `certificate` is that of `name`, and no earlier one is. */
   pin(name: string, certificate: string): void {
-    if (!PEER_NAME.test(name)) throw new UsageError(`Not a name of a host: "${name}"`);
+    assertPeerName(name);
     this.#folder.write(PEER_PREFIX + name, JSON.stringify({ certificate }), { durable: true });
   }
 

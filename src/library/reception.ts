@@ -3,6 +3,8 @@
 // then it ends.
 
 import { randomBytes } from "node:crypto";
+import { systemClock } from "../base/clock.ts";
+import { RareNotices } from "../base/rare-notices.ts";
 import { version } from "../base/version.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import { DestinationEngine, type DestinationOutcome } from "../engine/destination.ts";
@@ -60,6 +62,8 @@ export async function takeIn(
   const run = await openRun([(event) => journal?.listener(event)]);
   const { record } = run;
   const notice: Notice = (message) => record.add({ type: "notice", message });
+  // Anybody whom this host trusts can cause them, as often as he likes.
+  const rareNotices = new RareNotices(systemClock, notice);
   let guest: OpenDestination | undefined;
   try {
     const opening = spec.guest.open({ stateDir: spec.stateDir, notice });
@@ -112,7 +116,8 @@ export async function takeIn(
         sources.keepOthers();
         signal?.removeEventListener("abort", cancel);
         await coder.close();
-        if (!outcome.welcomed) notice(`${from} was no source for this VM: ${outcome.error?.message}`);
+        if (!outcome.welcomed)
+          rareNotices.say(`${from} was no source for this VM: ${outcome.error?.message}`);
       } while (!outcome.welcomed && outcome.error?.code !== "CANCELLED");
     } finally {
       sources.close();

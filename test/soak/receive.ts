@@ -72,7 +72,7 @@ export async function soakReceive(
       ...["receive", ...receiveArguments(destination), "--tls-dir", files, "--allow", "127.0.0.1"],
     );
     const address = await listeningAddress(receive);
-    const port = Number(new URL(address.replace(/^.*:\/\//, "http://")).port);
+    const port = Number(/:(\d+)$/.exec(address)![1]);
     const soak = await comeAndGo(receive, port, { peers, seed, authority, came });
     const to = destinationFor("tunnel", address);
     const migrate = await cli("migrate", "--qmp", source.toolQmp.path, "--to", to, "--tls-dir", files);

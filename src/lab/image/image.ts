@@ -17,8 +17,8 @@ import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import { toError, UsageError } from "../../base/errors.ts";
+import { PACKAGE_ROOT } from "../../base/package-root.ts";
 import { cachedFolder, cacheKey } from "../cache.ts";
-import { PACKAGE_ROOT } from "../package-root.ts";
 import { guestPrograms } from "../tools.ts";
 import { makeRoot, parsePackages, recipe, SUITE } from "./debian.ts";
 

@@ -1,4 +1,4 @@
-// Where this package lies. The lab and the test harness run from their sources and compiled into dist/ or build/: what
+// Where this package lies. Modules run from their sources, and compiled into dist/ or build/: what
 // they need of the package is therefore found from the package's own folder, not from that of a module.
 
 import { existsSync } from "node:fs";
