@@ -12,7 +12,15 @@
 import type { GuestMemory } from "../memory/guest-memory.ts";
 import type { DeltaSize, GuestModel } from "./guest-model.ts";
 import type { PageMeter } from "./page-meter.ts";
-import { fitRates, type Looks, likeliestRate, type RateShare } from "./rate-mixture.ts";
+import {
+  fitRates,
+  HEATS,
+  heatOf,
+  type Looks,
+  likeliestRate,
+  nearestHeat,
+  type RateShare,
+} from "./rate-mixture.ts";
 
 export interface SamplingOptions {
   readonly samplePages: number;
@@ -36,8 +44,6 @@ const LOOKS = [
 /** Of pages that are coded whole, and of changed pages by how long that took: more says nothing new. */
 const WHOLE_PAGES_MAX = 256;
 const CHANGED_PAGES_MAX = 128;
-/** Changes per second at which a page counts as warm, and as hot: their changes are measured apart. */
-const HEATS_FROM = [0, 1, 8] as const;
 
 /** One sampled page. */
 interface Watched {
@@ -103,15 +109,13 @@ export async function sampleGuest(
   };
 }
 
-const heatOf = (changesPerSecond: number) => HEATS_FROM.findLastIndex((from) => from <= changesPerSecond);
-
-/** What changes of pages with such a rate came to, by how long they took; where none was seen, those of the next heat. */
+/** What changes of pages with such a rate came to, by how long they took. */
 function sizesByHeat(
   founds: readonly Found[],
   rates: readonly RateShare[],
   meter: PageMeter,
 ): (changesPerSecond: number) => DeltaSize[] {
-  const byHeat: DeltaSize[][] = HEATS_FROM.map(() => []);
+  const byHeat: DeltaSize[][] = Array.from({ length: HEATS }, () => []);
   for (const { afterMs, changes } of [...founds].sort((a, b) => a.afterMs - b.afterMs)) {
     const some = thinned(changes, CHANGED_PAGES_MAX).map(
       ({ watched: { intervalsMs, pattern }, old, now }) => ({
@@ -127,11 +131,7 @@ function sizesByHeat(
       sizes.push({ afterMs, ...size });
     }
   }
-  return (changesPerSecond) => {
-    const heat = heatOf(changesPerSecond);
-    const nearest = [...byHeat.keys()].sort((a, b) => Math.abs(a - heat) - Math.abs(b - heat));
-    return byHeat[nearest.find((each) => byHeat[each]!.length > 0) ?? heat]!;
-  };
+  return (changesPerSecond) => nearestHeat(byHeat, changesPerSecond);
 }
 
 /** Evenly spread, at a random place within each part. */
