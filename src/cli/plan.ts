@@ -16,7 +16,7 @@ import type { LinkModel } from "../planner/link-model.ts";
 import { METHOD_NAMES, type MethodName } from "../planner/methods.ts";
 import { onInterrupt, parseQmpAddress } from "./common.ts";
 import { readCalibration, readFleet, readModel } from "./plan/files.ts";
-import { sampleQemu } from "./plan/sample.ts";
+import { SAMPLE_MS_DEFAULT, SAMPLE_PAGES_DEFAULT, sampleQemu } from "./plan/sample.ts";
 import { fleetText, planText } from "./plan/text.ts";
 import { modelFromTrace } from "./plan/trace.ts";
 import { bestLine, momentLine, watchGuest } from "./plan/watch.ts";
@@ -45,8 +45,6 @@ interface Options {
 
 /** As DOWNTIME of migrate. */
 const DOWNTIME_DEFAULT = "300ms";
-const SAMPLE_PAGES_DEFAULT = 8192;
-const SAMPLE_TIME_DEFAULT = "1500ms";
 const FLEET_CONCURRENT = [1, 2, 4, 8, 16] as const;
 /** Of `--fleet COUNT`. */
 const FLEET_MEMORY_BYTES_MAX = 2 ** 40;
@@ -108,7 +106,7 @@ export function planCommand(): Command {
     .addOption(
       new Option("--sample-time <duration>", "for how long to look")
         .argParser(parseSampleTime)
-        .default(parseMs(SAMPLE_TIME_DEFAULT), SAMPLE_TIME_DEFAULT),
+        .default(SAMPLE_MS_DEFAULT, `${SAMPLE_MS_DEFAULT}ms`),
     )
     .option("--save-model <file>", "keep what was seen of the guest")
     .option("--calibrate <folder>", "run records (--record of migrate) to learn from")
