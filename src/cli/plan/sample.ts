@@ -24,8 +24,8 @@ export interface SampleOptions {
 }
 
 /** What `npm run bench -- sampling` measures the cost of. */
-export const SAMPLE_PAGES_DEFAULT = 8192;
-export const SAMPLE_MS_DEFAULT = 1500;
+export const SAMPLE_PAGES_DEFAULT = 3072;
+export const SAMPLE_MS_DEFAULT = 1700;
 const PAGE_BYTES = 4096;
 /** QEMU counts for whole seconds. */
 const DIRTY_RATE_SECONDS = 1;
