@@ -34,7 +34,7 @@ const BYTES = { name: "B", size: 1 };
 const MBIT = { name: "Mbit/s", size: 1 };
 const SHARE = { name: "%", size: 0.01 };
 /** Between these a link that just suffices is searched for, this finely. */
-const LINK_MBIT = { min: 0.5, max: 100_000 };
+const LINK_MBIT = { min: 1, max: 100_000 };
 const SEARCH_RATIO = 1.03;
 const CACHE_SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1] as const;
 const PLOTTED_POLICIES = ["direct", "lru-2way", "arc", "history"] as const;
@@ -105,7 +105,7 @@ function breakEven(input: PlotInput): Figure {
       { name: "above: comparing costs more than it saves", line: "limit" },
       ...(runs.length === 0
         ? []
-        : [{ name: "lab: full converged, hollow not; colour of the method", box: "ground" }]),
+        : [{ name: "lab: full converged, hollow not; colour of the method", box: "fill-s0" }]),
     ],
     draw(plot) {
       const x = logAxis(Math.min(...bytesPerPage), Math.max(...bytesPerPage), BYTES, plot.xSpan);
@@ -217,7 +217,7 @@ function bestMethod(input: PlotInput, content: Content): Figure {
     title: `The method that is done first: content that coders ${content === "text" ? "make much smaller" : "cannot make smaller"}`,
     says:
       `By link and by bytes changed of each dirty page, of a guest that dirties ${dirtyPagesPerSecond} pages a second; with the time that it ` +
-      `takes. Empty: none converges. ${runs.length === 0 ? "No run of the lab is of this guest." : "In the second line: what the lab's runs took by the fastest method there that converged."}`,
+      `takes. Empty: none converges. ${runs.length === 0 ? "No run of the lab is of this guest." : "In the second line: the shortest time of the lab's runs there that converged."}`,
     legend: methods.map((method, index) => ({ name: METHODS[method].title, box: `c${index}` })),
     heightPx: 300,
     draw(plot) {
@@ -274,10 +274,8 @@ function cell(
 function measuredAt(runs: readonly RunResult[], bytes: number, mbit: number): string | undefined {
   const times = runs
     .filter((run) => run.converged && bytesOf(run) === bytes && Math.abs(mbitOf(run) / mbit - 1) < 0.01)
-    .flatMap((run) => ({ method: run.setting.method, ms: run.metrics.get("totalMs") ?? [] }))
-    .flatMap(({ method, ms }) => (typeof ms === "number" ? { method, ms } : []))
-    .sort((a, b) => a.ms - b.ms);
-  return times[0] === undefined ? undefined : `lab: ${times[0].method} ${formatMs(times[0].ms)}`;
+    .flatMap((run) => run.metrics.get("totalMs") ?? []);
+  return times.length === 0 ? undefined : `lab ${formatMs(Math.min(...times))}`;
 }
 
 function whereDeltaHurts(input: PlotInput): Figure {
@@ -289,10 +287,10 @@ function whereDeltaHurts(input: PlotInput): Figure {
       const [delta, plain] = [method, "vanilla" as const].map((name) =>
         input.simulate("random", bytes, name, HURT_RATE, mbit),
       );
-      return { mbit, time: delta!.totalMs / plain!.totalMs, cpu: delta!.cpuMs / plain!.cpuMs };
+      return { mbit, cpu: delta!.cpuMs / plain!.cpuMs };
     }),
   );
-  const max = Math.max(...curves.flat().map(({ cpu }) => cpu));
+  const values = [1, ...curves.flat().map(({ cpu }) => cpu)];
   return {
     id: "hurts",
     title: "Where delta hurts: CPU time against standard pre-copy's",
@@ -306,13 +304,13 @@ function whereDeltaHurts(input: PlotInput): Figure {
     })),
     draw(plot: Plot) {
       const x = logAxis(HURT_MBIT[0], HURT_MBIT.at(-1)!, MBIT, plot.xSpan);
-      const y = linearAxis(max, { name: "", size: 1 }, plot.ySpan, 6);
+      const y = logAxis(Math.min(...values), Math.max(...values), { name: "", size: 1 }, plot.ySpan);
       const one = `<path class="limit" d="M${px(plot.xSpan[0])} ${px(y.at(1))}H${px(plot.xSpan[1])}"/>`;
       return (
         frame(
           plot,
           { ...x, name: "link, Mbit/s (logarithmic)" },
-          { ...y, name: "CPU time, of standard pre-copy's" },
+          { ...y, name: "CPU time, of standard pre-copy's (logarithmic)" },
         ) +
         one +
         curves

@@ -18,20 +18,22 @@ import type { KernelMemory } from "../kernel/memory.ts";
 const BATCH_PAGES = 64;
 /** Of whole pages, those that are coded hard too: that takes ten times as long, and differs less from page to page. */
 const STRONG_PAGES_MAX = 64;
+/** Times that are kept of each kind. */
+const TIMES_MAX = 1024;
 /** zstd levels: what a fast link leaves time for, and a slow one. */
 export const LEVEL_FAST = 1;
 export const LEVEL_STRONG = 9;
 
-/** Sums over pages of one kind. */
+/** Pages of one kind: bytes are summed up; of times the median counts, which whatever interrupts us does not lengthen. */
 class Sum {
   pages = 0;
   bytes = 0;
-  ms = 0;
+  readonly #msPerPage: number[] = [];
 
   add(pages: number, bytes: number, ms: number): void {
     this.pages += pages;
     this.bytes += bytes;
-    this.ms += ms;
+    if (this.#msPerPage.length < TIMES_MAX) this.#msPerPage.push(ms / pages);
   }
 
   get bytesPerPage(): number | undefined {
@@ -39,7 +41,7 @@ class Sum {
   }
 
   get msPerPage(): number | undefined {
-    return this.pages === 0 ? undefined : this.ms / this.pages;
+    return this.#msPerPage.sort((a, b) => a - b)[Math.floor(this.#msPerPage.length / 2)];
   }
 }
 

@@ -12,7 +12,7 @@ const LEGEND_LETTER_PX = 6.7;
 const SWATCH_PX = 34;
 const GAP_PX = 16;
 const LEFT_PX = 16;
-const PLOT = { left: 70, right: 24, above: 40, below: 52 };
+const PLOT = { left: 70, right: 24, above: 48, below: 52 };
 const PLOT_HEIGHT_PX = 330;
 
 /** SVG text. `heightPx` of the figure is that of the plot. */
