@@ -3,7 +3,7 @@
 
 import type { IncomingVm, OutgoingVm } from "../engine/ports.ts";
 import type { StallPolicy } from "../engine/stall-policies.ts";
-import type { GuestModel } from "../planner/guest-model.ts";
+import type { Plan, PlanQuestion } from "../planner/forecast.ts";
 import type { RunRecord } from "../record/writer.ts";
 import type { JournalSubject } from "../state/journal.ts";
 import type { KeptJournal } from "../state/keep.ts";
@@ -11,8 +11,13 @@ import type { HypervisorIdentity } from "../wire/bodies.ts";
 
 export type Notice = (message: string) => void;
 
-/** Resolves to a model of the guest's memory, or to undefined when it was told to stop before. */
-export type Sampler = (signal: AbortSignal) => Promise<GuestModel | undefined>;
+/** A guest that has been looked at, wherever what is known of it is kept. */
+export interface SampledGuest {
+  readonly plan: (question: Omit<PlanQuestion, "guest">) => Promise<Plan>;
+}
+
+/** Resolves to the guest, or to undefined when it was told to stop before. */
+export type Sampler = (signal: AbortSignal) => Promise<SampledGuest | undefined>;
 
 /** A VM that can be given away. */
 export interface SourceGuest {

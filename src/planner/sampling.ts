@@ -3,8 +3,8 @@
 // stopped nor slowed down: its memory is only read. What it costs is a few reads of each sampled page and the memory
 // for one copy of them (`samplePages` pages), and for some that have changed.
 //
-// Pages that change often are told apart from others after the second look, and are looked at more often; all of them
-// are looked at once more at the end. So what changed between two looks is no fair sample of what changes in that time,
+// Pages that change often are told apart from others after the second look, and are looked at more often; half of the
+// others are looked at once more at the end. So what changed between two looks is no fair sample of what changes in that time,
 // and sizes of changes are kept apart by how often a page changes: buffers that are filled anew all the time say nothing
 // about the many pages in which now and then a counter moves. A page that is written with what was there before does not
 // change here.
@@ -12,7 +12,15 @@
 import type { GuestMemory } from "../memory/guest-memory.ts";
 import type { DeltaSize, GuestModel } from "./guest-model.ts";
 import type { PageMeter } from "./page-meter.ts";
-import { fitRates, type Looks, likeliestRate, type RateShare } from "./rate-mixture.ts";
+import {
+  fitRates,
+  HEATS,
+  heatOf,
+  type Looks,
+  likeliestRate,
+  nearestHeat,
+  type RateShare,
+} from "./rate-mixture.ts";
 
 export interface SamplingOptions {
   readonly samplePages: number;
@@ -24,20 +32,20 @@ export interface SamplingOptions {
   readonly sleep: (ms: number) => Promise<void>;
 }
 
-/** Looks, as shares of the span. The busy pages alone are looked at between the second and the last. */
+/** Looks, as shares of the span. */
 const LOOKS = [
-  { at: 0, all: true },
-  { at: 0.15, all: true },
-  { at: 0.18, all: false },
-  { at: 0.26, all: false },
-  { at: 0.45, all: false },
-  { at: 1, all: true },
+  { at: 0, who: "all" },
+  { at: 0.15, who: "all" },
+  { at: 0.18, who: "busy" },
+  { at: 0.26, who: "busy" },
+  { at: 0.45, who: "busy" },
+  { at: 1, who: "busy and some calm" },
 ] as const;
+/** One of so many calm pages is looked at in the end: rare changes are not to be had for less reading. */
+const CALM_EVERY = 2;
 /** Of pages that are coded whole, and of changed pages by how long that took: more says nothing new. */
 const WHOLE_PAGES_MAX = 256;
 const CHANGED_PAGES_MAX = 128;
-/** Changes per second at which a page counts as warm, and as hot: their changes are measured apart. */
-const HEATS_FROM = [0, 1, 8] as const;
 
 /** One sampled page. */
 interface Watched {
@@ -71,16 +79,23 @@ export async function sampleGuest(
   const startMs = options.nowMs();
   const sample = choosePages(memory, options);
   const founds: Found[] = [];
-  let [busy, calm]: [Watched[], Watched[]] = [sample, []];
-  for (const [index, { at, all }] of LOOKS.entries()) {
+  let [busy, calm, left]: [Watched[], Watched[], Watched[]] = [sample, [], []];
+  for (const [index, { at, who }] of LOOKS.entries()) {
     await options.sleep(Math.max(0, startMs + at * options.spanMs - options.nowMs()));
-    const found = look(memory, all ? sample : busy, index === 0, options.nowMs);
+    const found = look(
+      memory,
+      who === "busy and some calm" ? [...busy, ...calm] : busy,
+      index === 0,
+      options.nowMs,
+    );
     if (index > 0) founds.push(found);
     if (index !== 1) continue;
     busy = sample.filter(({ pattern }) => pattern !== 0);
-    calm = sample.filter(({ pattern }) => pattern === 0);
+    const quiet = sample.filter(({ pattern }) => pattern === 0);
+    calm = quiet.filter((_, i) => i % CALM_EVERY === 0);
+    left = quiet.filter((_, i) => i % CALM_EVERY !== 0);
   }
-  const rates = fitRates([looksAt(busy), looksAt(calm)]);
+  const rates = fitRates([looksAt(busy), looksAt(calm), looksAt(left)]);
   const scale = memory.pageCount / sample.length;
   const zeroPage = new Uint8Array(memory.pageBytes);
   const live = sample.filter(({ content }) => Buffer.compare(content, zeroPage) !== 0);
@@ -103,15 +118,13 @@ export async function sampleGuest(
   };
 }
 
-const heatOf = (changesPerSecond: number) => HEATS_FROM.findLastIndex((from) => from <= changesPerSecond);
-
-/** What changes of pages with such a rate came to, by how long they took; where none was seen, those of the next heat. */
+/** What changes of pages with such a rate came to, by how long they took. */
 function sizesByHeat(
   founds: readonly Found[],
   rates: readonly RateShare[],
   meter: PageMeter,
 ): (changesPerSecond: number) => DeltaSize[] {
-  const byHeat: DeltaSize[][] = HEATS_FROM.map(() => []);
+  const byHeat: DeltaSize[][] = Array.from({ length: HEATS }, () => []);
   for (const { afterMs, changes } of [...founds].sort((a, b) => a.afterMs - b.afterMs)) {
     const some = thinned(changes, CHANGED_PAGES_MAX).map(
       ({ watched: { intervalsMs, pattern }, old, now }) => ({
@@ -127,11 +140,7 @@ function sizesByHeat(
       sizes.push({ afterMs, ...size });
     }
   }
-  return (changesPerSecond) => {
-    const heat = heatOf(changesPerSecond);
-    const nearest = [...byHeat.keys()].sort((a, b) => Math.abs(a - heat) - Math.abs(b - heat));
-    return byHeat[nearest.find((each) => byHeat[each]!.length > 0) ?? heat]!;
-  };
+  return (changesPerSecond) => nearestHeat(byHeat, changesPerSecond);
 }
 
 /** Evenly spread, at a random place within each part. */

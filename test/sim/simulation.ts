@@ -10,6 +10,7 @@ import { PageCache, type PageCacheOptions } from "../../src/memory/page-cache.ts
 import { POLICIES } from "../../src/memory/policy/all.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
 import { RunRecord } from "../../src/record/writer.ts";
+import type { PageObserver } from "../../src/trace/format.ts";
 import type { SeenFrame } from "./frame-tap.ts";
 import { giveHome, takeHome } from "./home-pool.ts";
 import { judgeOutcome } from "./judge.ts";
@@ -35,6 +36,8 @@ export interface Sabotage {
 
 export interface SimulationOptions {
   log?: (line: string) => void;
+  /** What becomes of each page, on the simulation's clock. */
+  observer?: (clock: SimClock) => PageObserver;
   sabotage?: Sabotage;
 }
 
@@ -107,18 +110,20 @@ export class Simulation {
   readonly #source: SourceEngine;
   readonly #destination: DestinationEngine | undefined;
   readonly #sabotage: Sabotage;
+  readonly #observer: PageObserver | undefined;
   #phase = "setup";
   #dataSent = 0;
   #excluded = 0;
   #gaveUp = false;
 
-  constructor(plan: Plan, { log, sabotage = {} }: SimulationOptions) {
+  constructor(plan: Plan, { log, observer, sabotage = {} }: SimulationOptions) {
     this.plan = plan;
     this.#sabotage = sabotage;
     const random = new Random(plan.seed ^ 0x5eed);
     this.#random = random;
     const clock = new SimClock(random.fork());
     this.clock = clock;
+    this.#observer = observer?.(clock);
     const world = new World(clock, log);
     this.world = world;
     this.guest = new SimGuest(clock, random.fork(), plan.workload, plan.guestRuns);
@@ -330,6 +335,7 @@ export class Simulation {
                 : { switchoverTimeoutMs: plan.resumption.switchoverMs }),
             },
           }),
+      observer: this.#observer,
       downtimeMsMax: plan.downtimeMsMax,
       onStall: plan.onStall,
       timeMsMax: plan.timeMsMax,

@@ -4,8 +4,9 @@ import { expect, test } from "vitest";
 import { modelOf } from "../../../test/support/guest-model.ts";
 import { VirtualClock } from "../../base/clock.ts";
 import { DeltaveeError } from "../../base/errors.ts";
-import type { GuestModel } from "../../planner/guest-model.ts";
+import { planMigration } from "../../planner/forecast.ts";
 import { NO_PAGES, type RecordEntry, type RecordEvent } from "../../record/schema.ts";
+import type { SampledGuest } from "../guest.ts";
 import { LiveForecast } from "./live-forecast.ts";
 
 const sampleEvent = (linkBytesPerSecond: number): RecordEvent => ({
@@ -15,7 +16,9 @@ const sampleEvent = (linkBytesPerSecond: number): RecordEvent => ({
 });
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 
-function begin(sample: (signal: AbortSignal) => Promise<GuestModel | undefined> = async () => modelOf()) {
+const GUEST: SampledGuest = { plan: async (question) => planMigration({ ...question, guest: modelOf() }) };
+
+function begin(sample: (signal: AbortSignal) => Promise<SampledGuest | undefined> = async () => GUEST) {
   const clock = new VirtualClock();
   const said: RecordEntry[] = [];
   const forecast = new LiveForecast({
@@ -56,7 +59,7 @@ test("a migration that is over by then is not forecast, nor is its guest sampled
   let samples = 0;
   const { clock, said, forecast } = begin(async () => {
     samples++;
-    return modelOf();
+    return GUEST;
   });
   forecast.listener(sampleEvent(12.5e6));
   forecast.end();
@@ -88,13 +91,7 @@ test("memory that may not be read is said to be the reason for no forecast; the 
 });
 
 test("a forecast that cannot be made is said to be missing, and ends nothing else", async () => {
-  const broken = new Proxy(modelOf(), {
-    get: (_, name) => {
-      // What a promise asks of whatever it is given.
-      if (name === "then") return undefined;
-      throw new Error("the model is broken");
-    },
-  });
+  const broken: SampledGuest = { plan: () => Promise.reject(new Error("the model is broken")) };
   const { clock, said, forecast } = begin(async () => broken);
   clock.advance(500);
   await settled();
@@ -114,4 +111,39 @@ test("nothing is forecast behind the summary of what has been", async () => {
   });
   await settled();
   expect(said).toEqual([]);
+});
+
+test("a forecast that is ready only when the migration is over is none", async () => {
+  let ready: () => void = () => {};
+  const { clock, said, forecast } = begin(async () => ({
+    plan: async (question) => {
+      await new Promise<void>((resolve) => {
+        ready = resolve;
+      });
+      return GUEST.plan(question);
+    },
+  }));
+  clock.advance(500);
+  await settled();
+  forecast.listener(sampleEvent(12.5e6));
+  await settled();
+  forecast.end();
+  ready();
+  await settled();
+  expect(said).toEqual([]);
+});
+
+test("the link is asked about once, however often it is measured while the answer is not there", async () => {
+  let questions = 0;
+  const { clock, forecast } = begin(async () => ({
+    plan: () => {
+      questions++;
+      return new Promise(() => {});
+    },
+  }));
+  clock.advance(500);
+  await settled();
+  for (let i = 0; i < 3; i++) forecast.listener(sampleEvent(12.5e6));
+  await settled();
+  expect(questions).toBe(1);
 });

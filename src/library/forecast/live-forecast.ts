@@ -1,16 +1,15 @@
-// The forecast of a migration that has just begun: its guest is sampled in a thread of its own while the first pass is
-// under way, the link is as the migration itself has measured it by then. Said once, in the record; how it came out in
-// truth is told at the end. A migration that is over before is its own forecast.
+// The forecast of a migration that has just begun: its guest is sampled, and the forecast computed, in a thread of its own
+// while the first pass is under way; the link is as the migration itself has measured it by then. Said once, in the
+// record; how it came out in truth is told at the end. A migration that is over before is its own forecast.
 
 import { Worker } from "node:worker_threads";
 import type { Clock } from "../../base/clock.ts";
 import { toError } from "../../base/errors.ts";
 import { workerLocation } from "../../base/worker-location.ts";
 import type { GuestMemoryPlace } from "../../hypervisor/qemu/guest-memory.ts";
-import { planMigration } from "../../planner/forecast.ts";
-import type { GuestModel } from "../../planner/guest-model.ts";
+import type { Plan, PlanQuestion } from "../../planner/forecast.ts";
 import type { RecordEntry, RecordEvent } from "../../record/schema.ts";
-import type { Sampler } from "../guest.ts";
+import type { SampledGuest, Sampler } from "../guest.ts";
 import type { SampleWorkerData } from "./sample-worker.ts";
 
 /** A migration over a fast link is half done by then: it is not held up by looking at it. */
@@ -37,9 +36,10 @@ export class LiveForecast {
   readonly #options: LiveForecastOptions;
   readonly #stop = new AbortController();
   readonly #cancelStart: () => void;
-  #model: GuestModel | undefined;
+  #guest: SampledGuest | undefined;
   #link: Link | undefined;
   #isOver = false;
+  #isSaid = false;
 
   constructor(options: LiveForecastOptions) {
     this.#options = options;
@@ -65,7 +65,7 @@ export class LiveForecast {
 
   async #sample(): Promise<void> {
     try {
-      this.#model = await this.#options.sample(this.#stop.signal);
+      this.#guest = await this.#options.sample(this.#stop.signal);
     } catch (thrown) {
       if (!this.#isOver) this.#sayWhyNot(thrown);
       return;
@@ -74,50 +74,62 @@ export class LiveForecast {
   }
 
   #say(): void {
-    if (this.#isOver || this.#model === undefined || this.#link === undefined) return;
-    this.#isOver = true;
+    if (this.#isOver || this.#isSaid || this.#guest === undefined || this.#link === undefined) return;
+    this.#isSaid = true;
     // Nobody is there to catch it, and a migration is not to end for what was expected of it.
-    try {
-      this.#forecast(this.#model, this.#link);
-    } catch (thrown) {
-      this.#sayWhyNot(thrown);
-    }
+    this.#forecast(this.#guest, this.#link).catch((thrown) => {
+      if (!this.#isOver) this.#sayWhyNot(thrown);
+    });
   }
 
   #sayWhyNot(thrown: unknown): void {
     this.#options.record.add({ type: "notice", message: `No forecast: ${toError(thrown).message}` });
   }
 
-  #forecast(guest: GuestModel, { bytesPerSecond, roundTripMs }: Link): void {
+  async #forecast(guest: SampledGuest, { bytesPerSecond, roundTripMs }: Link): Promise<void> {
     const { method, downtimeMsMax, cacheBytes, record } = this.#options;
-    const { forecasts, reason } = planMigration({
-      guest,
+    const { forecasts, reason } = await guest.plan({
       link: { bytesPerSecond, roundTripMs, lossShare: 0 },
       downtimeMsMax,
       cacheBytes,
       methods: [method],
     });
+    // It has come to its end meanwhile: that was no forecast.
+    if (this.#isOver) return;
     const { converges, totalMs, downtimeMs, wireBytes } = forecasts[0]!;
     record.add({
       ...{ type: "forecast", method, converges, totalMs, downtimeMs, wireBytes, reason },
       ...{ linkBytesPerSecond: bytesPerSecond, roundTripMs },
     });
+    this.end();
   }
 }
 
-/** In a thread of its own. */
+/** In a thread of its own, which is there until it is told to stop. */
 export function sampleInWorker(place: GuestMemoryPlace): Sampler {
   return (signal) => {
     const workerData: SampleWorkerData = { place, samplePages: SAMPLE_PAGES, spanMs: SPAN_MS };
     const worker = new Worker(workerLocation("library/forecast/sample-worker"), { workerData });
     worker.unref();
-    return new Promise((resolve, reject) => {
-      worker.once("message", resolve);
-      worker.once("error", reject);
-      signal.addEventListener("abort", () => {
-        void worker.terminate();
-        resolve(undefined);
+    /** The next that it says, or why it will not. */
+    const heard = <Answer>() =>
+      new Promise<Answer | undefined>((resolve, reject) => {
+        worker.once("message", resolve);
+        worker.once("error", reject);
+        worker.once("exit", () => resolve(undefined));
       });
-    });
+    signal.addEventListener("abort", () => void worker.terminate());
+    return heard<"sampled">().then((sampled) =>
+      sampled === undefined
+        ? undefined
+        : {
+            plan: async (question) => {
+              worker.postMessage(question);
+              const plan = await heard<Plan>();
+              if (plan === undefined) throw new Error("the thread that plans has ended");
+              return plan;
+            },
+          },
+    );
   };
 }

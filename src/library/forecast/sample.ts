@@ -23,6 +23,9 @@ export interface SampleOptions {
   readonly spanMs: number;
 }
 
+/** What `npm run bench -- sampling` measures the cost of. */
+export const SAMPLE_PAGES_DEFAULT = 3072;
+export const SAMPLE_MS_DEFAULT = 1700;
 const PAGE_BYTES = 4096;
 /** QEMU counts for whole seconds. */
 const DIRTY_RATE_SECONDS = 1;
