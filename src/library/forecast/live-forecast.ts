@@ -7,7 +7,7 @@ import type { Clock } from "../../base/clock.ts";
 import { toError } from "../../base/errors.ts";
 import { workerLocation } from "../../base/worker-location.ts";
 import type { GuestMemoryPlace } from "../../hypervisor/qemu/guest-memory.ts";
-import type { Plan, PlanQuestion } from "../../planner/forecast.ts";
+import type { Plan } from "../../planner/forecast.ts";
 import type { RecordEntry, RecordEvent } from "../../record/schema.ts";
 import type { SampledGuest, Sampler } from "../guest.ts";
 import type { SampleWorkerData } from "./sample-worker.ts";
