@@ -6,10 +6,10 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { parseMs } from "../base/units.ts";
-import { commandsFor } from "./commands.ts";
 import { Metrics } from "../metrics/metrics.ts";
 import { describeSettings } from "../service/settings.ts";
 import { parseSettings } from "../service/settings-file.ts";
+import { commandsFor } from "./commands.ts";
 
 const DOCUMENT = fileURLToPath(new URL("../../docs/operations.md", import.meta.url));
 const UNIT = fileURLToPath(new URL("../../packaging/deltavee.service", import.meta.url));
