@@ -20,6 +20,8 @@ const PIECE_BYTES_MIN = 2048;
 const PIECE_BYTES_MAX = 256 * 1024;
 /** Of a channel's share: held before `write` says no. */
 export const HOLD_MS = 100;
+/** A channel whose engine is late with its next bytes by less than this makes up for it. */
+const SLACK_MS = 200;
 /** A timer that fires late costs no part of the rate, up to this. What goes at once then is bounded by it, too. */
 const LATE_MS_MAX = 50;
 
@@ -29,7 +31,7 @@ export class FairLink {
   readonly #bytesPerSecond: number;
   readonly #holdMs: number;
   readonly #pieceBytes: number;
-  readonly #schedule = new FairSchedule<FairChannel>();
+  readonly #schedule: FairSchedule<FairChannel>;
   #isWaiting = false;
   #isMoving = false;
   /** Since when there has been something to send all the time. */
@@ -41,6 +43,7 @@ export class FairLink {
     this.#bytesPerSecond = bytesPerSecond;
     this.#holdMs = holdMs;
     const bytesIn = (ms: number) => Math.floor((bytesPerSecond * ms) / 1000);
+    this.#schedule = new FairSchedule(bytesIn(SLACK_MS));
     this.#pieceBytes = Math.min(PIECE_BYTES_MAX, Math.max(PIECE_BYTES_MIN, bytesIn(PIECE_MS)));
     this.#bucket = new TokenBucket(clock, bytesPerSecond, Math.max(2 * this.#pieceBytes, bytesIn(BURST_MS)));
   }

@@ -69,6 +69,25 @@ describe("a fair schedule", () => {
     );
   });
 
+  test("one that is away for less than the slack gets its share all the same, one that stays away does not", () => {
+    const afterAbsence = (turnsAway: number) => {
+      const [always, at] = [sender(1), sender(1)];
+      const schedule = new FairSchedule<Sender>(10 * PIECE_BYTES_MAX);
+      schedule.add(always);
+      schedule.add(at);
+      for (let i = 0; i < 10; i++) turn(schedule, PIECE_BYTES_MAX);
+      at.isReady = false;
+      for (let i = 0; i < turnsAway; i++) turn(schedule, PIECE_BYTES_MAX);
+      at.isReady = true;
+      for (let i = 0; i < 100; i++) turn(schedule, PIECE_BYTES_MAX);
+      return (always.sentBytes - at.sentBytes) / PIECE_BYTES_MAX;
+    };
+    expect(Math.abs(afterAbsence(4))).toBeLessThanOrEqual(2);
+    // Ten turns of both are five of its own.
+    expect(afterAbsence(100)).toBeGreaterThan(100 - 5 - 2);
+    expect(afterAbsence(100)).toBeLessThan(100 - 5 + 2);
+  });
+
   test("the lightest there may be has its turn beside the heaviest", () => {
     const [light, heavy] = [sender(WEIGHT_MIN), sender(WEIGHT_MAX)];
     const schedule = scheduleOf([heavy, light]);

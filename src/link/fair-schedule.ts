@@ -1,7 +1,7 @@
 // Who sends next on a link that several share by weight: start-time fair queueing (Goyal, Vin and Cheng, "Start-time
 // fair queueing", 1996). Each flow's pieces carry tags of virtual time, which moves as fast as the link serves a weight
-// of one; the piece with the earliest start goes first. Whoever has nothing to send saves nothing up and owes nothing.
-// Pure arithmetic: no clock, no data, nothing allocated per piece.
+// of one; the piece with the earliest start goes first. Whoever has nothing to send for long saves nothing up, and owes
+// nothing; whoever is back soon, since it was only late with its next bytes, has not lost its turns. Pure arithmetic: no clock, no data, nothing allocated per piece.
 
 import { assert } from "../base/assert.ts";
 
@@ -19,9 +19,15 @@ export interface Flow {
 
 export class FairSchedule<Entry extends Flow> {
   readonly #flows: Entry[] = [];
+  readonly #slackBytes: number;
   #weightTotal = 0;
   /** Start of the piece that was sent last. */
   #virtual = 0;
+
+  /** `slackBytes`: whoever is away for no longer than it takes all together to send so much makes up for it. */
+  constructor(slackBytes: number = 0) {
+    this.#slackBytes = slackBytes;
+  }
 
   get size(): number {
     return this.#flows.length;
@@ -54,7 +60,7 @@ export class FairSchedule<Entry extends Flow> {
     let firstStart = Number.POSITIVE_INFINITY;
     for (const flow of this.#flows) {
       if (!flow.isReady) continue;
-      const start = Math.max(this.#virtual, flow.finish);
+      const start = this.#startOf(flow);
       if (start >= firstStart) continue;
       first = flow;
       firstStart = start;
@@ -64,8 +70,12 @@ export class FairSchedule<Entry extends Flow> {
 
   /** `next` has sent so many bytes. */
   sent(flow: Entry, bytes: number): void {
-    const start = Math.max(this.#virtual, flow.finish);
-    this.#virtual = start;
+    const start = this.#startOf(flow);
+    this.#virtual = Math.max(this.#virtual, start);
     flow.finish = start + bytes / flow.weight;
+  }
+
+  #startOf(flow: Entry): number {
+    return Math.max(this.#virtual - this.#slackBytes / this.#weightTotal, flow.finish);
   }
 }

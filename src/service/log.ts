@@ -45,8 +45,14 @@ export function runLog(log: Log, about: { migration: string; vm: string }): Reco
   return (event) => {
     const said = describe(event);
     if (said === undefined) return;
-    const { type, atMs, message: _said, ...rest } = event as RecordEvent & { message?: string };
-    log.say(said.level, type, said.message, { ...about, atMs, ...rest });
+    // What a record calls `vm` is where it is; here it is what it is called.
+    const {
+      type,
+      message: _said,
+      vm: where,
+      ...rest
+    } = event as RecordEvent & { message?: string; vm?: string };
+    log.say(said.level, type, said.message, { ...about, ...(where === undefined ? {} : { where }), ...rest });
   };
 }
 
