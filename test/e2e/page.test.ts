@@ -64,7 +64,7 @@ describe.skipIf(chromium === undefined)("in Chromium", () => {
     const browser = await openBrowser(chromium!);
     const folder = tempFolder();
     const out = join(folder.path, "report");
-    const small = ["--link", "30mbit", "--memory", "16MiB"];
+    const small = ["--link", "60mbit"];
     const demo = await runCli(["demo", "--ui", "127.0.0.1:0", "--out", out, ...small]);
     onTestFinished(async () => {
       await demo.stop();
@@ -83,7 +83,7 @@ describe.skipIf(chromium === undefined)("in Chromium", () => {
     // Under way: how far it is, what races what, the same plots as in a report, what was decided and why.
     await textOf(page, "#now .lead", /^Iteration \d+, .* of the guest's memory is at the destination/);
     expect(await textOf(page, "h1", /./)).toBe("standard");
-    expect(await textOf(page, ".tiles div", /^Rate on the link/)).toMatch(/bit\/s limit 30\.0 Mbit\/s$/);
+    expect(await textOf(page, ".tiles div", /^Rate on the link/)).toMatch(/bit\/s limit 60\.0 Mbit\/s$/);
     await textOf(page, ".tiles div", /^Guest's heartbeat/);
     await textOf(page, ".latest", /because: /);
     await page
@@ -241,9 +241,8 @@ describe.skipIf(chromium === undefined)("in Chromium", () => {
     const of = (name: string) => (after[name] ?? 0) - (before[name] ?? 0);
     const share = (name: string) => `${((of(name) / of("Timestamp")) * 100).toFixed(1)} %`;
     console.log(
-      `${UPDATES} updates in ${of("Timestamp").toFixed(1)} s: ${share("renderer")} of a core in the page's process, ` +
-        `${share("GPU")} where it is painted; by the clock: script ${share("ScriptDuration")}, layout ` +
-        `${share("LayoutDuration")}, all tasks ${share("TaskDuration")}; ${of("LayoutCount")} layouts, ` +
+      `${UPDATES} updates in ${of("Timestamp").toFixed(1)} s: ${share("ProcessTime")} of a core in the page's process ` +
+        `(${share("ThreadTime")} in its main thread), ${share("GPU")} where it is painted; ${of("LayoutCount")} layouts, ` +
         `${mutations} mutations of the figures of the moment`,
     );
     // Each other one is drawn: a dozen texts and a bar; the plots every two seconds, and nothing twice.
