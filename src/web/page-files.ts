@@ -37,8 +37,9 @@ export function pageFiles(): WebHandler {
     const file = files.get(url.pathname);
     if (file === undefined) return refuse(response, 404, "Nothing is there");
     response.setHeader("ETag", file.tag);
-    // Kept, but asked about each time: a newer Deltavee brings a newer page.
-    response.setHeader("Cache-Control", "no-cache");
+    // Kept, but asked about each time: a newer Deltavee brings a newer page. Not so the icon: browsers want it again
+    // and again, also when Deltavee has ended and the page still stands there.
+    response.setHeader("Cache-Control", url.pathname.endsWith(".svg") ? "max-age=86400" : "no-cache");
     response.setHeader("Vary", "Accept-Encoding");
     if (headers["if-none-match"] === file.tag) {
       response.statusCode = 304;

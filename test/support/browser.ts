@@ -54,7 +54,9 @@ export async function openWatchedPage(
   const page = await context.newPage();
   const complaints: string[] = [];
   const hosts = new Set<string>();
-  page.on("console", (message) => complaints.push(`${message.type()}: ${message.text()}`));
+  page.on("console", (message) =>
+    complaints.push(`${message.type()}: ${message.text()} ${message.location().url}`),
+  );
   page.on("pageerror", (error) => complaints.push(`error: ${error.message}`));
   page.on("request", (request) => hosts.add(new URL(request.url()).host));
   await page.goto(url);
