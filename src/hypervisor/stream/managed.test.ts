@@ -224,6 +224,37 @@ describe.each(MODES)("%s", (mode) => {
     expect(scene.world.history).toEqual(["source runs", "source stops", "destination runs"]);
   });
 
+  test("a verdict on a guest that still runs is not passed on", async () => {
+    const scene = await new Scene({
+      mode,
+      stream,
+      disturb: {
+        when: ({ link }) => link.writtenBytes > 20_000,
+        action: ({ incoming }) => incoming.side!.loader.shut(0),
+      },
+    }).run();
+    expect(scene.sourceOutcome).toMatchObject({
+      vm: "running on source",
+      error: { code: "PROTOCOL_INVALID_FRAME" },
+    });
+    expect(scene.phases).not.toContain("committed");
+    expect(scene.isOnSource).toBe(true);
+  });
+
+  test("a verdict that comes twice is one", async () => {
+    const scene = await new Scene({
+      mode,
+      stream,
+      outgoing: { endToldMs: 500 },
+      disturb: {
+        when: ({ phases }) => phases.includes("committed"),
+        action: ({ incoming }) => incoming.side!.loader.shut(0),
+      },
+    }).run();
+    expect(scene.sourceOutcome).toEqual({ outcome: "completed", vm: "with the destination" });
+    expect(scene.world.history).toEqual(["source runs", "source stops", "destination runs"]);
+  });
+
   test("post-copy is refused as soon as it is announced", async () => {
     const announced = Buffer.from(postcopyStream().bytes);
     const scene = await new Scene({ mode, stream: { ...postcopyStream(), bytes: advised(announced) } }).run();
