@@ -568,7 +568,9 @@ export class DestinationEngine {
    */
   #tell(): void {
     if (this.#lostMs !== undefined || this.#over) return;
-    const hasAll = this.#loaded && this.#takenSequence === this.#state.dataSequence;
+    const { dataSequence } = this.#state;
+    // A hypervisor that claims to have loaded a guest of which nothing has come is heard when something has.
+    const hasAll = this.#loaded && dataSequence > 0 && this.#takenSequence === dataSequence;
     if (this.#state.stage === "streaming" && (hasAll || this.#ready)) {
       this.#isTold = true;
       this.#peer.send({ type: this.#ready ? "ready" : "loaded" });

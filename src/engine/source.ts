@@ -523,7 +523,7 @@ export class SourceEngine {
       if (this.#postcopySinceMs === undefined && this.#stoppedMs !== undefined)
         this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
       this.#destinationLoaded = true;
-      if (this.#options.vm.isManaged === true) this.#giveAway();
+      if (this.#options.vm.isManaged === true && !this.#giveAway()) return;
     }
     if (message.type === ReturnPathType.SWITCHOVER_ACK && this.#switchover.keepsBackAck()) return;
     this.#vmChannel?.write(Buffer.from(message.bytes));
@@ -549,7 +549,7 @@ export class SourceEngine {
       await this.#verify();
       return;
     }
-    if (this.#options.vm.isManaged === true) this.#giveAway();
+    if (this.#options.vm.isManaged === true && !this.#giveAway()) return;
     if (this.#heldVerdict !== undefined) this.#vmChannel?.write(this.#heldVerdict);
     this.#heldVerdict = undefined;
     this.#verdictGiven = true;
@@ -603,10 +603,22 @@ export class SourceEngine {
     comparison?.stop();
   }
 
-  /** With the verdict that follows, whoever manages both hypervisors lets the guest run at the destination. */
-  #giveAway(): void {
-    if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
+  /**
+   * With the verdict that follows, whoever manages both hypervisors lets the guest run at the destination. False: it is
+   * no verdict to pass on.
+   */
+  #giveAway(): boolean {
+    if (this.#handover.committed) return true;
+    if (this.#handover.phase === "iterating") {
+      if (!this.#reader.isOpaque) {
+        const text = "Destination says that it has loaded the guest, which still runs here";
+        void this.#fail(new ProtocolError("PROTOCOL_INVALID_FRAME", text));
+        return false;
+      }
+      this.#handover.enter("switchover");
+    }
     this.#handover.enter("committed", "the destination has everything, and the source hypervisor is told so");
+    return true;
   }
 
   /** Post-copy: the destination could run the guest. Not if it still runs here: COMMIT would make it run twice. */

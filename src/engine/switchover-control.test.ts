@@ -32,7 +32,7 @@ const GUEST: Guest = {
 interface SceneOptions extends Partial<Promises> {
   guest?: Partial<Guest>;
   goalMs?: number;
-  switchoverControl?: "ack" | "limit";
+  switchoverControl?: "ack" | "limit" | "destination";
   awaitsDestinationAck?: boolean;
   limitFails?: boolean;
   postcopy?: "taken" | "refused";
@@ -383,6 +383,32 @@ describe("a hypervisor that decides by itself", () => {
     expect([kept.leftBytes, kept.said]).toEqual([undefined, ["forecast", "wait"]]);
     const stopped = new Scene({ guest, switchoverControl: "limit", onStall: "switchover" }).run(120_000);
     expect(stopped.leftBytes).toBeGreaterThan(Math.max(...kept.limits));
+  });
+});
+
+describe("a hypervisor of which the destination tells whether it waits", () => {
+  const switchoverControl = "destination";
+
+  test("is not thought to wait as long as the destination acknowledges nothing", () => {
+    const scene = new Scene({ switchoverControl }).run(20_000);
+    expect([scene.releases, scene.decisions]).toEqual([0, []]);
+  });
+
+  test("is held from the destination's acknowledgement on, until it is time", () => {
+    const scene = new Scene({ switchoverControl });
+    expect(scene.control.keepsBackAck()).toBe(true);
+    scene.run(60_000);
+    expect([scene.releases, scene.decisions.includes("now")]).toEqual([1, true]);
+    expect(scene.downtimeMs).toBeLessThanOrEqual(300);
+  });
+
+  test.each(["before", "after"])("is let go when nothing is left to judge by, %s it was held", (when) => {
+    const scene = new Scene({ switchoverControl, guest: TOO_BUSY });
+    if (when === "before") scene.control.letGo();
+    expect(scene.control.keepsBackAck()).toBe(when === "after");
+    scene.control.letGo();
+    scene.run(20_000, () => false);
+    expect([scene.releases, scene.decisions]).toEqual([when === "after" ? 1 : 0, []]);
   });
 });
 

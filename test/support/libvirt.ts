@@ -19,9 +19,9 @@ import { parseHeartbeat, parseVerification, type Verification } from "./serial.t
 const USER_ID = 65_534;
 const MEMORY_MIB = 256;
 const DAEMON_TIMEOUT_MS = 60_000;
-const COMMAND_TIMEOUT_MS = 60_000;
-const HEARTBEAT_TIMEOUT_MS = 30_000;
-const VERIFY_TIMEOUT_MS = 60_000;
+const COMMAND_TIMEOUT_MS = 150_000;
+const HEARTBEAT_TIMEOUT_MS = 60_000;
+const VERIFY_TIMEOUT_MS = 120_000;
 /** Where Debian's QEMU has its modules: libvirt's probing loads some, which must be of the same version. */
 const LIBRARIES = "/usr/lib/x86_64-linux-gnu";
 const MODULES = `${LIBRARIES}/qemu`;

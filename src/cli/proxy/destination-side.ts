@@ -7,6 +7,7 @@ import { CancelledError, toError } from "../../base/errors.ts";
 import { version } from "../../base/version.ts";
 import { ENTROPY_CODEC_IDS } from "../../codec/entropy/entropy-coder.ts";
 import { DestinationEngine } from "../../engine/destination.ts";
+import { MANAGED_QEMU } from "../../hypervisor/stream/identity.ts";
 import { StreamIncoming } from "../../hypervisor/stream/incoming.ts";
 import { checkRules } from "../../library/admission.ts";
 import { makeBatchCoder, makeHome } from "../../library/engine-parts.ts";
@@ -82,7 +83,7 @@ async function takeIn(
   const own: Welcome = {
     deltavee: version,
     entropyCodecs: [...ENTROPY_CODEC_IDS],
-    hypervisor: { kind: "qemu", version: "unknown" },
+    hypervisor: MANAGED_QEMU,
   };
   const timeoutMs = Math.round(options.reconnectTimeout);
   if (timeoutMs >= 1) own.resumption = { token: randomBytes(16).toString("hex"), timeoutMs };

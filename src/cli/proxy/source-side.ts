@@ -12,6 +12,7 @@ import { ENTROPY_CODEC_IDS } from "../../codec/entropy/entropy-coder.ts";
 import type { Channel } from "../../engine/ports.ts";
 import { SourceEngine } from "../../engine/source.ts";
 import { STALL_POLICY_DEFAULT } from "../../engine/stall-policies.ts";
+import { MANAGED_QEMU } from "../../hypervisor/stream/identity.ts";
 import { StreamOutgoing } from "../../hypervisor/stream/outgoing.ts";
 import { makeBatchCoder, makeHome } from "../../library/engine-parts.ts";
 import { chooseIdentity, isLoopback, PLAINTEXT_NOTICE } from "../../library/identity.ts";
@@ -171,7 +172,7 @@ class Carrying implements Carried {
       hello: {
         deltavee: version,
         session: this.#dialer?.binding ?? randomBytes(16).toString("hex"),
-        hypervisor: { kind: "qemu" as const, version: "unknown" },
+        hypervisor: MANAGED_QEMU,
         entropyCodecs: [...ENTROPY_CODEC_IDS],
       },
       coder,
