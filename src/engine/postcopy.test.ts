@@ -338,7 +338,7 @@ test("in a tunnel, a verdict of the destination's hypervisor in post-copy leaves
       when: ({ outgoing, destinationFrames }) => outgoing.isPostcopy && !destinationFrames.includes("ready"),
       action: ({ incoming, clock }) => {
         incoming!.side!.loader.shut(1);
-        clock.after(20, () => incoming!.failNow("a device that is not there"));
+        clock.after(4, () => incoming!.failNow("a device that is not there"));
       },
     },
   });

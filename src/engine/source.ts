@@ -36,7 +36,6 @@ import { ContentWindow } from "./content-window.ts";
 import type { Promises } from "./convergence.ts";
 import { DirectLink } from "./direct-link.ts";
 import { Handover } from "./handover.ts";
-import { InputBuffer } from "./input-buffer.ts";
 import { PageRequests } from "./page-requests.ts";
 import type { PageSink } from "./page-sink.ts";
 import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm, StoppedRam } from "./ports.ts";
@@ -51,6 +50,7 @@ import {
   takeBack,
 } from "./source-endings.ts";
 import type { SourceLink } from "./source-link.ts";
+import { StreamIntake } from "./stream-intake.ts";
 import { StreamSink } from "./stream-sink.ts";
 import { SwitchoverControl } from "./switchover-control.ts";
 import { type ReconnectOptions, TunnelLink } from "./tunnel-link.ts";
@@ -98,15 +98,11 @@ export interface SourceOutcome {
   error?: DeltaveeError;
 }
 
-/** Input is taken in pieces of at most this, so that the window is looked at often enough on a slow link. */
-const TURN_BYTES = 256 * 1024;
 /** Whole pages sent last, to which an equal page is a reference: the destination keeps them. */
 const WINDOW_BYTES = 32 * 1024 * 1024;
 /** In post-copy: what has been read and waits stands before a page that the guest waits for. */
 const POSTCOPY_READ_BYTES = 16 * 1024;
 const SAMPLE_EVERY_MS = 250;
-/** A hypervisor that is silent for longer has nothing to hand over; it is not slow. */
-const HANDOVER_GAP_MS_MAX = 20;
 /** How long the destination may take from COMMIT to RUNNING. */
 const RUNNING_TIMEOUT_MS = 30_000;
 /** How long the stopped guest may wait while nothing moves any more and the destination has not loaded it. */
@@ -125,21 +121,7 @@ export class SourceEngine {
   readonly #result: Promise<SourceOutcome>;
   #resolve!: (outcome: SourceOutcome) => void;
   #vmChannel: Channel | undefined;
-  #handedOverBytes = 0;
-  /** Time that handing over has taken, our work on it included, and from when on the next may come. */
-  #handoverMs = 0;
-  #handoverFromMs = 0;
-  /** Of that, the work. */
-  #busyMs = 0;
-  readonly #bypassJudge: BypassJudge | undefined;
-  readonly #input: InputBuffer;
-  /** What a channel of its own bytes has brought and the input had no room for; valid until it is resumed. */
-  #rest: Uint8Array | undefined;
-  /** Of the input: the beginning of an element, of which more must come. */
-  #lookedAtBytes = 0;
-  #isPumping = false;
-  #paused = false;
-  #idleAsked = false;
+  readonly #intake: StreamIntake;
   #opaqueReturnPath = false;
   /** The destination's verdict, withheld from the hypervisor until the destination engine says LOADED. */
   #heldVerdict: Buffer | undefined;
@@ -192,14 +174,11 @@ export class SourceEngine {
       this.#resolve = resolve;
     });
     const { memory, kernel, cacheFactory } = options;
-    this.#input = new InputBuffer(memory);
     const decision = (choice: string, reason: string) =>
       options.record.add({ type: "decision", subject: "method", choice, reason });
-    // Method `standard` does not look at pages anyway.
-    this.#bypassJudge = cacheFactory === undefined ? undefined : new BypassJudge(decision);
     const listener = {
       returnPath: (bytes: Uint8Array) => this.#fromDestination(bytes),
-      room: () => this.#pump(),
+      room: () => this.#intake.pump(),
       ended: () => this.#destinationEnded(),
       failed: (error: Error) => this.#linkFailed(error),
     };
@@ -262,7 +241,15 @@ export class SourceEngine {
       observer: options.observer,
     });
     this.#reader = new StreamReader(this.#rewriter);
-    if (this.#bypassJudge !== undefined) this.#bypass(this.#bypassJudge.bypasses);
+    const { clock, defer } = options;
+    this.#intake = new StreamIntake({
+      ...{ memory, clock, defer, reader: this.#reader, link: this.#link },
+      // Method `standard` does not look at pages anyway.
+      bypassJudge: cacheFactory === undefined ? undefined : new BypassJudge(decision),
+      bypass: (wanted) => this.#bypass(wanted),
+      pass: () => this.#whichPass(),
+      failed: (error) => void this.#fail(error),
+    });
   }
 
   /** Moves the VM. Resolves when it is over, whichever way, and says where the VM is. Never rejects. */
@@ -294,13 +281,7 @@ export class SourceEngine {
           return;
         }
         this.#vmChannel = channel;
-        channel.listen({
-          space: () => this.#input.space(),
-          data: (bytes) => this.#fromSource(bytes),
-          drained: () => {},
-          ended: () => this.#sourceEnded(),
-          failed: () => this.#sourceEnded(),
-        });
+        this.#intake.from(channel);
         this.#handover.enter("iterating");
         this.#pollStatus();
       },
@@ -312,100 +293,14 @@ export class SourceEngine {
 
   // ---- the stream, source to destination ----
 
-  #fromSource(bytes: Uint8Array): void {
-    if (this.#ending) return;
-    const gapMs = this.#options.clock.nowMs() - this.#handoverFromMs;
-    if (gapMs <= HANDOVER_GAP_MS_MAX) this.#handoverMs += gapMs;
-    this.#handedOverBytes += bytes.length;
-    if (bytes.buffer === this.#input.bytes.buffer) this.#input.filled(bytes.length);
-    else this.#rest = this.#rest === undefined ? bytes : Buffer.concat([this.#rest, bytes]);
-    this.#pump();
-  }
-
-  /** Takes input while the link has room; otherwise asks the hypervisor's side to wait. */
-  #pump(): void {
-    if (this.#ending || this.#isPumping) return;
-    // What is sent may make room by itself, which must not begin this anew in the middle of it.
-    this.#isPumping = true;
-    try {
-      this.#take();
-    } catch (thrown) {
-      void this.#fail(toError(thrown));
-      return;
-    } finally {
-      this.#isPumping = false;
-    }
-    if (this.#ending) return;
-    const waits = this.#hasWork;
-    if (waits && !this.#paused) {
-      this.#paused = true;
-      this.#vmChannel?.pause();
-    } else if (!waits && this.#paused) {
-      this.#paused = false;
-      this.#vmChannel?.resume();
-    }
-    this.#askIdle();
-  }
-
-  /** There is input that was not looked at yet; the beginning of an element that was does not count. */
-  get #hasWork(): boolean {
-    return this.#rest !== undefined || this.#input.lengthBytes > this.#lookedAtBytes;
-  }
-
-  #take(): void {
-    const startMs = this.#options.clock.nowMs();
-    const input = this.#input;
-    this.#refill();
-    while (this.#hasWork && this.#link.hasRoom && !this.#ending) {
-      const stopAt = Math.min(input.tail, input.head + Math.min(TURN_BYTES, this.#link.turnBytes));
-      const position = this.#reader.consume(input.bytes, input.head, input.tail, stopAt);
-      // Nothing could be read, although there was room: the element is not complete.
-      this.#lookedAtBytes = position === input.head && this.#link.hasRoom ? input.lengthBytes : 0;
-      input.taken(position);
-      this.#link.flush(false);
-      this.#refill();
-    }
-    this.#handoverFromMs = this.#options.clock.nowMs();
-    this.#handoverMs += this.#handoverFromMs - startMs;
-    this.#busyMs += this.#handoverFromMs - startMs;
-    this.#considerBypass(this.#handoverFromMs);
-  }
-
-  #considerBypass(nowMs: number): void {
-    if (this.#bypassJudge === undefined || this.#handover.phase !== "iterating") return;
-    const { isLinkKnown, linkBytesPerSecond } = this.#link.figures;
-    const progress = {
-      ...{ nowMs, isLinkKnown, linkBytesPerSecond },
-      ...{ handedOverBytes: this.#handedOverBytes, busyMs: this.#busyMs },
-      isFirstPass: (this.#status.iteration ?? 0) < 1,
-    };
-    this.#bypass(this.#bypassJudge.judge(progress));
-  }
-
   #bypass(wanted: boolean): void {
     this.#rewriter.bypass(wanted);
     this.#link.bypass(wanted);
   }
 
-  #refill(): void {
-    if (this.#rest === undefined) return;
-    const copied = this.#input.append(this.#rest);
-    this.#rest = copied === this.#rest.length ? undefined : this.#rest.subarray(copied);
-  }
-
-  /** When nothing more comes at once, what waits for a fuller batch must go: it may be all there is. */
-  #askIdle(): void {
-    if (this.#idleAsked || this.#link.figures.waitingBytes === 0) return;
-    this.#idleAsked = true;
-    this.#options.defer(() => {
-      this.#idleAsked = false;
-      if (this.#ending || this.#hasWork) return;
-      try {
-        this.#link.flush(true);
-      } catch (thrown) {
-        void this.#fail(toError(thrown));
-      }
-    });
+  #whichPass(): "first" | "later" | undefined {
+    if (this.#handover.phase !== "iterating") return undefined;
+    return (this.#status.iteration ?? 0) < 1 ? "first" : "later";
   }
 
   #stopped(): void {
@@ -445,7 +340,7 @@ export class SourceEngine {
   /** The package goes out. In direct mode the destination lets the guest run when it has loaded it. */
   #postcopy(): void {
     this.#postcopySinceMs = this.#options.clock.nowMs();
-    this.#input.limitReads(POSTCOPY_READ_BYTES);
+    this.#intake.limitReads(POSTCOPY_READ_BYTES);
     // A destination engine asks first.
     if (this.#direct === undefined) return;
     // No guard is needed (vm.committed): in post-copy QEMU does not resume the guest when its connection closes. And
@@ -723,15 +618,12 @@ export class SourceEngine {
     );
   }
 
-  /** The hypervisor has closed its side; how the migration ended it tells by `ended`. */
-  #sourceEnded(): void {}
-
   #complete(): void {
     if (this.#ending) return;
     if (this.#downtimeMs === undefined && this.#stoppedMs !== undefined) {
       this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
     }
-    this.#ending = true;
+    this.#end();
     if (this.#tunnel !== undefined) this.#tunnel.end();
     else this.#options.channel.end();
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
@@ -780,9 +672,15 @@ export class SourceEngine {
     else void this.#fail(error);
   }
 
+  /** Whichever way: nothing that is heard from here on changes it. */
+  #end(): void {
+    this.#ending = true;
+    this.#intake.end();
+  }
+
   async #fail(error: Error): Promise<void> {
     if (this.#ending) return;
-    this.#ending = true;
+    this.#end();
     this.#stopComparing();
     const { record } = this.#options;
     await this.#settleOpaqueDirect();
@@ -876,8 +774,8 @@ export class SourceEngine {
         (status) => {
           this.#status = status;
           const progress = {
-            handedOverBytes: this.#handedOverBytes,
-            handoverMs: this.#handoverMs,
+            handedOverBytes: this.#intake.handedOverBytes,
+            handoverMs: this.#intake.handoverMs,
             link: this.#link.figures,
           };
           this.#switchover.look(status, progress, !this.#ending && this.#handover.phase === "iterating");
@@ -893,7 +791,7 @@ export class SourceEngine {
   /** With the guest stopped and everything sent, a destination that never finishes loading is a failure. */
   #watchLoading(): void {
     // Not the bytes on the wire: a connection on which nothing moves is still kept alive.
-    const moved = this.#handedOverBytes - this.#link.figures.inFlightBytes;
+    const moved = this.#intake.handedOverBytes - this.#link.figures.inFlightBytes;
     const nowMs = this.#options.clock.nowMs();
     const waiting = this.#tunnel !== undefined && this.#stoppedMs !== undefined && !this.#destinationLoaded;
     if (!waiting || moved !== this.#movedBytes || this.#tunnel?.isLost) {
@@ -935,7 +833,7 @@ export class SourceEngine {
     const cache = this.#rewriter.cache?.stats;
     record.add({
       type: "sample",
-      handedOverBytes: this.#handedOverBytes,
+      handedOverBytes: this.#intake.handedOverBytes,
       wireBytes: figures.wireBytes,
       inFlightBytes: figures.inFlightBytes,
       windowBytes: figures.windowBytes,
@@ -981,7 +879,7 @@ export class SourceEngine {
       ...(this.#postcopySinceMs === undefined
         ? {}
         : { postcopyMs: clock.nowMs() - this.#postcopySinceMs, requestedBytes: this.#requestedBytes }),
-      handedOverBytes: this.#handedOverBytes,
+      handedOverBytes: this.#intake.handedOverBytes,
       wireBytes: this.#link.figures.wireBytes,
       ...(iteration === undefined ? {} : { iterations: iteration + 1 }),
       pages: { ...this.#rewriter.pages },
