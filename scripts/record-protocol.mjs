@@ -9,6 +9,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { bin } from "./build.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const RECORDER = "test/support/record-protocol.ts";
@@ -44,6 +45,7 @@ function record(commit) {
     const of = run("git", ["log", "-1", "--format=%H", commit], root).trim();
     const file = join(root, `test/fixtures/protocol/version-${said.protocolVersion}.json`);
     writeFileSync(file, `${JSON.stringify({ commit: of, ...said }, null, 1)}\n`);
+    run(process.execPath, [bin("@biomejs/biome", "biome"), "format", "--write", file], root);
     console.log(`${file}: of ${of}`);
   } finally {
     spawnSync("git", ["worktree", "remove", "--force", tree], { cwd: root });

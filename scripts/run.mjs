@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { audit } from "./audit.mjs";
 import { bin, build } from "./build.mjs";
 import { fuzz } from "./fuzz.mjs";
 
@@ -59,6 +60,8 @@ const tasks = {
   "bench:page-path": () => bench("page-path"),
   /** Policies of the page cache over page traces of migrations. */
   "bench:cache": () => bench("cache"),
+  /** Known weaknesses of dependencies; no answer of the registry is no clean audit: scripts/audit.mjs. */
+  audit: () => process.exit(audit(root)),
   setup: () => console.log("deltavee: ready"),
 };
 

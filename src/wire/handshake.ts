@@ -8,14 +8,12 @@ import { printable, REASON_CHARS_MAX } from "./bodies.ts";
 import type { AbortFrame, HelloFrame, RefuseFrame, VersionRange, WelcomeFrame } from "./frame.ts";
 
 export const PROTOCOL_VERSION = 5;
-/** From this one on broken connections are resumed. */
-export const RESUMPTION_VERSION = 3;
 /** From this one on the destination can take the guest before it has all of its RAM. */
 export const POSTCOPY_VERSION = 4;
 /** From this one on RAM can be compared at both ends before the guest is given away. */
 export const VERIFY_VERSION = 5;
-/** What this program speaks. Version 1, which carried the bare stream, was never released. */
-export const PROTOCOL_VERSIONS: VersionRange = { min: 2, max: PROTOCOL_VERSION };
+/** What this program speaks. Versions 1 (the bare stream) and 2 (another checksum) were never released. */
+export const PROTOCOL_VERSIONS: VersionRange = { min: 3, max: PROTOCOL_VERSION };
 
 /** Codes that this program sends; a peer may send others. */
 export type RefuseCode =
@@ -86,7 +84,7 @@ export function answerHello(
   }
   const { deltavee, hypervisor, resumption } = own;
   const body: Welcome = { deltavee, entropyCodecs, hypervisor };
-  if (resumption !== undefined && version >= RESUMPTION_VERSION) body.resumption = resumption;
+  if (resumption !== undefined) body.resumption = resumption;
   return { type: "welcome", version, body };
 }
 
@@ -94,9 +92,6 @@ export function answerHello(
 export function welcomeMismatch(hello: HelloFrame, welcome: WelcomeFrame): string | undefined {
   if (welcome.version < hello.versions.min || welcome.version > hello.versions.max) {
     return `version ${welcome.version} was not offered (${formatRange(hello.versions)})`;
-  }
-  if (welcome.body.resumption !== undefined && welcome.version < RESUMPTION_VERSION) {
-    return `version ${welcome.version} has no resumption`;
   }
   const foreign = welcome.body.entropyCodecs.find((id) => !hello.body.entropyCodecs.includes(id));
   if (foreign !== undefined) {

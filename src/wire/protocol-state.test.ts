@@ -15,7 +15,7 @@ const OWN = {
   entropyCodecs: [2, 1],
 };
 const HELLO = helloFrame({ ...OWN, session: "00112233445566778899aabbccddeeff" });
-const WELCOME: Frame = { type: "welcome", version: 2, body: OWN };
+const WELCOME: Frame = { type: "welcome", version: 3, body: OWN };
 const RETURN: Frame = { type: "return", bytes: RAW };
 const LOADED: Frame = { type: "loaded" };
 const COMMIT: Frame = { type: "commit", resume: true };
@@ -136,7 +136,7 @@ describe("a peer's frame out of place", () => {
       "source",
       [HELLO],
       { type: "welcome", version: 1, body: OWN },
-      "welcome does not answer the hello: version 1 was not offered (2 to 5)",
+      "welcome does not answer the hello: version 1 was not offered (3 to 5)",
     ],
   ])("%s is a protocol error and changes nothing", (_, side, before, frame, message) => {
     const state = talk(side, ...before);

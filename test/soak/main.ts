@@ -43,7 +43,7 @@ try {
   }
   if (qemuMoves > 0 && qemu !== undefined) {
     const measures = await moveQemu(qemu, qemuMoves, files, said("QEMU", "moves"), deadline());
-    report(`${qemu.name}, tunnel and direct by turns: moves`, qemuMoves, measures, measures.length);
+    report(`QEMU ${qemu.name}, tunnel and direct by turns: moves`, qemuMoves, measures, measures.length);
   }
   if (qemu === undefined) console.log("soak: no QEMU 10.0 here: its moves and `receive` are left out");
   if (peers > 0 && qemu !== undefined) {

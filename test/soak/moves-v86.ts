@@ -24,7 +24,13 @@ export async function moveV86(
     for (let move = 1; move <= moves && stillTime(); move++) {
       const destination = await V86Vm.open(guest, { memoryMiB: MEMORY_MIB });
       const method = move % 2 === 0 ? "standard" : "delta";
-      const migration = await V86Migration.start({ source, destination, method, rate: "100mbit" });
+      const migration = await V86Migration.start({
+        source,
+        destination,
+        method,
+        rate: "100mbit",
+        reconnectMs: 60_000,
+      });
       const result = await migration.result();
       const left = source;
       source = destination;

@@ -53,7 +53,6 @@ const PLAN: StreamPlan = {
 
 export async function recordConversation(): Promise<Recording> {
   const stream = buildGuestStream(PLAN);
-  // Versions before 3 do not resume connections, and do not know this member.
   const migration = new Migration({ mode: "tunnel", stream, cacheBytes: 1 << 20, resumption: {} });
   const said: [side: "source" | "destination", bytes: string][] = [];
   for (const side of ["source", "destination"] as const) {
