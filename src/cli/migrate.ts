@@ -19,6 +19,7 @@ import {
   STALL_POLICY_DEFAULT,
   type StallPolicy,
 } from "../engine/stall-policies.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
 import { processListeningOn } from "../hypervisor/qemu/guest-memory.ts";
 import { QemuOutgoing } from "../hypervisor/qemu/outgoing.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
@@ -79,8 +80,6 @@ const RECONNECT_ATTEMPT_MS = 3000;
 const SWITCHOVER_TIMEOUT_MS_DEFAULT = 5000;
 /** A destination that is there says so once a second: for less than this nobody can tell that it is not. */
 const SWITCHOVER_TIMEOUT_MS_MIN = 2 * KEEPALIVE_MS;
-/** QEMU's own default. */
-const DOWNTIME_MS_DEFAULT = 300;
 const CODEC_DEFAULT = "word-mask";
 /** The page cache never takes more than this share of the machine unless it is told to. */
 const CACHE_SHARE_MAX = 0.25;
@@ -161,7 +160,7 @@ function withMigrateOptions(command: Command): Command {
     .addOption(
       new Option("--max-downtime <duration>", "longest time the guest may stand still, e.g. 100ms")
         .argParser(aboveZero(parseMs))
-        .default(DOWNTIME_MS_DEFAULT, `${DOWNTIME_MS_DEFAULT}ms`),
+        .default(DOWNTIME_MS_MAX_DEFAULT, `${DOWNTIME_MS_MAX_DEFAULT}ms`),
     )
     .option(
       "--max-time <duration>",

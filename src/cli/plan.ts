@@ -7,6 +7,7 @@ import { Command, Option } from "commander";
 import { DeltaveeError, toError, UsageError } from "../base/errors.ts";
 import { seeded } from "../base/seeded.ts";
 import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { bestFleetPlan, type FleetGuest } from "../planner/fleet.ts";
 import { type Plan, planMigration } from "../planner/forecast.ts";
@@ -43,8 +44,6 @@ interface Options {
   json?: true;
 }
 
-/** As DOWNTIME of migrate. */
-const DOWNTIME_DEFAULT = "300ms";
 const FLEET_CONCURRENT = [1, 2, 4, 8, 16] as const;
 /** Of `--fleet COUNT`. */
 const FLEET_MEMORY_BYTES_MAX = 2 ** 40;
@@ -94,7 +93,7 @@ export function planCommand(): Command {
     .addOption(
       new Option("--max-downtime <duration>", "the longest standstill to be accepted")
         .argParser(parseMs)
-        .default(parseMs(DOWNTIME_DEFAULT), DOWNTIME_DEFAULT),
+        .default(DOWNTIME_MS_MAX_DEFAULT, `${DOWNTIME_MS_MAX_DEFAULT}ms`),
     )
     .option("--cache-size <size>", "page cache of delta methods (default: all of RAM)", parseBytes)
     .addOption(
