@@ -53,6 +53,9 @@ The guest is sampled through /proc/PID/mem of its QEMU, which needs root or the 
 neither stopped nor slowed down. What is written with the same content as before does not show in its memory: under
 KVM, QEMU is asked for that (calc-dirty-rate); under TCG it is not known.
 
+What is seen within the sample time is taken for random. A guest that goes through its memory in turn, and has not come
+back to where it was by then, seems to have a larger working set than it has: --sample-time 10s tells more.
+
 A page trace (deltavee trace record) says of each page when it was sent and how large its delta was: from it, a guest
 is planned for that cannot be looked at here. Recorded with --contents it also says what coders make of its pages; without
 them they are taken for incompressible.
