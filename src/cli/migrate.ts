@@ -7,6 +7,7 @@ import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
 import { STALL_POLICIES, STALL_POLICY_DEFAULT, type StallPolicy } from "../engine/stall-policies.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import type { SecurityOptions } from "../library/identity.ts";
 import { runMigration } from "../library/migration.ts";
@@ -19,7 +20,7 @@ import {
   parseStallPolicy,
 } from "../library/parse.ts";
 import { qemuSource } from "../library/qemu-guest.ts";
-import { DOWNTIME_MS_DEFAULT, RECONNECT_MS_DEFAULT } from "../library/run.ts";
+import { RECONNECT_MS_DEFAULT } from "../library/run.ts";
 import type { Address } from "../link/address.ts";
 import { POLICIES } from "../memory/policy/all.ts";
 import { HISTORY } from "../memory/policy/history.ts";
@@ -134,7 +135,7 @@ function withMigrateOptions(command: Command): Command {
     .addOption(
       new Option("--max-downtime <duration>", "longest time the guest may stand still, e.g. 100ms")
         .argParser(aboveZero(parseMs))
-        .default(DOWNTIME_MS_DEFAULT, `${DOWNTIME_MS_DEFAULT}ms`),
+        .default(DOWNTIME_MS_MAX_DEFAULT, `${DOWNTIME_MS_MAX_DEFAULT}ms`),
     )
     .option(
       "--max-time <duration>",

@@ -7,6 +7,7 @@ import { Command, Option } from "commander";
 import { DeltaveeError, toError, UsageError } from "../base/errors.ts";
 import { seeded } from "../base/seeded.ts";
 import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { SAMPLE_MS_DEFAULT, SAMPLE_PAGES_DEFAULT, sampleQemu } from "../library/forecast/sample.ts";
 import { parseQmpAddress } from "../library/parse.ts";
@@ -44,8 +45,6 @@ interface Options {
   json?: true;
 }
 
-/** As DOWNTIME of migrate. */
-const DOWNTIME_DEFAULT = "300ms";
 const FLEET_CONCURRENT = [1, 2, 4, 8, 16] as const;
 /** Of `--fleet COUNT`. */
 const FLEET_MEMORY_BYTES_MAX = 2 ** 40;
@@ -54,6 +53,9 @@ const HELP = `
 The guest is sampled through /proc/PID/mem of its QEMU, which needs root or the right to trace that process. It is
 neither stopped nor slowed down. What is written with the same content as before does not show in its memory: under
 KVM, QEMU is asked for that (calc-dirty-rate); under TCG it is not known.
+
+What is seen within the sample time is taken for random. A guest that goes through its memory in turn, and has not come
+back to where it was by then, seems to have a larger working set than it has: --sample-time 10s tells more.
 
 A page trace (deltavee trace record) says of each page when it was sent and how large its delta was: from it, a guest
 is planned for that cannot be looked at here. Recorded with --contents it also says what coders make of its pages; without
@@ -95,7 +97,7 @@ export function planCommand(): Command {
     .addOption(
       new Option("--max-downtime <duration>", "the longest standstill to be accepted")
         .argParser(parseMs)
-        .default(parseMs(DOWNTIME_DEFAULT), DOWNTIME_DEFAULT),
+        .default(DOWNTIME_MS_MAX_DEFAULT, `${DOWNTIME_MS_MAX_DEFAULT}ms`),
     )
     .option("--cache-size <size>", "page cache of delta methods (default: all of RAM)", parseBytes)
     .addOption(

@@ -5,9 +5,10 @@ import { mkdirSync } from "node:fs";
 import { Command, Option } from "commander";
 import { toError, UsageError } from "../base/errors.ts";
 import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
 import { type AllowRule, parseAllow } from "../library/admission.ts";
 import { isLoopback, type SecurityOptions } from "../library/identity.ts";
-import { DOWNTIME_MS_DEFAULT, RECONNECT_MS_DEFAULT } from "../library/run.ts";
+import { RECONNECT_MS_DEFAULT } from "../library/run.ts";
 import { type Address, parseAddress } from "../link/address.ts";
 import type { DisplayOptions } from "./common.ts";
 import { serveDestination } from "./proxy/destination-side.ts";
@@ -76,7 +77,7 @@ export function proxyCommand(): Command {
     .addOption(
       new Option("--max-downtime <duration>", "source: longest time the guest may stand still, e.g. 100ms")
         .argParser(parseDowntime)
-        .default(DOWNTIME_MS_DEFAULT, `${DOWNTIME_MS_DEFAULT}ms`),
+        .default(DOWNTIME_MS_MAX_DEFAULT, `${DOWNTIME_MS_MAX_DEFAULT}ms`),
     )
     .option("--max-bandwidth <rate>", "source: send no faster than this, e.g. 100mbit", parseBytesPerSecond)
     .option(

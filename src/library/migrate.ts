@@ -2,6 +2,7 @@
 // migration is put together from.
 
 import { STALL_POLICY_DEFAULT } from "../engine/stall-policies.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
 import { HISTORY } from "../memory/policy/history.ts";
 import { runMigration } from "./migration.ts";
 import { aboveZero, notNegative, openRun, qmpOrVm, type RunOptions } from "./options.ts";
@@ -14,7 +15,7 @@ import {
   parseStallPolicy,
 } from "./parse.ts";
 import { qemuSource } from "./qemu-guest.ts";
-import { DOWNTIME_MS_DEFAULT, type RunResult } from "./run.ts";
+import type { RunResult } from "./run.ts";
 
 /** What `migrate` is told. */
 export interface MigrateOptions extends RunOptions {
@@ -68,7 +69,7 @@ export async function migrate(options: MigrateOptions): Promise<RunResult> {
       ...options,
       guest: typeof source === "string" ? qemuSource(parseQmpAddress(source)) : source.asSource(),
       to: parseDestination(options.to),
-      downtimeMsMax: aboveZero("maxDowntimeMs", options.maxDowntimeMs) ?? DOWNTIME_MS_DEFAULT,
+      downtimeMsMax: aboveZero("maxDowntimeMs", options.maxDowntimeMs) ?? DOWNTIME_MS_MAX_DEFAULT,
       timeMsMax: aboveZero("maxTimeMs", options.maxTimeMs),
       wireBytesMax: aboveZero("maxBytes", options.maxBytes),
       linkBytesPerSecondMax: aboveZero("maxBytesPerSecond", options.maxBytesPerSecond),

@@ -24,9 +24,6 @@ export interface RunResult {
   summary: Summary | undefined;
 }
 
-/** How long the guest may stand still unless it is said: QEMU's own default. */
-export const DOWNTIME_MS_DEFAULT = 300;
-
 /** How long a broken connection of a tunnel is tried to be resumed, or waited for. */
 export const RECONNECT_MS_DEFAULT = 60_000;
 

@@ -83,6 +83,8 @@ export class MigrationSimulation {
   /** Since QEMU has last looked for dirty pages, and when that was. */
   #sinceSyncMs = 0;
   #syncedMs = 0;
+  /** How long the iteration before this one took. */
+  #beforeMs = 0;
   /** Of this iteration: pages still to be sent, and what one costs. */
   #leftPages: number;
   #cost: PageCost;
@@ -239,6 +241,7 @@ export class MigrationSimulation {
     }
     this.#iteration++;
     this.#syncedMs = this.#nowMs;
+    this.#beforeMs = this.#sinceSyncMs;
     this.#sentThisIteration = 0;
     this.#sinceSyncMs = 0;
     this.#leftPages = found;
@@ -274,7 +277,8 @@ export class MigrationSimulation {
       const { pages, changesPerSecond } = rateClass;
       const written = pages * -Math.expm1((-changesPerSecond * sinceMs) / 1000);
       if (written === 0) continue;
-      const unchanged = pages * dirtyUnchangedShare(changesPerSecond / 1000, sinceMs, nextMs * unthrottled);
+      const unchangedShare = dirtyUnchangedShare(changesPerSecond / 1000, sinceMs, nextMs * unthrottled);
+      const unchanged = pages * unchangedShare * this.#sentShare(changesPerSecond);
       const cached = this.#cached * this.#knownShare(changesPerSecond);
       kept += written * cached;
       const size = classDeltaSize(rateClass, guest.pageBytes, (sinceMs + nextMs * unthrottled) / 2);
@@ -286,6 +290,12 @@ export class MigrationSimulation {
     const cached = written > 0 ? kept / written : this.#cached;
     parts.push([rewritten, this.#method.rewritten(guest, cached)]);
     return mean(parts);
+  }
+
+  /** Whether a page that is written so often was sent in the iteration before this one: whether it was dirty then. */
+  #sentShare(changesPerSecond: number): number {
+    if (this.#iteration === 0) return 1;
+    return -Math.expm1((-changesPerSecond * this.#beforeMs * (1 - this.#throttle)) / 1000);
   }
 
   /** Whether a page that is written so often has been sent before in a way that has put it into the cache. */
@@ -373,7 +383,7 @@ export function simulateMigration(options: MigrationOptions, bytesPerSecond: num
 }
 
 /**
- * Of pages that are written at random moments, `rate` times per ms: those written within an iteration of `sinceMs`, but
+ * Of pages that are written at random moments, `rate` times per ms, and sent in either iteration: those written within an iteration of `sinceMs`, but
  * not between when they were sent in it and when they are sent in the next one, which takes `nextMs`; each is sent at
  * the same share of either, all shares alike likely.
  */

@@ -38,6 +38,7 @@ function traceOf(parts: readonly Part[]): TraceModelBuilder {
     }),
   );
   let startMs = 0;
+  const sentAtMs = new Float64Array(PAGES);
   for (const [iteration, ms] of ITERATIONS_MS.entries()) {
     builder.iteration();
     builder.time(startMs);
@@ -45,14 +46,15 @@ function traceOf(parts: readonly Part[]): TraceModelBuilder {
     for (let page = 0; page < PAGES; page++) {
       const { part, writes } = pages[page] ?? { part: undefined, writes: [] };
       if (iteration === 0) {
+        sentAtMs[page] = (page / PAGES) * ms;
         builder.page(0, page, part === undefined ? PageClass.ZERO : PageClass.RAW, 0, NOTHING, 0);
         continue;
       }
       if (!writes.some((at) => at >= beforeMs && at < startMs)) continue;
-      // Pages are sent in order: this one at the same share of either iteration, about.
-      const share = page / PAGES;
-      const sentMs = [beforeMs + share * (startMs - beforeMs), startMs + share * ms] as const;
-      const isChanged = !part!.isRewritten && writes.some((at) => at >= sentMs[0] && at < sentMs[1]);
+      // Pages are sent in order: this one at the same share of every iteration, about.
+      const nowMs = startMs + (page / PAGES) * ms;
+      const isChanged = !part!.isRewritten && writes.some((at) => at >= sentAtMs[page]! && at < nowMs);
+      sentAtMs[page] = nowMs;
       if (isChanged) builder.page(0, page, PageClass.DELTA, part!.deltaBytes, NOTHING, 0);
       else builder.page(0, page, PageClass.UNCHANGED, 0, NOTHING, 0);
     }

@@ -190,8 +190,12 @@ export class TraceModelBuilder implements TraceHandler {
     let expected = 0;
     for (const [i, sinceMs] of intervalsMs.entries()) {
       const nextMs = intervalsMs[i + 1] ?? 0;
-      for (const { changesPerSecond, share } of rates)
-        expected += share * this.#pageCount * dirtyUnchangedShare(changesPerSecond / 1000, sinceMs, nextMs);
+      for (const { changesPerSecond, share } of rates) {
+        const rate = changesPerSecond / 1000;
+        // In the first pass every page is sent; later those that were dirty.
+        const sent = i === 0 ? 1 : -Math.expm1(-rate * intervalsMs[i - 1]!);
+        expected += share * this.#pageCount * sent * dirtyUnchangedShare(rate, sinceMs, nextMs);
+      }
     }
     const excess = Math.max(0, this.#unchangedPages - expected);
     if (excess === 0) return [0, 0];

@@ -16,7 +16,7 @@ const WORKING_SET_KIB = 65_536;
 const WORKING_SET_PAGES = WORKING_SET_KIB / 4;
 /** Far below what an emulated CPU on a busy machine can do: what the guest is asked for is what it does. */
 const WRITES_PER_SECOND = 3000;
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 240_000;
 
 const qemus = [...findQemus().values()];
 

@@ -22,6 +22,7 @@ import { SimClock } from "./sim-clock.ts";
 import { PAGE_BYTES, SimGuest, type Workload } from "./sim-guest.ts";
 import { Simulation } from "./simulation.ts";
 
+const HOOK_TIMEOUT_MS = 600_000;
 const MIB = 2 ** 20;
 const PAGES = 8192;
 const DOWNTIME_MS_MAX = 300;
@@ -189,7 +190,7 @@ describe.each(CASES)("$name", (each) => {
   let truth: Truth;
   beforeAll(async () => {
     truth = await moved(each, true);
-  });
+  }, HOOK_TIMEOUT_MS);
 
   test("is moved as was forecast from a sample of it", async () => {
     const made = forecast(await sampled(each), each);
