@@ -2,7 +2,7 @@
 // engine do the work.
 
 import { randomBytes } from "node:crypto";
-import { totalmem } from "node:os";
+import { cpus, totalmem } from "node:os";
 import { Command, Option } from "commander";
 import { systemClock } from "../base/clock.ts";
 import { toError, UsageError } from "../base/errors.ts";
@@ -371,6 +371,7 @@ async function migrate(options: Options): Promise<void> {
       defer: setImmediate,
       observer: trace?.writer,
       cpuMs,
+      idleCoreMs,
     });
     engine = source;
     if (anyDowntime) engine.allowAnyDowntime();
@@ -484,6 +485,10 @@ function parseSwitchoverTimeout(text: string): number {
 function cpuMs(): number {
   const { user, system } = process.cpuUsage();
   return (user + system) / 1000;
+}
+
+function idleCoreMs(): number {
+  return cpus().reduce((sum, { times }) => sum + times.idle, 0);
 }
 
 /** @throws UsageError also for a port that nobody can listen on */

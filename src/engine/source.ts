@@ -89,6 +89,8 @@ export interface SourceOptions extends Promises {
   observer?: PageObserver | undefined;
   /** CPU time of this process so far, where it is known. */
   cpuMs?: () => number;
+  /** Time for which cores of this machine were idle, of all together, where it is known (engine/bypass.ts). */
+  idleCoreMs?: () => number;
 }
 
 export interface SourceOutcome {
@@ -189,7 +191,7 @@ export class SourceEngine {
     const decision = (choice: string, reason: string) =>
       options.record.add({ type: "decision", subject: "method", choice, reason });
     // Method `standard` does not look at pages anyway.
-    this.#bypassJudge = cacheFactory === undefined ? undefined : new BypassJudge(decision);
+    this.#bypassJudge = cacheFactory === undefined ? undefined : new BypassJudge(decision, options.idleCoreMs);
     const listener = {
       returnPath: (bytes: Uint8Array) => this.#fromDestination(bytes),
       room: () => this.#pump(),
