@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import { cpus, totalmem } from "node:os";
 import { Command, Option } from "commander";
 import { systemClock } from "../base/clock.ts";
-import { toError, UsageError } from "../base/errors.ts";
+import { UsageError } from "../base/errors.ts";
 import { formatBytes, formatMs, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
@@ -380,7 +380,7 @@ async function migrate(options: Options): Promise<void> {
       else notice("Too late to cancel: the guest belongs to the destination already");
     });
     if (options.forecast && !options.standard && vm.wasRunning) {
-      forecast = await beginForecast(vm, options, { cacheBytes: cacheBytesMax, record, notice });
+      forecast = beginForecast(vm, options, { cacheBytes: cacheBytesMax, record });
     }
     const { error, vm: where } = await source.run();
     isOver = true;
@@ -406,23 +406,17 @@ async function migrate(options: Options): Promise<void> {
   }
 }
 
-/** Undefined, with a notice, where the guest's memory cannot be looked at. */
-async function beginForecast(
+function beginForecast(
   vm: QemuOutgoing,
   { qmp, to, maxDowntime }: Options,
-  {
-    notice,
-    ...rest
-  }: Pick<LiveForecastOptions, "cacheBytes" | "record"> & { notice: (text: string) => void },
-): Promise<LiveForecast | undefined> {
-  try {
-    const sample = sampleInWorker(await vm.locateMemory(processListeningOn(qmp)));
-    const method = to.kind === "deltavee" ? "tunnel" : "direct";
-    return new LiveForecast({ ...rest, method, downtimeMsMax: maxDowntime, clock: systemClock, sample });
-  } catch (thrown) {
-    notice(`No forecast: ${toError(thrown).message}`);
-    return undefined;
-  }
+  rest: Pick<LiveForecastOptions, "cacheBytes" | "record">,
+): LiveForecast {
+  return new LiveForecast({
+    ...rest,
+    method: to.kind === "deltavee" ? "tunnel" : "direct",
+    downtimeMsMax: maxDowntime,
+    sample: async (signal) => sampleInWorker(await vm.locateMemory(processListeningOn(qmp)), signal),
+  });
 }
 
 function cacheLimit(

@@ -191,7 +191,8 @@ export class SourceEngine {
     const decision = (choice: string, reason: string) =>
       options.record.add({ type: "decision", subject: "method", choice, reason });
     // Method `standard` does not look at pages anyway.
-    this.#bypassJudge = cacheFactory === undefined ? undefined : new BypassJudge(decision, options.idleCoreMs);
+    this.#bypassJudge =
+      cacheFactory === undefined ? undefined : new BypassJudge(decision, options.idleCoreMs);
     const listener = {
       returnPath: (bytes: Uint8Array) => this.#fromDestination(bytes),
       room: () => this.#pump(),
