@@ -7,8 +7,6 @@ import { parseAddress } from "../link/address.ts";
 import { type OpenRunRecord, openRunRecord } from "../record/file.ts";
 import type { RecordEvent } from "../record/schema.ts";
 import type { RecordListener } from "../record/writer.ts";
-import { ProgressDisplay } from "../report/progress.ts";
-import { summaryText } from "../report/summary.ts";
 
 /** How long a broken connection of a tunnel is tried to be resumed, or waited for. */
 export const RECONNECT_MS_DEFAULT = 60_000;
@@ -36,18 +34,27 @@ export interface ShownRun extends OpenRunRecord {
   finish(): Promise<void>;
 }
 
-/** A run record that is shown as asked: one live line and a summary, JSON events, or nothing. `others` come first. */
+/**
+ * A run record that is shown as asked: one live line and a summary, JSON events, or nothing. `others` come first. What
+ * shows it is loaded where it is asked for.
+ */
 export async function openShownRun(options: DisplayOptions, ...others: RecordListener[]): Promise<ShownRun> {
   const shown: RecordEvent[] = [];
   const listeners: RecordListener[] = others;
   if (options.json) listeners.push((event) => process.stdout.write(`${JSON.stringify(event)}\n`));
-  else if (!options.quiet) listeners.push(new ProgressDisplay(process.stderr).listener);
+  else if (!options.quiet) {
+    const { ProgressDisplay } = await import("../report/progress.ts");
+    listeners.push(new ProgressDisplay(process.stderr).listener);
+  }
   const run = await openRunRecord({ clock: systemClock, path: options.record, listeners });
   return {
     ...run,
     async finish() {
       shown.push(...run.record.events);
-      if (!options.json && !options.quiet) process.stdout.write(`${summaryText(shown)}\n`);
+      if (!options.json && !options.quiet) {
+        const { summaryText } = await import("../report/summary.ts");
+        process.stdout.write(`${summaryText(shown)}\n`);
+      }
       const incomplete = await run.close();
       if (incomplete !== undefined) process.stderr.write(`deltavee: ${incomplete}\n`);
     },

@@ -25,12 +25,12 @@ import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { type Address, connect, formatAddress, parseAddress } from "../link/address.ts";
 import { PacedChannel } from "../link/paced-channel.ts";
 import { SocketChannel } from "../link/socket-channel.ts";
-import { SecureDialer } from "../link/tls/dialer.ts";
+import type { SecureDialer } from "../link/tls/dialer.ts";
 import { PageCache } from "../memory/page-cache.ts";
 import { POLICIES } from "../memory/policy/all.ts";
 import { HISTORY } from "../memory/policy/history.ts";
 import type { PolicyKind } from "../memory/policy/policy.ts";
-import { createTrace, type OpenTrace } from "../trace/file.ts";
+import type { OpenTrace } from "../trace/file.ts";
 import { KEEPALIVE_MS } from "../wire/frame.ts";
 import type { WorkerBatchCoder } from "../worker/worker-batch-coder.ts";
 import {
@@ -237,11 +237,12 @@ async function migrate(options: Options): Promise<void> {
       "TLS is for a tunnel (--to deltavee://...): in direct mode QEMU itself is at the other end",
     );
   }
-  const identity = tunnel ? chooseIdentity(options.to, "client", options) : undefined;
-  const dialer =
-    identity === undefined || options.to.kind === "unix"
-      ? undefined
-      : new SecureDialer(options.to, identity, tlsHostname ?? options.to.host);
+  const identity = tunnel ? await chooseIdentity(options.to, "client", options) : undefined;
+  let dialer: SecureDialer | undefined;
+  if (identity !== undefined && options.to.kind !== "unix") {
+    const tls = await import("../link/tls/dialer.ts");
+    dialer = new tls.SecureDialer(options.to, identity, tlsHostname ?? options.to.host);
+  }
   let journal: KeptJournal | undefined;
   let forecast: LiveForecast | undefined;
   const run = await openShownRun(options, (event) => {
@@ -271,6 +272,7 @@ async function migrate(options: Options): Promise<void> {
   let trace: OpenTrace | undefined;
   try {
     if (options.trace !== undefined) {
+      const { createTrace } = await import("../trace/file.ts");
       trace = await createTrace(options.trace, { contents: options.contents ?? false });
     }
     const states = openStateFolder(options.stateDir, notice);

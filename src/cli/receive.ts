@@ -82,7 +82,7 @@ export function receiveCommand(): Command {
 }
 
 async function receive(options: Options): Promise<void> {
-  const identity = chooseIdentity(options.listen, "server", options);
+  const identity = await chooseIdentity(options.listen, "server", options);
   checkRules(options.allow, identity !== undefined);
   let journal: KeptJournal | undefined;
   const run = await openShownRun(options, (event) => journal?.listener(event));

@@ -5,8 +5,7 @@ import { isIP } from "node:net";
 import { type Command, Option } from "commander";
 import { UsageError } from "../base/errors.ts";
 import { type Address, formatAddress } from "../link/address.ts";
-import { readTlsFolder, type TlsIdentity, type TlsSide } from "../link/tls/identity.ts";
-import { PairedKeys } from "./pairing/paired-keys.ts";
+import type { TlsIdentity, TlsSide } from "../link/tls/identity.ts";
 
 export interface SecurityOptions {
   tlsDir?: string;
@@ -33,17 +32,21 @@ export function withSecurityOptions(command: Command): Command {
     );
 }
 
-/** Undefined: plain text. @throws UsageError when it must be TLS and there is nothing to do it with; TlsError */
-export function chooseIdentity(
+/**
+ * Undefined: plain text, for which nothing of TLS is loaded. Rejects with a UsageError when it must be TLS and there is
+ * nothing to do it with, with a TlsError when what there is is no good.
+ */
+export async function chooseIdentity(
   address: Address,
   side: TlsSide,
   { tlsDir, keysDir, insecurePlaintext }: SecurityOptions,
-): TlsIdentity | undefined {
+): Promise<TlsIdentity | undefined> {
   if (insecurePlaintext) return undefined;
-  if (tlsDir !== undefined) return readTlsFolder(tlsDir, side);
+  if (tlsDir !== undefined) return (await import("../link/tls/identity.ts")).readTlsFolder(tlsDir, side);
   const isLocal = isLoopback(address);
   // Nobody else hears what a host says to itself, unless he was asked for by name.
   if (isLocal && keysDir === undefined) return undefined;
+  const { PairedKeys } = await import("./pairing/paired-keys.ts");
   const keys = PairedKeys.find(keysDir);
   const host = side === "client" && address.kind !== "unix" ? address.host : undefined;
   const paired = keys?.identity(host);
