@@ -239,7 +239,8 @@ function goalsOf(figures: readonly MemoryFigure[], costs: readonly CostFigure[])
     const mean = steps.reduce((sum, step) => sum + step, 0) / steps.length;
     goals.push({
       what: `${titleOf(method)}: CPU that a GiB adds, dearest step between sizes against the mean`,
-      value: Math.max(...steps) / mean,
+      // A GiB that seems to cost nothing says that the machine was too busy to measure anything.
+      value: mean > 0 ? Math.max(...steps) / mean : Number.POSITIVE_INFINITY,
       atMost: FLAT_RATIO_MAX,
       unit: "×",
     });

@@ -80,11 +80,11 @@ test("a link that never shows what it can do does not keep pages from being look
 const MIDDLING = { isLinkKnown: true, linkBytesPerSecond: 110 * MB };
 
 test("a middling link is looked at pages for only while there is a core to do it with", () => {
-  let idleCores = 0.1;
+  let idleCores = 0.6;
   const world = new World(() => idleCores).run(3000, 110 * MB, 0.3, MIDDLING);
   expect(world.judge.bypasses).toBe(true);
   expect(world.decisions).toEqual(["bypass"]);
-  idleCores = 1;
+  idleCores = 1.5;
   world.run(1000, 110 * MB, 0.3);
   expect(world.judge.bypasses).toBe(false);
   expect(world.decisions).toEqual(["bypass", "look at pages"]);
@@ -99,7 +99,7 @@ test("on a machine without an idle core a slow link is left all the same, and so
 });
 
 test("with idle cores a middling link has its opening and no more", () => {
-  const world = new World(() => 1).run(200, 110 * MB, 0.3, MIDDLING);
+  const world = new World(() => 1.5).run(200, 110 * MB, 0.3, MIDDLING);
   expect(world.judge.bypasses).toBe(true);
   expect(world.run(300, 110 * MB, 0.3).judge.bypasses).toBe(false);
 });

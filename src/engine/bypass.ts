@@ -36,8 +36,11 @@ const SLOW_BYTES_PER_SECOND = 40e6;
  * ends are busy with.
  */
 const OPENING_BYTES_MAX = 32 * 1024 * 1024;
-/** Cores that must be idle for a look at pages over a link between the two: what it takes, and a little more. */
-const IDLE_CORES_MIN = 0.5;
+/**
+ * Cores that must be idle for a look at pages over a link between the two. The look takes a third of one; once it is
+ * taken, pages are coded as well, which at such rates takes the rest.
+ */
+const IDLE_CORES_MIN = 1;
 /** How long that is measured: clocks of operating systems tick a hundred times a second. */
 const IDLE_MEASURE_MS = 200;
 /** Worked for more than this share of the time: we are the brake. For less than the other: the link is. */
