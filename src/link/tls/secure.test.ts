@@ -281,7 +281,9 @@ describe("as a channel", () => {
       for (let at = 0; at < CONTENT.length; at += 200_000) channel.write(CONTENT.subarray(at, at + 200_000));
       channel.end();
     }
-    await expect.poll(() => readers.map(({ events }) => events)).toEqual([["ended"], ["ended"]]);
+    await expect
+      .poll(() => readers.map(({ events }) => events), { timeout: 10_000 })
+      .toEqual([["ended"], ["ended"]]);
     for (const { bytes, foreign, calls } of readers) {
       expect(bytes.equals(CONTENT)).toBe(true);
       expect(foreign).toBeLessThan(calls);
