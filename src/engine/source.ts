@@ -90,6 +90,8 @@ export interface SourceOptions extends Promises {
   observer?: PageObserver | undefined;
   /** CPU time of this process so far, where it is known. */
   cpuMs?: () => number;
+  /** Time for which cores of this machine were idle, of all together, where it is known (engine/bypass.ts). */
+  idleCoreMs?: () => number;
 }
 
 export interface SourceOutcome {
@@ -245,7 +247,7 @@ export class SourceEngine {
     this.#intake = new StreamIntake({
       ...{ memory, clock, defer, reader: this.#reader, link: this.#link },
       // Method `standard` does not look at pages anyway.
-      bypassJudge: cacheFactory === undefined ? undefined : new BypassJudge(decision),
+      bypassJudge: cacheFactory === undefined ? undefined : new BypassJudge(decision, options.idleCoreMs),
       bypass: (wanted) => this.#bypass(wanted),
       pass: () => this.#whichPass(),
       failed: (error) => void this.#fail(error),

@@ -2,9 +2,8 @@
 // kept beside: the run record, the state file, a forecast, a page trace. What `deltavee migrate` and the library's
 // migrate() run.
 
-import { totalmem } from "node:os";
-import { systemClock } from "../base/clock.ts";
-import { DeltaveeError, toError, UsageError } from "../base/errors.ts";
+import { cpus, totalmem } from "node:os";
+import { DeltaveeError, UsageError } from "../base/errors.ts";
 import { formatBytes, formatMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import { DELTA_WORD_MASK, type DeltaCodecId } from "../codec/delta/delta-codec.ts";
@@ -21,7 +20,7 @@ import { createTrace, type OpenTrace } from "../trace/file.ts";
 import type { WorkerBatchCoder } from "../worker/worker-batch-coder.ts";
 import { makeBatchCoder, makeHome } from "./engine-parts.ts";
 import { LiveForecast, type LiveForecastOptions } from "./forecast/live-forecast.ts";
-import type { Notice, OpenSource, SourceGuest } from "./guest.ts";
+import type { Notice, OpenSource, Sampler, SourceGuest } from "./guest.ts";
 import { PLAINTEXT_NOTICE } from "./identity.ts";
 import {
   type OpenRun,
@@ -144,12 +143,13 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
       defer: setImmediate,
       observer: trace?.writer,
       cpuMs,
+      idleCoreMs,
     });
     if (anyDowntime?.aborted) engine.allowAnyDowntime();
     if (signal?.aborted) cancel();
     else signal?.addEventListener("abort", cancel);
     if (spec.hasForecast && !spec.isStandard && vm.wasRunning) {
-      forecast = await beginForecast(guest, spec, { cacheBytes: cacheBytesMax, record, notice });
+      forecast = beginForecast(guest, spec, { cacheBytes: cacheBytesMax, record });
     }
     const { error, vm: where } = await engine.run();
     isOver = true;
@@ -264,21 +264,16 @@ async function prepareToVerify({ vm, guestRamBytes }: OpenSource, notice: Notice
   );
 }
 
-/** Undefined, with a notice, where the guest's memory cannot be looked at. */
-async function beginForecast(
-  guest: OpenSource,
+/** Undefined where nothing can look at the guest's memory. */
+function beginForecast(
+  { sampler }: OpenSource,
   { to, downtimeMsMax }: MigrationSpec,
-  { notice, ...rest }: Pick<LiveForecastOptions, "cacheBytes" | "record"> & { notice: Notice },
-): Promise<LiveForecast | undefined> {
-  try {
-    const sample = await guest.sampler?.();
-    if (sample === undefined) return undefined;
-    const method = to.kind === "deltavee" ? "tunnel" : "direct";
-    return new LiveForecast({ ...rest, method, downtimeMsMax, clock: systemClock, sample });
-  } catch (thrown) {
-    notice(`No forecast: ${toError(thrown).message}`);
-    return undefined;
-  }
+  rest: Pick<LiveForecastOptions, "cacheBytes" | "record">,
+): LiveForecast | undefined {
+  if (sampler === undefined) return undefined;
+  const method = to.kind === "deltavee" ? "tunnel" : "direct";
+  const sample: Sampler = async (signal) => (await sampler())(signal);
+  return new LiveForecast({ ...rest, method, downtimeMsMax, sample });
 }
 
 function cacheLimit(
@@ -303,4 +298,9 @@ async function closeTrace(trace: OpenTrace | undefined, notice: Notice): Promise
 function cpuMs(): number {
   const { user, system } = process.cpuUsage();
   return (user + system) / 1000;
+}
+
+/** Time for which the cores of this machine have had nothing to do, all of them together. */
+function idleCoreMs(): number {
+  return cpus().reduce((sum, { times }) => sum + times.idle, 0);
 }

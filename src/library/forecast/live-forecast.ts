@@ -1,9 +1,9 @@
 // The forecast of a migration that has just begun: its guest is sampled, and the forecast computed, in a thread of its own
 // while the first pass is under way; the link is as the migration itself has measured it by then. Said once, in the
-// record; how it came out in truth is told at the end. A migration that is over before is its own forecast.
+// record; how it came out in truth is told at the end. A migration that will be over soon is its own forecast: looking at
+// it would hold it up.
 
 import { Worker } from "node:worker_threads";
-import type { Clock } from "../../base/clock.ts";
 import { toError } from "../../base/errors.ts";
 import { workerLocation } from "../../base/worker-location.ts";
 import type { GuestMemoryPlace } from "../../hypervisor/qemu/guest-memory.ts";
@@ -12,8 +12,9 @@ import type { RecordEntry, RecordEvent } from "../../record/schema.ts";
 import type { SampledGuest, Sampler } from "../guest.ts";
 import type { SampleWorkerData } from "./sample-worker.ts";
 
-/** A migration over a fast link is half done by then: it is not held up by looking at it. */
-const START_AFTER_MS = 500;
+/** So much of a migration says how long the rest of it will take; and a rest shorter than the other is not forecast. */
+const PACE_MS = 500;
+const REST_MS_MIN = 5000;
 /** Less than for a plan: the migration needs the same cores. */
 const SAMPLE_PAGES = 2048;
 const SPAN_MS = 800;
@@ -22,10 +23,11 @@ export interface LiveForecastOptions {
   readonly method: "direct" | "tunnel";
   readonly downtimeMsMax: number;
   readonly cacheBytes: number;
-  readonly clock: Clock;
   readonly record: { add(entry: RecordEntry): void };
   readonly sample: Sampler;
 }
+
+type SampleEvent = Extract<RecordEvent, { type: "sample" }>;
 
 interface Link {
   readonly bytesPerSecond: number;
@@ -35,7 +37,9 @@ interface Link {
 export class LiveForecast {
   readonly #options: LiveForecastOptions;
   readonly #stop = new AbortController();
-  readonly #cancelStart: () => void;
+  /** The first that was heard of what is to be moved. */
+  #from: { atMs: number; remainingBytes: number } | undefined;
+  #isSampled = false;
   #guest: SampledGuest | undefined;
   #link: Link | undefined;
   #isOver = false;
@@ -43,14 +47,18 @@ export class LiveForecast {
 
   constructor(options: LiveForecastOptions) {
     this.#options = options;
-    this.#cancelStart = options.clock.after(START_AFTER_MS, () => void this.#sample());
   }
 
   /** Hears of what the migration measures. */
   readonly listener = (event: RecordEvent): void => {
     // What comes after it is no forecast.
     if (event.type === "summary") this.end();
-    if (event.type !== "sample" || event.linkBytesPerSecond === 0) return;
+    if (event.type !== "sample") return;
+    if (!this.#isOver && !this.#isSampled && this.#lasts(event)) {
+      this.#isSampled = true;
+      void this.#sample();
+    }
+    if (event.linkBytesPerSecond === 0) return;
     this.#link = { bytesPerSecond: event.linkBytesPerSecond, roundTripMs: event.roundTripMs ?? 0 };
     // Not from within the record's own telling of this event.
     queueMicrotask(() => this.#say());
@@ -59,8 +67,16 @@ export class LiveForecast {
   /** The migration is over. Idempotent. */
   end(): void {
     this.#isOver = true;
-    this.#cancelStart();
     this.#stop.abort();
+  }
+
+  /** At the pace so far, which is none where more is dirtied than is sent. */
+  #lasts({ atMs, remainingBytes = Number.POSITIVE_INFINITY }: SampleEvent): boolean {
+    this.#from ??= { atMs, remainingBytes };
+    const elapsedMs = atMs - this.#from.atMs;
+    if (elapsedMs < PACE_MS) return false;
+    const movedBytes = this.#from.remainingBytes - remainingBytes;
+    return !(movedBytes > 0) || (remainingBytes / movedBytes) * elapsedMs >= REST_MS_MIN;
   }
 
   async #sample(): Promise<void> {
