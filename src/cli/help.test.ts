@@ -116,7 +116,7 @@ describe("every command of the documents", () => {
     for (const document of DOCUMENTS) {
       for (const [, name] of blocksOf(document)
         .join("\n")
-        .matchAll(/\bnpm run ([a-z:]+)/g)) {
+        .matchAll(/\bnpm run ([a-z0-9:]+)/g)) {
         expect(Object.keys(scripts), `npm run ${name} of ${document}`).toContain(name);
       }
     }

@@ -13,7 +13,8 @@ export function shellWords(line: string): string[] {
     if (space !== undefined) {
       if (word !== undefined) words.push(word);
       word = undefined;
-    } else word = (word ?? "") + (single ?? double ?? kept ?? comment ?? plain);
+    } else
+      word = (word ?? "") + (single ?? double?.replace(/\\(["\\$`])/g, "$1") ?? kept ?? comment ?? plain);
   }
   if (word !== undefined) words.push(word);
   return words;
