@@ -26,7 +26,7 @@ export function shellWords(line: string): string[] {
  */
 export function deltaveeLines(text: string): string[][] {
   return text
-    .replace(/\\\n\s*/g, " ")
+    .replace(/\s*\\\n\s*/g, " ")
     .split("\n")
     .flatMap((line) => {
       // Of help two spaces set what is said about a line apart from it.
