@@ -54,6 +54,11 @@ test("two hosts know each other afterwards, in files that nobody else can read",
   expect(list.stdout.lines.map(({ text }) => text)).toEqual([
     expect.stringMatching(/^127\.0\.0\.1\tsha256:[0-9a-f]{64}$/),
   ]);
+  const json = await pair("host1", "--list", "--json");
+  await json.exited;
+  expect(JSON.parse(json.stdout.lines[0]!.text)).toEqual({
+    peers: [{ name: "127.0.0.1", fingerprint: expect.stringMatching(/^sha256:[0-9a-f]{64}$/) }],
+  });
   expect((await (await pair("host1", "--forget", "127.0.0.1")).exited).code).toBe(0);
   expect((await (await pair("host1", "--forget", "127.0.0.1")).exited).code).toBe(2);
   expect(keys[0]!.peers()).toEqual([]);

@@ -23,6 +23,7 @@ interface Options {
   forget?: string;
   keysDir?: string;
   timeout: number;
+  json?: true;
 }
 
 const TIMEOUT_MS_DEFAULT = 10 * 60_000;
@@ -56,6 +57,7 @@ export function pairCommand(): Command {
         .argParser(parseMs)
         .default(TIMEOUT_MS_DEFAULT, "10min"),
     )
+    .option("--json", "print what happens, or who is known, as JSON")
     .addHelpText("after", HELP)
     .action(pair);
 }
@@ -63,7 +65,7 @@ export function pairCommand(): Command {
 async function pair(options: Options): Promise<void> {
   const { listen, with: other, as, list, forget } = options;
   if (as !== undefined) assertPeerName(as);
-  if (list) listPeers(PairedKeys.find(options.keysDir));
+  if (list) listPeers(PairedKeys.find(options.keysDir), options.json);
   else if (forget !== undefined) forgetPeer(PairedKeys.find(options.keysDir), forget);
   else if (listen !== undefined) await waitForOther(listen, options);
   else if (other !== undefined) await meetOther(other, options);
@@ -77,10 +79,14 @@ async function waitForOther(address: Address, options: Options): Promise<void> {
   const meeting = await waitAt(address, { keys: keys.own(), code, name: ownName() }, (text) =>
     notices.say(`somebody was turned away: ${text}`),
   );
-  process.stderr.write(`pair: waiting on ${formatAddress(meeting.address)}\n`);
-  process.stdout.write(`${code}\n`);
+  const own = formatAddress(meeting.address);
+  if (options.json) print({ type: "listening", address: own, code });
+  else {
+    process.stderr.write(`pair: waiting on ${own}\n`);
+    process.stdout.write(`${code}\n`);
+  }
   try {
-    remember(keys, await within(meeting.met, options.timeout), options.as);
+    remember(keys, await within(meeting.met, options.timeout), options.as, options.json);
   } finally {
     meeting.close();
   }
@@ -95,10 +101,15 @@ async function meetOther(address: Address, options: Options): Promise<void> {
   const code = normalCode(await askForCode());
   if (code === undefined) throw new UsageError("Not a code: four groups of four letters and digits");
   const met = await meetAt(address, { keys: keys.own(), code, name: ownName() });
-  remember(keys, met, known);
+  remember(keys, met, known, options.json);
 }
 
-function remember(keys: PairedKeys, { name, certificate, fingerprint }: Met, as: string | undefined): void {
+function remember(
+  keys: PairedKeys,
+  { name, certificate, fingerprint }: Met,
+  as: string | undefined,
+  json: true | undefined,
+): void {
   const known = as ?? name;
   const before = keys.certificateOf(known);
   // What a host calls itself is no reason to forget another one.
@@ -109,13 +120,21 @@ function remember(keys: PairedKeys, { name, certificate, fingerprint }: Met, as:
     );
   }
   keys.pin(known, certificate);
-  process.stderr.write(`pair: this host and "${known}" know each other now (sha256:${fingerprint})\n`);
+  if (json) print({ type: "paired", name: known, fingerprint: `sha256:${fingerprint}` });
+  else process.stderr.write(`pair: this host and "${known}" know each other now (sha256:${fingerprint})\n`);
 }
 
-function listPeers(keys: PairedKeys | undefined): void {
-  for (const [fingerprint, name] of keys?.identity()?.pinned ?? []) {
-    process.stdout.write(`${name}\tsha256:${fingerprint}\n`);
-  }
+function listPeers(keys: PairedKeys | undefined, json: true | undefined): void {
+  const peers = [...(keys?.identity()?.pinned ?? [])].map(([fingerprint, name]) => ({
+    name,
+    fingerprint: `sha256:${fingerprint}`,
+  }));
+  if (json) print({ peers });
+  else for (const { name, fingerprint } of peers) process.stdout.write(`${name}\t${fingerprint}\n`);
+}
+
+function print(what: object): void {
+  process.stdout.write(`${JSON.stringify(what)}\n`);
 }
 
 function forgetPeer(keys: PairedKeys | undefined, name: string): void {

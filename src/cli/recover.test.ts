@@ -156,6 +156,19 @@ describe("recover", () => {
     expect(isForgotten()).toBe(true);
   });
 
+  test("a program is told the same as JSON", async () => {
+    migration({});
+    qemu = new Qemu("running", "failed");
+    const { stdout, error } = await recover(SESSION, "--json");
+    expect(error).toBeUndefined();
+    expect(JSON.parse(stdout)).toEqual({
+      session: SESSION,
+      actions: ["Put QEMU's migration settings back"],
+      vm: "running on source",
+      explanation: expect.any(String),
+    });
+  });
+
   test("a migration that nobody carries any more is cancelled, and the guest goes on in QEMU's own time", async () => {
     migration({ phase: "switchover" });
     qemu = new Qemu("finish-migrate", "device");

@@ -90,7 +90,7 @@ function details({ entry, finding }: Known): string {
   ].join("\n");
 }
 
-export function findingLines({ vm, explanation, advice }: Finding): string[] {
+function findingLines({ vm, explanation, advice }: Finding): string[] {
   return [`the VM is: ${vm}`, `  ${explanation}.`, `  ${advice}.`];
 }
 

@@ -13,7 +13,8 @@ export function shellWords(line: string): string[] {
     if (space !== undefined) {
       if (word !== undefined) words.push(word);
       word = undefined;
-    } else word = (word ?? "") + (single ?? double ?? kept ?? comment ?? plain);
+    } else
+      word = (word ?? "") + (single ?? double?.replace(/\\(["\\$`])/g, "$1") ?? kept ?? comment ?? plain);
   }
   if (word !== undefined) words.push(word);
   return words;
@@ -25,7 +26,7 @@ export function shellWords(line: string): string[] {
  */
 export function deltaveeLines(text: string): string[][] {
   return text
-    .replace(/\\\n\s*/g, " ")
+    .replace(/\s*\\\n\s*/g, " ")
     .split("\n")
     .flatMap((line) => {
       // Of help two spaces set what is said about a line apart from it.

@@ -40,17 +40,17 @@ function valueCases({ path, options }: CommandWords): string[] {
 }
 
 function wordCase({ path, commands, options, argument }: CommandWords): string {
-  const choices = Array.isArray(argument) ? argument : [];
-  const words = [
-    ...commands.map(({ name }) => name),
-    ...choices,
-    ...options.flatMap((option) => option.words.filter((word) => word.startsWith("--"))),
-  ];
+  const names = [...commands.map(({ name }) => name), ...(Array.isArray(argument) ? argument : [])];
+  const flags = options.flatMap((option) => option.words.filter((word) => word.startsWith("--")));
   const files =
     argument === "file" || argument === "folder"
       ? `if [[ $cur != -* ]]; then ${generate(argument)}; return; fi; `
       : "";
-  return `    "${pathText(path)}") ${files}words="${words.join(" ")}" ;;`;
+  const words =
+    names.length === 0
+      ? `words="${flags.join(" ")}"`
+      : `if [[ $cur == -* ]]; then words="${flags.join(" ")}"; else words="${names.join(" ")}"; fi`;
+  return `    "${pathText(path)}") ${files}${words} ;;`;
 }
 
 function generate(value: Value): string {

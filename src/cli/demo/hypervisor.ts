@@ -55,7 +55,9 @@ async function qemu(path: string): Promise<ChosenHypervisor> {
   }
   const withoutKvm = await kvmFailure(path);
   const accelerator = withoutKvm === undefined ? "kvm" : "tcg";
-  const how = withoutKvm === undefined ? "with KVM" : `without KVM (${withoutKvm.text})`;
+  // Why it does not is what deltavee doctor tells.
+  const why = withoutKvm?.kind === "broken" ? "a test guest did not boot with it" : withoutKvm?.text;
+  const how = why === undefined ? "with KVM" : `without KVM (${why})`;
   return {
     spec: { kind: "qemu", path, accelerator },
     says: `QEMU ${version}, ${how}`,
