@@ -767,7 +767,9 @@ export class SourceEngine {
       this.#watchLink();
       this.#watchReturnPath();
       if (this.#ending) return;
-      if (clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
+      // What the guest writes to begins to show with its second pass, and a migration may be over soon after.
+      const isSecondPass = this.#iteration < 1 && (this.#status.iteration ?? 0) >= 1;
+      if (isSecondPass || clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
       const waitMs = this.#looksAtOnce ? 0 : this.#switchover.lookAgainMs;
       this.#cancelStatusTimer = clock.after(waitMs, () => this.#pollStatus());
     };

@@ -72,6 +72,7 @@ function planOf({ mode, bytesPerSecond, workload }: Case): Plan {
   return {
     ...drawPlan(1),
     ...{ seed: 1, mode, hypervisor: "qemu", guestRuns: true, workload, downtimeMsMax: DOWNTIME_MS_MAX },
+    postcopy: undefined,
     ...{ onStall: "switchover", timeMsMax: undefined, wireBytesMax: undefined, faults: [] },
     ...{
       cacheBytes: 2 * PAGES * PAGE_BYTES,
