@@ -17,6 +17,7 @@ import {
   sectionAsMarkdown,
   sectionAsText,
 } from "./report.ts";
+import { samplingSection } from "./sampling.ts";
 import { streamSection } from "./stream.ts";
 import { tlsSection } from "./tls.ts";
 
@@ -28,6 +29,7 @@ const SECTIONS: Readonly<Record<string, (options: SectionOptions) => Promise<Sec
   pipeline: pipelineSection,
   memory: memorySection,
   tls: tlsSection,
+  sampling: samplingSection,
 };
 
 interface Options {

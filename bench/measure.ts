@@ -4,7 +4,13 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { systemClock } from "../src/base/clock.ts";
 import { DOWNTIME_MS_MAX_DEFAULT, type Method, netnsOption } from "../src/lab/method/method.ts";
-import { QEMU_ARGUMENTS, qemuCpuSeconds, residentBytesMax, Watch } from "../src/lab/usage.ts";
+import {
+  guestCpuSeconds,
+  QEMU_ARGUMENTS,
+  qemuCpuSeconds,
+  residentBytesMax,
+  Watch,
+} from "../src/lab/usage.ts";
 import { type CliRun, cpuSeconds } from "../test/support/processes.ts";
 import type { QemuBinary } from "../test/support/qemu-binaries.ts";
 import { type QemuOptions, type QemuVm, startQemu } from "../test/support/qemu-vm.ts";
@@ -39,6 +45,8 @@ export interface Measurement {
   wireBytesBack: number;
   /** CPU time of the QEMUs without their vCPU threads, and of Deltavee's processes. */
   cpuSeconds: Record<Side, { qemu: number; deltavee: number }>;
+  /** CPU time of the guest itself, at the source, until the method's command was done. */
+  guestCpuSeconds: number;
   /** The most that Deltavee's processes have held at once; 0 where there is none. */
   residentBytesMax: Record<Side, number>;
   /** What had to cross whatever the method (limit.ts), if it was asked for. */
@@ -99,11 +107,13 @@ export async function measure(
       source: watch(() => qemuCpuSeconds(source.pid)),
       destination: watch(() => qemuCpuSeconds(destination.pid)),
     };
+    const guest = watch(() => guestCpuSeconds(source.pid));
     const sentBefore = link.sentBytes();
     const startMs = performance.now();
     const { arrived: converged } = await migrate();
     const cpuOf = (side: Side) => ({ qemu: qemu[side].growth, deltavee: cpu[side]?.growth ?? 0 });
     const cpuSecondsUsed = { source: cpuOf("source"), destination: cpuOf("destination") };
+    const guestCpuSecondsUsed = guest.growth;
     await sleep(LAST_PACKETS_MS);
     const sent = link.sentBytes();
     const measurement: Measurement = {
@@ -114,6 +124,7 @@ export async function measure(
       wireBytes: sent.bySource - sentBefore.bySource,
       wireBytesBack: sent.byDestination - sentBefore.byDestination,
       cpuSeconds: cpuSecondsUsed,
+      guestCpuSeconds: guestCpuSecondsUsed,
       residentBytesMax: { source: memory.source?.last ?? 0, destination: memory.destination?.last ?? 0 },
     };
     if (converged) Object.assign(measurement, await arrival(source, destination, startMs));

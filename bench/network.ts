@@ -4,7 +4,7 @@
 import {
   addNamespace,
   removeLeftoverNamespaces,
-  removeNamespace,
+  removeNamespaces,
   requireNamespaces,
 } from "../src/lab/hosts/namespaces.ts";
 import { joinByLink } from "../src/lab/hosts/shaped-link.ts";
@@ -29,9 +29,7 @@ export async function makeLink(bytesPerSecond: number): Promise<BenchLink> {
   requireNamespaces();
   await removeLeftoverNamespaces(PREFIX);
   const made: string[] = [];
-  const remove = async () => {
-    for (const netns of made.splice(0)) await removeNamespace(netns);
-  };
+  const remove = () => removeNamespaces(made);
   try {
     const add = (side: string): string => {
       made.push(addNamespace(PREFIX, side));

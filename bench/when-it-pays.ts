@@ -1,13 +1,17 @@
 // `npm run analysis`: when delta compression pays, from the planner's simulation of migrations and from what pages cost on
-// this machine. Prints tables, or writes them into their section of docs/when-it-pays.md. No root, no QEMU.
+// this machine. Prints tables, or writes them into their section of docs/when-it-pays.md, with the plots beside it as SVG
+// files. No root, no QEMU.
 
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
+import { dirname, join } from "node:path";
 import { Command } from "commander";
 import { formatBytes, formatBytesPerSecond, formatMs } from "../src/base/units.ts";
+import { readResults } from "../src/lab/report/results.ts";
 import { payloadBytesPerSecond } from "../src/planner/link-model.ts";
 import { METHODS, type MethodName } from "../src/planner/methods.ts";
 import { type MigrationOutcome, simulateMigration } from "../src/planner/migration.ts";
+import { standaloneSvg } from "../src/report/html/standalone.ts";
 import { replaceSection } from "../src/report/section.ts";
 import {
   type Content,
@@ -17,6 +21,7 @@ import {
   measureCosts,
   WORKING_SET_MIB,
 } from "./when-it-pays/guests.ts";
+import { plots } from "./when-it-pays/plots.ts";
 
 const BYTES_PER_PAGE = [8, 64, 256, 1024, 2048, 4096] as const;
 const LINKS_MBIT = [10, 50, 100, 300, 1000, 10_000] as const;
@@ -32,9 +37,10 @@ const SEARCH_RATIO = 1.03;
 
 const program = new Command("analysis")
   .description("when delta compression pays, by simulation with costs measured on this machine")
-  .option("--markdown <file>", "write the tables into their section of this file")
+  .option("--markdown <file>", "write the tables into their section of this file, and the plots beside it")
+  .option("--results <folder>", "records of the lab, whose runs are points in the plots", "lab/results")
   .parse();
-const { markdown: file } = program.opts<{ markdown?: string }>();
+const { markdown: file, results: resultsFolder } = program.opts<{ markdown?: string; results: string }>();
 
 const costs: Record<Content, Map<number, Costs>> = { random: measureAll("random"), text: measureAll("text") };
 const text = [
@@ -49,8 +55,27 @@ const text = [
   ),
 ].join("\n\n");
 if (file === undefined) console.log(text);
-else
-  writeFileSync(file, replaceSection(existsSync(file) ? readFileSync(file, "utf8") : "", "analysis", text));
+else await writeInto(file);
+
+async function writeInto(markdown: string): Promise<void> {
+  const { results, notices } = existsSync(resultsFolder)
+    ? await readResults(resultsFolder)
+    : { results: [], notices: [`there are no records in ${resultsFolder}`] };
+  for (const notice of notices) console.error(`analysis: ${notice}`);
+  const made = plots({
+    ...{ bytesPerPage: BYTES_PER_PAGE, linksMbit: LINKS_MBIT, methods: COMPARED, costs, simulate, results },
+    dirtyPagesPerSecond: RATE_DEFAULT,
+  });
+  const folder = join(dirname(markdown), "plots");
+  mkdirSync(folder, { recursive: true });
+  const pictures = Object.entries(made).map(([name, figure]) => {
+    writeFileSync(join(folder, `${name}.svg`), standaloneSvg(figure));
+    return `![${figure.title}](plots/${name}.svg)\n\n${figure.says}`;
+  });
+  const before = existsSync(markdown) ? readFileSync(markdown, "utf8") : "";
+  const content = [text, "### In pictures", ...pictures].join("\n\n");
+  writeFileSync(markdown, replaceSection(before, "analysis", content));
+}
 
 function measureAll(content: Content): Map<number, Costs> {
   return new Map(BYTES_PER_PAGE.map((bytes) => [bytes, measureCosts(content, bytes)]));

@@ -1,9 +1,18 @@
-// Compiles the project into dist/: the kernels (assembly/, AssemblyScript to WebAssembly), then the program
-// (src/, TypeScript). The one place that knows how, for npm run build, the other npm scripts and the tests.
+// Compiles the project into dist/: the kernels (assembly/, AssemblyScript to WebAssembly), the program (src/,
+// TypeScript), then the live page with the modules that it shares with the program (dashboard/). The one place that knows how, for npm run build, the other npm scripts and the tests.
 // Plain Node, run as a program: `node scripts/build.mjs [--if-needed]`.
 
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -37,6 +46,8 @@ export function build({ onlyIfNeeded }) {
     join(root, "src"),
     join(root, "tsconfig.json"),
     join(root, "tsconfig.build.json"),
+    join(root, "dashboard"),
+    join(root, "tsconfig.page.json"),
     join(root, "package-lock.json"),
   ];
   const kernels = !onlyIfNeeded || isOlder(kernelStamp, kernelSources);
@@ -50,6 +61,7 @@ export function build({ onlyIfNeeded }) {
     console.error("deltavee: building (tsc)");
     removeProgram(dist);
     compile("typescript", "tsc", ["-p", "tsconfig.build.json"]);
+    buildPage();
     writeFileSync(stamp, "");
   }
 }
@@ -74,6 +86,36 @@ function buildKernels() {
     ]);
   }
   writeFileSync(kernelStamp, "");
+}
+
+/** Browsers get modules as they are compiled, those that main.js leads to and no others. */
+function buildPage() {
+  compile("typescript", "tsc", ["-p", "tsconfig.page.json"]);
+  const page = join(dist, "page");
+  const needed = new Set();
+  follow(join(page, "dashboard/main.js"), needed);
+  for (const name of readdirSync(page, { recursive: true })) {
+    const path = join(page, name);
+    if (statSync(path).isFile() && !needed.has(path)) rmSync(path);
+  }
+  for (const name of readdirSync(join(root, "dashboard"))) {
+    if (/\.(html|css|svg)$/.test(name)) {
+      copyFileSync(join(root, "dashboard", name), join(page, "dashboard", name));
+    }
+  }
+}
+
+/** Takes a module and all that it imports into `modules`. */
+function follow(path, modules) {
+  if (modules.has(path)) return;
+  modules.add(path);
+  for (const [, name] of readFileSync(path, "utf8").matchAll(/^(?:import|export|\}) ?.*?from "(.*)";$/gm)) {
+    if (name.startsWith(".")) follow(join(dirname(path), name), modules);
+    else {
+      console.error(`deltavee: ${path} imports "${name}", which no browser has`);
+      process.exit(1);
+    }
+  }
 }
 
 function compile(packageName, name, args) {

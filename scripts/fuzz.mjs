@@ -1,42 +1,95 @@
-// `npm run fuzz`: rounds over all fuzz tests, each with a seed of its own, until so many inputs have been tried as
-// FUZZ_INPUTS says. What was tried is kept in a file, so that a run that was stopped goes on where it was:
+// `npm run fuzz`: the fuzz tests, one file after another, each with seeds of its own, until so many inputs have been
+// tried in all as FUZZ_INPUTS says. Every file gets about the same CPU time, so that a slow parser is tried as hard as a fast
+// one. What was tried is kept in a file, so that a run that was stopped goes on where it was:
 //   FUZZ_INPUTS=10000000 npm run fuzz          (FUZZ_LOG: the file; default .cache/fuzz.ndjson)
+// At the end it says what was tried of each, from the log alone.
 
-import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
 
 const MEBIBYTE = 1024 * 1024;
+/** CPU time that a round of one file should take: much longer than a test file takes to begin. */
+const ROUND_SECONDS = 60;
+/** Inputs for each property of a file of which nothing is known yet; and bounds for what follows. */
+const RUNS_FIRST = 500;
+const RUNS_MAX = 400_000;
 
-/** `runRound(environment)`: runs the tests once; ends the process when one fails. */
+/** `runRound(file, environment)`: runs the tests of a file once; ends the process when one fails. */
 export function fuzz(root, runRound) {
   const log = process.env.FUZZ_LOG ?? join(root, ".cache/fuzz.ndjson");
   const wanted = Number(process.env.FUZZ_INPUTS ?? 1);
   mkdirSync(dirname(log), { recursive: true });
   const rounds = linesOf(log);
-  const total = () => rounds.reduce((sum, { inputs }) => sum + inputs, 0);
-  const before = total();
-  while (total() < before + 1 || total() < wanted) {
-    const round = rounds.length + 1;
-    const report = `${log}.round`;
-    rmSync(report, { force: true });
-    const startMs = Date.now();
-    runRound({ FUZZ_REPORT: report, FUZZ_SEED: String(round), FUZZ_RUNS: process.env.FUZZ_RUNS ?? "20000" });
-    const parts = linesOf(report);
-    rmSync(report, { force: true });
-    const done = {
-      round,
-      inputs: parts.reduce((sum, { inputs }) => sum + inputs, 0),
-      grownBytesMax: Math.max(...parts.map(({ grownBytes }) => grownBytes)),
-      seconds: Math.round((Date.now() - startMs) / 1000),
-    };
-    if (done.inputs === 0) throw new Error("No fuzz test has told how much it tried");
+  const files = fuzzFiles(root);
+  const missing = new Set(files);
+  const total = () => sum(rounds, "inputs");
+  while (missing.size > 0 || total() < wanted) {
+    const file = [...(missing.size > 0 ? missing : files)].sort(
+      (a, b) => sum(roundsOf(rounds, a), "cpuSeconds") - sum(roundsOf(rounds, b), "cpuSeconds"),
+    )[0];
+    const done = oneRound(file, roundsOf(rounds, file), `${log}.round`, runRound);
+    missing.delete(file);
     rounds.push(done);
     appendFileSync(log, `${JSON.stringify(done)}\n`);
     console.log(
-      `fuzz: round ${round}: ${done.inputs} inputs in ${done.seconds} s, resident memory grew by at most ` +
-        `${Math.round(done.grownBytesMax / MEBIBYTE)} MiB in one file; ${total()} inputs in all (${log})`,
+      `fuzz: ${file}: ${done.inputs} inputs in ${done.cpuSeconds} s of CPU time; ${total()} in all (${log})`,
     );
   }
+  console.log(fuzzTable(rounds));
+}
+
+function oneRound(file, before, report, runRound) {
+  const last = before.at(-1);
+  const perSecond = last === undefined ? 0 : last.runs / Math.max(0.1, last.cpuSeconds);
+  const runs = Math.round(perSecond * ROUND_SECONDS);
+  rmSync(report, { force: true });
+  const environment = {
+    FUZZ_REPORT: report,
+    FUZZ_SEED: String(before.length + 1),
+    FUZZ_RUNS: process.env.FUZZ_RUNS ?? String(Math.min(RUNS_MAX, Math.max(RUNS_FIRST, runs))),
+  };
+  runRound(file, environment);
+  const [part] = linesOf(report);
+  rmSync(report, { force: true });
+  if (!(part?.inputs > 0)) throw new Error(`${file} has not told how much it tried`);
+  return {
+    file,
+    round: before.length + 1,
+    runs: Number(environment.FUZZ_RUNS),
+    inputs: part.inputs,
+    grownBytes: part.grownBytes,
+    cpuSeconds: Math.round(part.cpuSeconds * 10) / 10,
+  };
+}
+
+/** Markdown, as SECURITY.md has it. */
+function fuzzTable(rounds) {
+  const row = (name, of) => {
+    const grownMiB = Math.round(Math.max(...of.map(({ grownBytes }) => grownBytes)) / MEBIBYTE);
+    return `| ${name} | ${of.length} | ${sum(of, "inputs")} | ${Math.round(sum(of, "cpuSeconds"))} | ${grownMiB} |`;
+  };
+  const files = [...new Set(rounds.map(({ file }) => file))].sort();
+  return [
+    "| test | rounds | inputs | CPU seconds | resident memory grew by at most, MiB |",
+    "|---|---|---|---|---|",
+    ...files.map((file) => row(`\`${file}\``, roundsOf(rounds, file))),
+    row("all", rounds),
+  ].join("\n");
+}
+
+function fuzzFiles(root) {
+  const files = readdirSync(join(root, "src"), { recursive: true, withFileTypes: true });
+  return files
+    .filter(({ name }) => name.endsWith(".fuzz.test.ts"))
+    .map((file) => relative(root, join(file.parentPath ?? file.path, file.name)));
+}
+
+function roundsOf(rounds, file) {
+  return rounds.filter((round) => round.file === file);
+}
+
+function sum(rounds, key) {
+  return rounds.reduce((total, round) => total + round[key], 0);
 }
 
 function linesOf(file) {

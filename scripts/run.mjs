@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { audit } from "./audit.mjs";
 import { bin, build } from "./build.mjs";
 import { fuzz } from "./fuzz.mjs";
 
@@ -29,16 +30,21 @@ const tasks = {
     vitest(["--project", "unit", ...rest]);
   },
   e2e: () => vitest(["--project", "e2e", ...rest]),
-  /** Fuzz tests only, with many more inputs (FUZZ_RUNS for each property; FUZZ_INPUTS in all): scripts/fuzz.mjs. */
+  /** Fuzz tests only, with many more inputs (FUZZ_INPUTS in all; FUZZ_RUNS for each property): scripts/fuzz.mjs. */
   fuzz: () =>
-    fuzz(root, (environment) => {
+    fuzz(root, (file, environment) => {
       Object.assign(process.env, environment);
-      vitest(["--project", "unit", "fuzz", "--testTimeout=0", ...rest]);
+      vitest(["--project", "unit", file, "--testTimeout=0", ...rest]);
     }),
   /** Simulated migrations in which something goes wrong: one seed with its log, or many. */
   sim: () => {
     compileTools();
     run(process.execPath, ["build/test/sim/main.js", ...rest]);
+  },
+  /** VMs moved again and again, and peers that come and go: what must not grow is watched (test/soak/main.ts). */
+  soak: () => {
+    compileTools();
+    run(process.execPath, ["build/test/soak/main.js", ...rest]);
   },
   /** The parts of the fast path, each against what it must beat. */
   bench: () => bench("main"),
@@ -54,6 +60,8 @@ const tasks = {
   "bench:page-path": () => bench("page-path"),
   /** Policies of the page cache over page traces of migrations. */
   "bench:cache": () => bench("cache"),
+  /** Known weaknesses of dependencies; no answer of the registry is no clean audit: scripts/audit.mjs. */
+  audit: () => process.exit(audit(root)),
   setup: () => console.log("deltavee: ready"),
 };
 
@@ -85,6 +93,7 @@ function setUp() {
 function check() {
   run(process.execPath, [bin("@biomejs/biome", "biome"), "check", "--error-on-warnings"]);
   run(process.execPath, [bin("typescript", "tsc"), "-p", "tsconfig.json"]);
+  run(process.execPath, [bin("typescript", "tsc"), "-p", "tsconfig.page.json", "--noEmit"]);
   run(process.execPath, [bin("knip", "knip")]);
 }
 

@@ -4,13 +4,13 @@
 
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
-import { makeBatchCoder, makeHome } from "../../src/cli/engine-parts.ts";
 import { DELTA_WORD_MASK } from "../../src/codec/delta/delta-codec.ts";
 import type { BatchCoder } from "../../src/codec/entropy/batch-coder.ts";
 import { ENTROPY_CODEC_IDS, type EntropyCodecId } from "../../src/codec/entropy/entropy-coder.ts";
 import { DestinationEngine } from "../../src/engine/destination.ts";
 import type { Channel, IncomingVm, OutgoingVm } from "../../src/engine/ports.ts";
 import { SourceEngine } from "../../src/engine/source.ts";
+import { makeBatchCoder, makeHome } from "../../src/library/engine-parts.ts";
 import { connect, listen } from "../../src/link/address.ts";
 import { SocketChannel } from "../../src/link/socket-channel.ts";
 import { PageCache } from "../../src/memory/page-cache.ts";

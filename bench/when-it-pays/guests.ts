@@ -14,6 +14,7 @@ export const WORKING_SET_MIB = 256;
 /** Of RAM, besides the working set, that is not zero. */
 const SYSTEM_MIB = 128;
 const SAMPLE_PAGES = 256;
+const WARM_UPS = 2;
 
 export type Content = "random" | "text";
 
@@ -49,6 +50,8 @@ export function measureCosts(content: Content, bytesPerPage: number): Costs {
     fill(now.subarray(at, at + bytesPerPage));
     return [old, now] as const;
   });
+  // What is not warm yet would count as work on pages.
+  for (let i = 0; i < WARM_UPS; i++) meter.measureChanges(pairs);
   const codedShare = meter.measureWhole(pairs.map(([, now]) => now));
   const sizes = meter.measureChanges(pairs)!;
   return { sizes, codedShare, cpuMsPerPage: meter.cpuMsPerPage };
@@ -63,10 +66,13 @@ export function guestOf(costs: Costs, dirtyPagesPerSecond: number): GuestModel {
     pages,
     zeroPages: pages - hot - (SYSTEM_MIB * MIB) / PAGE_BYTES,
     rateClasses: [
-      { pages: pages - hot, changesPerSecond: 0 },
-      { pages: hot, changesPerSecond: dirtyPagesPerSecond / hot },
+      { pages: pages - hot, changesPerSecond: 0, deltaSizes: [] },
+      {
+        pages: hot,
+        changesPerSecond: dirtyPagesPerSecond / hot,
+        deltaSizes: [{ afterMs: 1000, ...sizes }],
+      },
     ],
-    deltaSizes: [{ afterMs: 1000, ...sizes }],
     codedShare: costs.codedShare,
     rewrittenPagesPerSecond: 0,
     cpuMsPerPage: costs.cpuMsPerPage,

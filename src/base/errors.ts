@@ -14,6 +14,10 @@ export type VmWhere =
 
 export type ErrorCode =
   | "USAGE"
+  | "CONFIG_INVALID"
+  | "SERVICE_UNREACHABLE"
+  | "SERVICE_STOPPING"
+  | "SERVICE_BUSY"
   | "LINK_FAILED"
   | "LINK_CLOSED"
   | "LINK_TIMEOUT"
@@ -30,6 +34,7 @@ export type ErrorCode =
   | "QMP_COMMAND_REFUSED"
   | "QMP_INTERRUPTED"
   | "QMP_UNAVAILABLE"
+  | "SOCKET_REPLACED"
   | "HYPERVISOR_FAILED"
   | "HYPERVISOR_INCOMPATIBLE"
   | "MIGRATION_FAILED"
@@ -44,6 +49,8 @@ export type ErrorCode =
   | "OUT_OF_MEMORY"
   | "CANCELLED"
   | "POSTCOPY_INTERRUPTED"
+  | "MEMORY_DIFFERS"
+  | "VERIFY_UNAVAILABLE"
   | "INTERNAL";
 
 export interface ErrorDetails {
@@ -143,6 +150,19 @@ export class QmpInterruptedError extends DeltaveeError {
   constructor(command: string, reason: string, details?: ErrorDetails) {
     super("QMP_INTERRUPTED", `Outcome of ${command} is unknown: ${reason}`, details);
     this.command = command;
+  }
+}
+
+/** What has arrived is not what the source has (`--verify`). Never tried again by itself. */
+export class IntegrityError extends DeltaveeError {
+  /** Name of the RAMBlock, and the first page in it that differs. */
+  readonly block: string;
+  readonly pageIndex: number;
+
+  constructor(message: string, block: string, pageIndex: number, details?: ErrorDetails) {
+    super("MEMORY_DIFFERS", message, details);
+    this.block = block;
+    this.pageIndex = pageIndex;
   }
 }
 

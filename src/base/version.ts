@@ -1,8 +1,9 @@
 // Version of this program, from its package.json: there is one place where it is written.
 
-import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { PACKAGE_ROOT } from "./package-root.ts";
 
-// Both from src/base (tests) and from dist/base the package's root is two folders up.
-const manifest: { version: string } = createRequire(import.meta.url)("../../package.json");
+const manifest: { version: string } = JSON.parse(readFileSync(join(PACKAGE_ROOT, "package.json"), "utf8"));
 
 export const version: string = manifest.version;

@@ -8,25 +8,29 @@ const namesFor = async (...words: string[]) => (await commandsFor(words)).map((c
 const ALL = [
   "migrate",
   "receive",
+  "proxy",
   "plan",
   "status",
   "recover",
+  "doctor",
   "pair",
   "relay",
   "report",
   "trace",
   "demo",
+  "completion",
   "lab",
 ];
 
 test("only the command that runs is loaded", async () => {
-  for (const name of ALL) expect(await namesFor(name, "--help")).toEqual([name]);
+  const alone = ALL.filter((name) => name !== "completion");
+  for (const name of alone) expect(await namesFor(name, "--help")).toEqual([name]);
   // As a value of an option a command's name means nothing.
   expect(await namesFor("migrate", "--qmp", "relay")).toEqual(["migrate"]);
 });
 
-test("help and unknown commands know of every command", async () => {
-  for (const words of [[], ["--help"], ["help", "migrate"], ["migrat"], ["-V"]]) {
+test("help, completion and unknown commands know of every command", async () => {
+  for (const words of [[], ["--help"], ["completion", "bash"], ["help", "migrate"], ["migrat"], ["-V"]]) {
     expect(await namesFor(...words)).toEqual(ALL);
   }
 });

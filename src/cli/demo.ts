@@ -8,6 +8,7 @@ import { formatBytesPerSecond, formatMs, parseBytes, parseBytesPerSecond, parseM
 import { type RunFigures, runFigures } from "../report/figures.ts";
 import { htmlReport } from "../report/html/page.ts";
 import { comparisonText } from "../report/summary.ts";
+import { RunBoard } from "../web/run-board.ts";
 import { onInterrupt } from "./common.ts";
 import { type Display, openDisplay } from "./demo/display.ts";
 import {
@@ -28,6 +29,7 @@ import type { Method } from "./demo/messages.ts";
 import { createOutputFolder, defaultFolderName, type OutputFolder } from "./demo/output-folder.ts";
 import { type RunPlan, type RunResult, runOnce } from "./demo/run.ts";
 import { downtimeFactor, failureText, verdictText } from "./demo/verdict.ts";
+import { livePageText, openLivePage, type UiAddress, uiOption } from "./live-page.ts";
 
 interface Options {
   link: number;
@@ -39,6 +41,7 @@ interface Options {
   maxDowntime: number;
   out?: string;
   json?: true;
+  ui?: UiAddress;
 }
 
 const METHODS: readonly Method[] = ["standard", "delta"];
@@ -67,6 +70,7 @@ says why; 2 wrong usage; 130 Ctrl-C.
 Examples:
   npm start
   npm start -- --link 50mbit --workload hot
+  npm start -- --ui                         # watch it in a browser, at http://127.0.0.1:9437/
   deltavee demo --hypervisor qemu --memory 256MiB --link 100mbit --delay 5ms
 `;
 
@@ -98,6 +102,7 @@ export function demoCommand(): Command {
     )
     .option("--out <folder>", "where the report goes: a new or empty folder")
     .option("--json", "print the result as JSON")
+    .addOption(uiOption())
     .addHelpText("after", HELP)
     .action(demo);
 }
@@ -152,6 +157,10 @@ async function runAll(
   const chosen = await chooseHypervisor(options.hypervisor, options.qemu);
   signal.throwIfAborted();
   process.stderr.write(introText(options, chosen));
+  const board = new RunBoard();
+  const page =
+    options.ui && (await openLivePage(options.ui, board, (message) => process.stderr.write(`${message}\n`)));
+  if (page !== undefined) process.stderr.write(`${livePageText(page)}\n`);
   const display: Display = openDisplay(process.stderr, METHODS, process.env);
   const plan: Omit<RunPlan, "method" | "recordPath"> = {
     hypervisor: chosen.spec,
@@ -161,7 +170,13 @@ async function runAll(
     delayMs: options.delay,
     downtimeMsMax: options.maxDowntime,
     signal,
-    show: (method, nowMs) => display.show(method, nowMs),
+    show: (method, nowMs) => {
+      const [line, feed] = [display.show(method, nowMs), board.open({ label: method })];
+      return (event) => {
+        line(event);
+        feed.event(event);
+      };
+    },
   };
   const results: RunResult[] = [];
   try {
@@ -173,6 +188,7 @@ async function runAll(
     }
   } finally {
     display.close();
+    await page?.close();
   }
   return { results, warning: chosen.warning };
 }

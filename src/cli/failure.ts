@@ -1,9 +1,19 @@
-// A command that has failed, in words and as an exit code (README): 1 failed, 2 usage, 3 given up since a promise could
-// not be kept, 4 a person must decide, 5 refused, 130 cancelled by the operator.
+// A command that has failed, in words and as an exit code.
 
 import { DeltaveeError, type ErrorCode, isGivenUp, toError, type VmWhere } from "../base/errors.ts";
 
-const EXIT_FAILED = 1;
+/** What every command ends with, and what that means: the man page and docs/errors.md are held to this. */
+export const EXIT_STATUSES: readonly (readonly [code: number, meaning: string])[] = [
+  [0, "done: the VM has moved (or there was nothing more to do)"],
+  [1, "failed; the message says why and where the VM is. Of doctor: a problem was found"],
+  [2, "wrong usage; nothing was touched"],
+  [3, "given up since a promise could not be kept; the VM runs at the source"],
+  [4, "a person must decide where the guest is to run (status, recover); nothing was done"],
+  [5, "refused: what was asked of recover contradicts what is known; nothing was done"],
+  [130, "cancelled by the operator; the VM runs at the source"],
+];
+
+export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
 const EXIT_GIVEN_UP = 3;
 /** Some migration needs a person. */
@@ -11,6 +21,7 @@ export const EXIT_DECIDE = 4;
 /** Those with an exit code of their own. */
 const EXIT_CODES: Readonly<Partial<Record<ErrorCode, number>>> = {
   USAGE: EXIT_USAGE,
+  CONFIG_INVALID: EXIT_USAGE,
   DECISION_NEEDED: EXIT_DECIDE,
   RECOVERY_REFUSED: 5,
   CANCELLED: 130,

@@ -76,7 +76,13 @@ what has still not ended is cancelled, which counts as failed.
 
 Exit codes: 0 all runs were made, however they went; 1 one could not be made, or its migration broke; 2 wrong usage; 130
 interrupted: everything was taken down, and what had been made before is kept.
+
+Example:
+  deltavee lab run memory --method vanilla,tunnel --link 100mbit --runs 5
 `;
+const IMAGE_HELP = "\nExample:\n  deltavee lab image";
+const CLEAN_HELP = "\nExamples:\n  deltavee lab clean\n  deltavee lab clean --all";
+const LIST_HELP = "\nExamples:\n  deltavee lab list\n  deltavee lab list --json";
 
 export function labCommand(): Command {
   const command = new Command("lab").description(
@@ -233,8 +239,9 @@ async function inLab<Result>(work: (signal: AbortSignal) => Promise<Result>): Pr
 function imageCommand(): Command {
   return new Command("image")
     .description("make the guest's image from Debian's packages; runs do it themselves when it is missing")
+    .addHelpText("after", IMAGE_HELP)
     .action(async () => {
-      const image = await inLab(() => buildImage((text) => process.stderr.write(`${text}\n`)));
+      const image = await inLab((signal) => buildImage((text) => process.stderr.write(`${text}\n`), signal));
       process.stdout.write(`${image.disk}\n`);
     });
 }
@@ -243,8 +250,9 @@ function cleanCommand(): Command {
   return new Command("clean")
     .description("remove what killed runs have left, and the warm states of guests; results are kept")
     .option("--all", "the guest's image too: it takes minutes to be made again")
+    .addHelpText("after", CLEAN_HELP)
     .action(async (options: { all?: true }) => {
-      const removed = await inLab(() => clean(options.all === true));
+      const removed = await inLab((signal) => clean(options.all === true, signal));
       for (const name of removed) process.stdout.write(`removed ${name}\n`);
     });
 }
@@ -263,6 +271,7 @@ function listCommand(): Command {
   return new Command("list")
     .description("tell which scenarios, methods and experiments there are, with their parameters")
     .option("--json", "as JSON")
+    .addHelpText("after", LIST_HELP)
     .action(list);
 }
 

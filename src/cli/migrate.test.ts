@@ -83,14 +83,29 @@ test("the help names every policy", () => {
 test("what only a tunnel has is refused in direct mode, before anything is connected to", async () => {
   for (const [option, value] of [
     ["--codec", "xbrle"],
+    ["--verify", undefined],
     ["--reconnect-timeout", "5s"],
     ["--switchover-timeout", "5s"],
   ] as const) {
-    await expect(parse(option, value)).rejects.toMatchObject({
+    await expect(parse(option, ...(value === undefined ? [] : [value]))).rejects.toMatchObject({
       code: "USAGE",
       message: expect.stringContaining("deltavee://"),
     });
   }
+});
+
+test("a comparison of RAM before the guest runs does not go with post-copy", async () => {
+  const words = [
+    "--qmp",
+    "/nowhere/vm.qmp",
+    "--to",
+    "deltavee://host2:4445",
+    "--verify",
+    "--on-stall",
+    "postcopy",
+  ];
+  const asked = migrateCommand().exitOverride().parseAsync(words, { from: "user" });
+  await expect(asked).rejects.toMatchObject({ code: "USAGE", message: expect.stringContaining("--verify") });
 });
 
 test("a codec for pages that are not coded is refused, before anything is connected to", async () => {

@@ -1,56 +1,34 @@
 // `deltavee migrate`: moves a VM that runs under a QEMU on this machine. Sets up the parts and lets the source
 // engine do the work.
 
-import { randomBytes } from "node:crypto";
-import { totalmem } from "node:os";
 import { Command, Option } from "commander";
-import { systemClock } from "../base/clock.ts";
-import { toError, UsageError } from "../base/errors.ts";
-import { formatBytes, formatMs, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
-import { version } from "../base/version.ts";
+import { UsageError } from "../base/errors.ts";
+import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
-import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
-import type { Channel } from "../engine/ports.ts";
-import { SourceEngine } from "../engine/source.ts";
-import {
-  isStallPolicy,
-  STALL_POLICIES,
-  STALL_POLICY_DEFAULT,
-  type StallPolicy,
-} from "../engine/stall-policies.ts";
-import { processListeningOn } from "../hypervisor/qemu/guest-memory.ts";
-import { QemuOutgoing } from "../hypervisor/qemu/outgoing.ts";
+import { STALL_POLICIES, STALL_POLICY_DEFAULT, type StallPolicy } from "../engine/stall-policies.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
-import { type Address, connect, formatAddress, parseAddress } from "../link/address.ts";
-import { PacedChannel } from "../link/paced-channel.ts";
-import { SocketChannel } from "../link/socket-channel.ts";
-import { SecureDialer } from "../link/tls/dialer.ts";
-import { PageCache } from "../memory/page-cache.ts";
+import type { SecurityOptions } from "../library/identity.ts";
+import { runMigration } from "../library/migration.ts";
+import {
+  checkSwitchoverTimeout,
+  parseCodec,
+  parseDestination,
+  parsePolicy,
+  parseQmpAddress,
+  parseStallPolicy,
+} from "../library/parse.ts";
+import { qemuSource } from "../library/qemu-guest.ts";
+import { RECONNECT_MS_DEFAULT } from "../library/run.ts";
+import type { Address } from "../link/address.ts";
 import { POLICIES } from "../memory/policy/all.ts";
 import { HISTORY } from "../memory/policy/history.ts";
 import type { PolicyKind } from "../memory/policy/policy.ts";
-import { createTrace, type OpenTrace } from "../trace/file.ts";
-import { KEEPALIVE_MS } from "../wire/frame.ts";
-import type { WorkerBatchCoder } from "../worker/worker-batch-coder.ts";
-import {
-  type DisplayOptions,
-  onInterrupt,
-  openShownRun,
-  PLAINTEXT_NOTICE,
-  parseQmpAddress,
-  RECONNECT_MS_DEFAULT,
-} from "./common.ts";
-import { makeBatchCoder, makeHome } from "./engine-parts.ts";
-import { LiveForecast, type LiveForecastOptions, sampleInWorker } from "./plan/live-forecast.ts";
-import { chooseIdentity, isLoopback, type SecurityOptions, withSecurityOptions } from "./security.ts";
-import {
-  type KeptJournal,
-  keepJournal,
-  leftByTheDead,
-  openStateFolder,
-  STATE_DIR_HELP,
-} from "./state/keep.ts";
+import { STATE_DIR_HELP } from "../state/keep.ts";
+import { type DisplayOptions, interruption, openShownRun } from "./common.ts";
+import { uiOption } from "./live-page.ts";
+import { withSecurityOptions } from "./security.ts";
 
 interface Options extends DisplayOptions, SecurityOptions {
   qmp: QmpAddress;
@@ -71,19 +49,10 @@ interface Options extends DisplayOptions, SecurityOptions {
   standard?: true;
   stateDir?: string;
   forecast: boolean;
+  verify?: true;
 }
 
-const CONNECT_TIMEOUT_MS = 10_000;
-/** Another attempt is better than patience: the link may be there again by now. */
-const RECONNECT_ATTEMPT_MS = 3000;
-const SWITCHOVER_TIMEOUT_MS_DEFAULT = 5000;
-/** A destination that is there says so once a second: for less than this nobody can tell that it is not. */
-const SWITCHOVER_TIMEOUT_MS_MIN = 2 * KEEPALIVE_MS;
-/** QEMU's own default. */
-const DOWNTIME_MS_DEFAULT = 300;
 const CODEC_DEFAULT = "word-mask";
-/** The page cache never takes more than this share of the machine unless it is told to. */
-const CACHE_SHARE_MAX = 0.25;
 
 const HELP = `
 --to tcp:HOST:PORT or unix:PATH is direct mode: a stock QEMU started with -incoming waits there, nothing of
@@ -117,12 +86,17 @@ Examples:
     deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --max-downtime 100ms
   To a host where "deltavee receive --listen 0.0.0.0:4445 --qmp /run/vm.qmp" waits, with a record of the run:
     deltavee migrate --qmp /run/vm.qmp --to deltavee://host2:4445 --record run.ndjson
+  The same, watched in a browser at http://127.0.0.1:9437/:
+    deltavee migrate --qmp /run/vm.qmp --to deltavee://host2:4445 --ui
   A guest that may be slowed down, but must have moved, or not at all, within ten minutes:
     deltavee migrate --qmp /run/vm.qmp --to tcp:host2:4444 --on-stall throttle --max-time 10m
 `;
 
 const TRACE_HELP = `
 All else is as with deltavee migrate: see "deltavee migrate --help" for modes, policies and exit codes.
+
+Example:
+  deltavee trace record vm.trace --qmp /run/vm.qmp --to tcp:host2:4444
 `;
 
 export function migrateCommand(): Command {
@@ -161,7 +135,7 @@ function withMigrateOptions(command: Command): Command {
     .addOption(
       new Option("--max-downtime <duration>", "longest time the guest may stand still, e.g. 100ms")
         .argParser(aboveZero(parseMs))
-        .default(DOWNTIME_MS_DEFAULT, `${DOWNTIME_MS_DEFAULT}ms`),
+        .default(DOWNTIME_MS_MAX_DEFAULT, `${DOWNTIME_MS_MAX_DEFAULT}ms`),
     )
     .option(
       "--max-time <duration>",
@@ -174,10 +148,8 @@ function withMigrateOptions(command: Command): Command {
       aboveZero(parseBytes),
     )
     .addOption(
-      new Option(
-        "--on-stall <policy>",
-        `what to do when it makes no progress: ${Object.keys(STALL_POLICIES).join(", ")}`,
-      )
+      new Option("--on-stall <policy>", "what to do when it makes no progress")
+        .choices(Object.keys(STALL_POLICIES))
         .argParser(parseStallPolicy)
         .default(STALL_POLICY_DEFAULT, STALL_POLICY_DEFAULT),
     )
@@ -203,263 +175,65 @@ function withMigrateOptions(command: Command): Command {
     )
     .addOption(
       new Option("--cache-policy <name>", "which pages are kept when not all can be (docs/page-cache.md)")
+        .choices(POLICIES.map(({ name }) => name))
         .argParser(parsePolicy)
         .default(HISTORY, HISTORY.name),
     )
+    .addOption(
+      new Option(
+        "--codec <name>",
+        `how a page that the destination knows is coded in the tunnel (default: ${CODEC_DEFAULT})`,
+      )
+        .choices(Object.keys(DELTA_CODEC_NAMES))
+        .argParser(parseCodec),
+    )
     .option(
-      "--codec <name>",
-      `how a page that the destination knows is coded in the tunnel (default: ${CODEC_DEFAULT})`,
-      parseCodec,
+      "--verify",
+      "compare all RAM at both ends before the guest is given away: it stands still longer for that (tunnel only)",
     )
     .option("--standard", "send every page whole, as standard pre-copy does: for comparison")
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--no-forecast", "do not sample the guest's memory to say what is to be expected")
     .option("--record <file>", "write the run record (NDJSON)")
+    .addOption(uiOption())
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors");
 }
 
 async function migrate(options: Options): Promise<void> {
-  const tunnel = options.to.kind === "deltavee";
-  const { reconnectTimeout, switchoverTimeout } = options;
-  if (!tunnel && (reconnectTimeout !== undefined || switchoverTimeout !== undefined)) {
-    throw new UsageError("Only a tunnel (--to deltavee://...) can be resumed: a stock QEMU cannot");
-  }
-  if (!tunnel && options.codec !== undefined) {
-    throw new UsageError("--codec is for a tunnel (--to deltavee://...): a stock QEMU knows XBZRLE only");
-  }
-  if (options.standard && options.codec !== undefined) {
-    throw new UsageError("--standard sends every page whole: there is nothing for --codec to code");
-  }
-  const { tlsDir, keysDir, insecurePlaintext, tlsHostname } = options;
-  if (!tunnel && [tlsDir, keysDir, insecurePlaintext, tlsHostname].some((option) => option !== undefined)) {
-    throw new UsageError(
-      "TLS is for a tunnel (--to deltavee://...): in direct mode QEMU itself is at the other end",
-    );
-  }
-  const identity = tunnel ? chooseIdentity(options.to, "client", options) : undefined;
-  const dialer =
-    identity === undefined || options.to.kind === "unix"
-      ? undefined
-      : new SecureDialer(options.to, identity, tlsHostname ?? options.to.host);
-  let journal: KeptJournal | undefined;
-  let forecast: LiveForecast | undefined;
-  const run = await openShownRun(options, (event) => {
-    journal?.listener(event);
-    forecast?.listener(event);
-  });
-  const { record } = run;
-  // A record begins with what the run is; what there is to say before that is known comes after it.
-  let early: string[] | undefined = [];
-  const notice = (message: string) => {
-    if (early === undefined) record.add({ type: "notice", message });
-    else early.push(message);
-  };
-  let vm: QemuOutgoing | undefined;
-  let engine: SourceEngine | undefined;
-  let anyDowntime = false;
-  let isOver = false;
+  const { signal, release } = interruption();
+  const anyDowntime = new AbortController();
   // From the beginning to the end: where nobody listens the signal ends the process, and QEMU keeps our settings.
-  const allowAnyDowntime = () => {
-    if (isOver) return;
-    anyDowntime = true;
-    notice("SIGUSR2: any downtime will do from now on");
-    engine?.allowAnyDowntime();
-  };
+  const allowAnyDowntime = () => anyDowntime.abort();
   process.on("SIGUSR2", allowAnyDowntime);
-  let coder: WorkerBatchCoder | undefined;
-  let trace: OpenTrace | undefined;
+  const { trace, contents = false } = options;
   try {
-    if (options.trace !== undefined) {
-      trace = await createTrace(options.trace, { contents: options.contents ?? false });
-    }
-    const states = openStateFolder(options.stateDir, notice);
-    const left = leftByTheDead(states, options.qmp);
-    const opened = await QemuOutgoing.open(options.qmp, {
-      notice,
-      mayThrottle: options.onStall === "throttle",
-      mayPostcopy: options.onStall === "postcopy",
-      guarded: !tunnel,
-      left: left.settings,
-    });
-    vm = opened;
-    const cacheBytesMax = cacheLimit(options.cacheSize, vm.guestRamBytes, notice);
-    record.add({
-      type: "run",
-      version: 1,
-      startedAt: new Date().toISOString(),
-      deltavee: version,
-      side: "source",
-      mode: tunnel ? "tunnel" : "direct",
-      method: options.standard ? "standard" : "delta",
-      hypervisor: vm.description,
-      destination: formatAddress(options.to),
-      guestRamBytes: vm.guestRamBytes,
-      downtimeMsMax: options.maxDowntime,
-      ...(options.maxTime === undefined ? {} : { timeMsMax: options.maxTime }),
-      ...(options.maxBytes === undefined ? {} : { wireBytesMax: options.maxBytes }),
-      onStall: options.onStall,
-      ...(options.maxBandwidth === undefined ? {} : { linkBytesPerSecondMax: options.maxBandwidth }),
-      ...(options.standard ? {} : { cacheBytesMax }),
-    });
-    const unsaid = early;
-    early = undefined;
-    unsaid.forEach(notice);
-    if (tunnel && dialer === undefined && !isLoopback(options.to)) notice(PLAINTEXT_NOTICE);
-    const openChannel = async (timeoutMs: number): Promise<Channel> => {
-      const channel =
-        (await dialer?.connect(timeoutMs)) ?? new SocketChannel(await connect(options.to, timeoutMs));
-      return options.maxBandwidth === undefined
-        ? channel
-        : new PacedChannel(channel, systemClock, options.maxBandwidth);
-    };
-    const home = makeHome();
-    const channel = await openChannel(CONNECT_TIMEOUT_MS);
-    const reconnect = {
-      connect: () => openChannel(RECONNECT_ATTEMPT_MS),
-      timeoutMs: reconnectTimeout ?? RECONNECT_MS_DEFAULT,
-    };
-    // From here on it has something to say: up to here QEMU was asked only, and Ctrl-C just ends this process.
-    const session = dialer?.binding ?? randomBytes(16).toString("hex");
-    journal = keepJournal(states, {
-      subject: {
-        session,
-        side: "source",
-        mode: tunnel ? "tunnel" : "direct",
-        peer: formatAddress(options.to),
-        settings: vm.settings,
+    await runMigration(
+      {
+        ...options,
+        guest: qemuSource(options.qmp),
+        downtimeMsMax: options.maxDowntime,
+        timeMsMax: options.maxTime,
+        wireBytesMax: options.maxBytes,
+        linkBytesPerSecondMax: options.maxBandwidth,
+        reconnectTimeoutMs: options.reconnectTimeout,
+        switchoverTimeoutMs: options.switchoverTimeout,
+        cacheBytesMax: options.cacheSize,
+        deltaCodec: options.codec,
+        isStandard: options.standard,
+        isToVerify: options.verify,
+        hasForecast: options.forecast,
+        trace: trace === undefined ? undefined : { path: trace, contents },
+        signal,
+        anyDowntime: anyDowntime.signal,
       },
-      qmp: options.qmp,
-      notice,
-      guestRuns: () => opened.wasRunning,
-    });
-    left.forget();
-    coder = tunnel ? makeBatchCoder(home) : undefined;
-    const names = tunnel ? await vm.names() : {};
-    const source = new SourceEngine({
-      ...home,
-      vm,
-      channel,
-      ...(coder === undefined
-        ? {}
-        : {
-            tunnel: {
-              hello: {
-                deltavee: version,
-                session,
-                hypervisor: { kind: "qemu", version: vm.version },
-                entropyCodecs: [...ENTROPY_CODEC_IDS],
-                guestRamBytes: vm.guestRamBytes,
-                ...(options.onStall === "postcopy" ? { postcopy: true } : {}),
-                ...names,
-              },
-              coder,
-              deltaCodec: options.codec ?? parseCodec(CODEC_DEFAULT),
-              ...(reconnect.timeoutMs === 0 ? {} : { reconnect }),
-              switchoverTimeoutMs: switchoverTimeout ?? SWITCHOVER_TIMEOUT_MS_DEFAULT,
-            },
-          }),
-      cacheFactory: options.standard
-        ? undefined
-        : (pageBytes, memory) =>
-            new PageCache({ pageBytes, memory, limitBytes: cacheBytesMax, policy: options.cachePolicy }),
-      downtimeMsMax: options.maxDowntime,
-      timeMsMax: options.maxTime,
-      wireBytesMax: options.maxBytes,
-      onStall: options.onStall,
-      record,
-      defer: setImmediate,
-      observer: trace?.writer,
-      cpuMs,
-    });
-    engine = source;
-    if (anyDowntime) engine.allowAnyDowntime();
-    const release = onInterrupt(() => {
-      if (source.cancel()) notice("Interrupted: giving the migration up, the guest goes on here");
-      else notice("Too late to cancel: the guest belongs to the destination already");
-    });
-    if (options.forecast && !options.standard && vm.wasRunning) {
-      forecast = await beginForecast(vm, options, { cacheBytes: cacheBytesMax, record, notice });
-    }
-    const { error, vm: where } = await source.run();
-    isOver = true;
-    release();
-    forecast?.end();
-    await closeTrace(trace, notice);
-    trace = undefined;
-    await vm.close();
-    vm = undefined;
-    journal?.end(where, error);
-    await run.finish();
-    if (error !== undefined) throw error;
+      (first) => openShownRun(options, ...first),
+    );
   } finally {
-    isOver = true;
-    forecast?.end();
-    await closeTrace(trace, notice);
-    await coder?.close();
-    await vm?.close();
-    // Nothing was begun, or it is done.
-    journal?.remove();
-    await run.close();
     process.off("SIGUSR2", allowAnyDowntime);
+    release();
   }
 }
-
-/** Undefined, with a notice, where the guest's memory cannot be looked at. */
-async function beginForecast(
-  vm: QemuOutgoing,
-  { qmp, to, maxDowntime }: Options,
-  {
-    notice,
-    ...rest
-  }: Pick<LiveForecastOptions, "cacheBytes" | "record"> & { notice: (text: string) => void },
-): Promise<LiveForecast | undefined> {
-  try {
-    const sample = sampleInWorker(await vm.locateMemory(processListeningOn(qmp)));
-    const method = to.kind === "deltavee" ? "tunnel" : "direct";
-    return new LiveForecast({ ...rest, method, downtimeMsMax: maxDowntime, clock: systemClock, sample });
-  } catch (thrown) {
-    notice(`No forecast: ${toError(thrown).message}`);
-    return undefined;
-  }
-}
-
-function cacheLimit(
-  asked: number | undefined,
-  guestRamBytes: number,
-  notice: (message: string) => void,
-): number {
-  if (asked !== undefined) return asked;
-  // The index takes 0.1 % on top of the pages themselves, video memory and firmware a little more.
-  const whole = Math.ceil(guestRamBytes * 1.05) + 64 * 1024 * 1024;
-  const share = Math.floor(totalmem() * CACHE_SHARE_MAX);
-  if (whole > share)
-    notice(`The page cache is ${formatBytes(share)}, smaller than the guest (see --cache-size)`);
-  return Math.min(whole, share);
-}
-
-async function closeTrace(trace: OpenTrace | undefined, notice: (message: string) => void): Promise<void> {
-  const incomplete = await trace?.close();
-  if (incomplete !== undefined) notice(incomplete);
-}
-
-function parsePolicy(name: string): PolicyKind {
-  const policy = POLICIES.find((candidate) => candidate.name === name);
-  if (policy !== undefined) return policy;
-  throw new UsageError(`There is no policy "${name}" (${POLICIES.map((each) => each.name).join(", ")})`);
-}
-
-function parseCodec(name: string): DeltaCodecId {
-  const id = DELTA_CODEC_NAMES[name];
-  if (id !== undefined) return id;
-  throw new UsageError(`There is no codec "${name}" (${Object.keys(DELTA_CODEC_NAMES).join(", ")})`);
-}
-
-function parseStallPolicy(name: string): StallPolicy {
-  if (isStallPolicy(name)) return name;
-  throw new UsageError(`There is no policy "${name}" (${Object.keys(STALL_POLICIES).join(", ")})`);
-}
-
 function stallPolicyHelp(): string {
   return Object.entries(STALL_POLICIES)
     .map(([name, says]) => `  ${name.padEnd("switchover".length)}  ${says}`)
@@ -476,20 +250,5 @@ function aboveZero(parse: (text: string) => number): (text: string) => number {
 }
 
 function parseSwitchoverTimeout(text: string): number {
-  const timeoutMs = parseMs(text);
-  if (timeoutMs >= SWITCHOVER_TIMEOUT_MS_MIN) return timeoutMs;
-  throw new UsageError(`Must be at least ${formatMs(SWITCHOVER_TIMEOUT_MS_MIN)}: "${text}"`);
-}
-
-function cpuMs(): number {
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1000;
-}
-
-/** @throws UsageError also for a port that nobody can listen on */
-function parseDestination(text: string): Address {
-  const address = parseAddress(text);
-  if (address.kind !== "unix" && address.port === 0)
-    throw new UsageError(`Port 0 is not a destination: "${text}"`);
-  return address;
+  return checkSwitchoverTimeout(parseMs(text), text);
 }

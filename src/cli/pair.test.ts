@@ -5,7 +5,7 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type CliRun, freePort, runCli } from "../../test/support/processes.ts";
-import { PairedKeys } from "./pairing/paired-keys.ts";
+import { PairedKeys } from "../library/paired-keys.ts";
 
 let folder: string;
 const runs: CliRun[] = [];
@@ -54,6 +54,11 @@ test("two hosts know each other afterwards, in files that nobody else can read",
   expect(list.stdout.lines.map(({ text }) => text)).toEqual([
     expect.stringMatching(/^127\.0\.0\.1\tsha256:[0-9a-f]{64}$/),
   ]);
+  const json = await pair("host1", "--list", "--json");
+  await json.exited;
+  expect(JSON.parse(json.stdout.lines[0]!.text)).toEqual({
+    peers: [{ name: "127.0.0.1", fingerprint: expect.stringMatching(/^sha256:[0-9a-f]{64}$/) }],
+  });
   expect((await (await pair("host1", "--forget", "127.0.0.1")).exited).code).toBe(0);
   expect((await (await pair("host1", "--forget", "127.0.0.1")).exited).code).toBe(2);
   expect(keys[0]!.peers()).toEqual([]);
@@ -95,6 +100,20 @@ test.each([
   const run = await pair("host1", ...words);
   run.stdin.end("\n");
   expect((await run.exited).code, run.stderrTail()).toBe(2);
+});
+
+test("a host whose name cannot be that of a file is refused before anybody is asked for a code", async () => {
+  const long = ["a", "a", "a", "a", "example"].map((label) => label.repeat(60)).join(".");
+  expect(long.length).toBeGreaterThan(245);
+  for (const more of [
+    ["--with", `${long}:4446`],
+    ["--listen", "127.0.0.1:0", "--as", long],
+  ]) {
+    const run = await pair("host1", ...more);
+    expect((await run.exited).code).toBe(2);
+    expect(run.stderrTail()).toContain("it is longer than 240 characters. Give it another name with --as");
+  }
+  expect(PairedKeys.find(join(folder, "host1"))).toBeUndefined();
 });
 
 test("keys that others have access to are not used, nor are damaged ones", async () => {

@@ -8,11 +8,11 @@ import { systemClock } from "../base/clock.ts";
 import { CancelledError, LinkError, UsageError } from "../base/errors.ts";
 import { RareNotices } from "../base/rare-notices.ts";
 import { formatMs, parseMs } from "../base/units.ts";
+import { assertPeerName, isPeerName, PairedKeys } from "../library/paired-keys.ts";
 import { type Address, formatAddress, parseAddress } from "../link/address.ts";
 import { onInterrupt } from "./common.ts";
 import { newCode, normalCode } from "./pairing/exchange.ts";
 import { type Met, meetAt, waitAt } from "./pairing/meeting.ts";
-import { PairedKeys, PEER_NAME } from "./pairing/paired-keys.ts";
 import { KEYS_DIR_HELP } from "./security.ts";
 
 interface Options {
@@ -23,6 +23,7 @@ interface Options {
   forget?: string;
   keysDir?: string;
   timeout: number;
+  json?: true;
 }
 
 const TIMEOUT_MS_DEFAULT = 10 * 60_000;
@@ -56,14 +57,15 @@ export function pairCommand(): Command {
         .argParser(parseMs)
         .default(TIMEOUT_MS_DEFAULT, "10min"),
     )
+    .option("--json", "print what happens, or who is known, as JSON")
     .addHelpText("after", HELP)
     .action(pair);
 }
 
 async function pair(options: Options): Promise<void> {
   const { listen, with: other, as, list, forget } = options;
-  if (as !== undefined && !PEER_NAME.test(as)) throw new UsageError(`Not a name of a host: "${as}"`);
-  if (list) listPeers(PairedKeys.find(options.keysDir));
+  if (as !== undefined) assertPeerName(as);
+  if (list) listPeers(PairedKeys.find(options.keysDir), options.json);
   else if (forget !== undefined) forgetPeer(PairedKeys.find(options.keysDir), forget);
   else if (listen !== undefined) await waitForOther(listen, options);
   else if (other !== undefined) await meetOther(other, options);
@@ -77,10 +79,14 @@ async function waitForOther(address: Address, options: Options): Promise<void> {
   const meeting = await waitAt(address, { keys: keys.own(), code, name: ownName() }, (text) =>
     notices.say(`somebody was turned away: ${text}`),
   );
-  process.stderr.write(`pair: waiting on ${formatAddress(meeting.address)}\n`);
-  process.stdout.write(`${code}\n`);
+  const own = formatAddress(meeting.address);
+  if (options.json) print({ type: "listening", address: own, code });
+  else {
+    process.stderr.write(`pair: waiting on ${own}\n`);
+    process.stdout.write(`${code}\n`);
+  }
   try {
-    remember(keys, await within(meeting.met, options.timeout), options.as);
+    remember(keys, await within(meeting.met, options.timeout), options.as, options.json);
   } finally {
     meeting.close();
   }
@@ -88,14 +94,22 @@ async function waitForOther(address: Address, options: Options): Promise<void> {
 
 async function meetOther(address: Address, options: Options): Promise<void> {
   if (address.kind !== "unix" && address.port === 0) throw new UsageError("Port 0 is nobody's");
+  const known = options.as ?? (address.kind === "unix" ? undefined : address.host);
+  // Not when the code has been used up for it.
+  if (known !== undefined) assertPeerName(known);
   const keys = PairedKeys.create(options.keysDir);
   const code = normalCode(await askForCode());
   if (code === undefined) throw new UsageError("Not a code: four groups of four letters and digits");
   const met = await meetAt(address, { keys: keys.own(), code, name: ownName() });
-  remember(keys, met, options.as ?? (address.kind === "unix" ? undefined : address.host));
+  remember(keys, met, known, options.json);
 }
 
-function remember(keys: PairedKeys, { name, certificate, fingerprint }: Met, as: string | undefined): void {
+function remember(
+  keys: PairedKeys,
+  { name, certificate, fingerprint }: Met,
+  as: string | undefined,
+  json: true | undefined,
+): void {
   const known = as ?? name;
   const before = keys.certificateOf(known);
   // What a host calls itself is no reason to forget another one.
@@ -106,13 +120,21 @@ function remember(keys: PairedKeys, { name, certificate, fingerprint }: Met, as:
     );
   }
   keys.pin(known, certificate);
-  process.stderr.write(`pair: this host and "${known}" know each other now (sha256:${fingerprint})\n`);
+  if (json) print({ type: "paired", name: known, fingerprint: `sha256:${fingerprint}` });
+  else process.stderr.write(`pair: this host and "${known}" know each other now (sha256:${fingerprint})\n`);
 }
 
-function listPeers(keys: PairedKeys | undefined): void {
-  for (const [fingerprint, name] of keys?.identity()?.pinned ?? []) {
-    process.stdout.write(`${name}\tsha256:${fingerprint}\n`);
-  }
+function listPeers(keys: PairedKeys | undefined, json: true | undefined): void {
+  const peers = [...(keys?.identity()?.pinned ?? [])].map(([fingerprint, name]) => ({
+    name,
+    fingerprint: `sha256:${fingerprint}`,
+  }));
+  if (json) print({ peers });
+  else for (const { name, fingerprint } of peers) process.stdout.write(`${name}\t${fingerprint}\n`);
+}
+
+function print(what: object): void {
+  process.stdout.write(`${JSON.stringify(what)}\n`);
 }
 
 function forgetPeer(keys: PairedKeys | undefined, name: string): void {
@@ -152,5 +174,5 @@ function within<Result>(promise: Promise<Result>, timeoutMs: number): Promise<Re
 /** As file names and rules can have it. */
 function ownName(): string {
   const name = hostname().replace(/[^A-Za-z0-9._-]/g, "-");
-  return PEER_NAME.test(name) ? name : "host";
+  return isPeerName(name) ? name : "host";
 }

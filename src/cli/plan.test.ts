@@ -5,7 +5,7 @@ import { UsageError } from "../base/errors.ts";
 import { planCommand } from "./plan.ts";
 
 test.each([
-  ["no guest", [], "one of --qmp, --model and --fleet"],
+  ["no guest", [], "one of --qmp, --model, --trace and --fleet"],
   ["two guests", ["--qmp", "/nowhere", "--model", "model.json"], "one of --qmp"],
   ["a process without a monitor", ["--model", "model.json", "--pid", "1"], "--pid goes with --qmp"],
   ["an end of no watch", ["--qmp", "/nowhere", "--watch-for", "1h"], "--watch-for goes with --watch"],

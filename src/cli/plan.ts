@@ -6,23 +6,28 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Command, Option } from "commander";
 import { DeltaveeError, toError, UsageError } from "../base/errors.ts";
 import { seeded } from "../base/seeded.ts";
-import { formatBytes, formatMs, parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
+import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
+import { SAMPLE_MS_DEFAULT, SAMPLE_PAGES_DEFAULT, sampleQemu } from "../library/forecast/sample.ts";
+import { parseQmpAddress } from "../library/parse.ts";
 import { bestFleetPlan, type FleetGuest } from "../planner/fleet.ts";
 import { type Plan, planMigration } from "../planner/forecast.ts";
-import { dirtyPagesPerSecond, type GuestModel } from "../planner/guest-model.ts";
+import type { GuestModel } from "../planner/guest-model.ts";
 import { randomFleet } from "../planner/kinds.ts";
 import type { LinkModel } from "../planner/link-model.ts";
 import { METHOD_NAMES, type MethodName } from "../planner/methods.ts";
-import { onInterrupt, parseQmpAddress } from "./common.ts";
+import { onInterrupt } from "./common.ts";
 import { readCalibration, readFleet, readModel } from "./plan/files.ts";
-import { sampleQemu } from "./plan/sample.ts";
 import { fleetText, planText } from "./plan/text.ts";
+import { modelFromTrace } from "./plan/trace.ts";
+import { bestLine, momentLine, watchGuest } from "./plan/watch.ts";
 
 interface Options {
   qmp?: QmpAddress;
   pid?: number;
   model?: string;
+  trace?: string;
   fleet?: string;
   link: number;
   rtt: number;
@@ -40,10 +45,6 @@ interface Options {
   json?: true;
 }
 
-/** As DOWNTIME of migrate. */
-const DOWNTIME_DEFAULT = "300ms";
-const SAMPLE_PAGES_DEFAULT = 8192;
-const SAMPLE_TIME_DEFAULT = "1500ms";
 const FLEET_CONCURRENT = [1, 2, 4, 8, 16] as const;
 /** Of `--fleet COUNT`. */
 const FLEET_MEMORY_BYTES_MAX = 2 ** 40;
@@ -52,6 +53,13 @@ const HELP = `
 The guest is sampled through /proc/PID/mem of its QEMU, which needs root or the right to trace that process. It is
 neither stopped nor slowed down. What is written with the same content as before does not show in its memory: under
 KVM, QEMU is asked for that (calc-dirty-rate); under TCG it is not known.
+
+What is seen within the sample time is taken for random. A guest that goes through its memory in turn, and has not come
+back to where it was by then, seems to have a larger working set than it has: --sample-time 10s tells more.
+
+A page trace (deltavee trace record) says of each page when it was sent and how large its delta was: from it, a guest
+is planned for that cannot be looked at here. Recorded with --contents it also says what coders make of its pages; without
+them they are taken for incompressible.
 
 Forecasts come with an interval: a guest that is a little calmer or busier than the sample lies at its ends. "unsure":
 whether it converges depends on that. Records of migrations that were forecast make the next forecasts better
@@ -62,6 +70,8 @@ Examples:
     deltavee plan --qmp /run/vm.qmp --link 100mbit --rtt 20ms --max-downtime 100ms
   When in the day it would be easiest:
     deltavee plan --qmp /run/vm.qmp --link 100mbit --watch 10m --watch-for 24h
+  The guest of which a migration was recorded, over another link:
+    deltavee plan --trace vm.trace --link 1gbit
   In which order, and how many at a time, 200 guests leave over 10 Gbit/s:
     deltavee plan --fleet 200 --link 10gbit --methods tunnel
 `;
@@ -74,6 +84,7 @@ export function planCommand(): Command {
     .option("--qmp <socket>", "QMP socket of the guest to be sampled", parseQmpAddress)
     .option("--pid <pid>", "process of its QEMU (default: found by the socket)", parsePid)
     .option("--model <file>", "a guest that was sampled before (--save-model), instead of --qmp")
+    .option("--trace <file>", "a guest as a page trace of its migration shows it (deltavee trace record)")
     .option(
       "--fleet <count|file>",
       "many guests: so many made-up ones of mixed kinds, or a JSON list of models",
@@ -86,7 +97,7 @@ export function planCommand(): Command {
     .addOption(
       new Option("--max-downtime <duration>", "the longest standstill to be accepted")
         .argParser(parseMs)
-        .default(parseMs(DOWNTIME_DEFAULT), DOWNTIME_DEFAULT),
+        .default(DOWNTIME_MS_MAX_DEFAULT, `${DOWNTIME_MS_MAX_DEFAULT}ms`),
     )
     .option("--cache-size <size>", "page cache of delta methods (default: all of RAM)", parseBytes)
     .addOption(
@@ -98,7 +109,7 @@ export function planCommand(): Command {
     .addOption(
       new Option("--sample-time <duration>", "for how long to look")
         .argParser(parseSampleTime)
-        .default(parseMs(SAMPLE_TIME_DEFAULT), SAMPLE_TIME_DEFAULT),
+        .default(SAMPLE_MS_DEFAULT, `${SAMPLE_MS_DEFAULT}ms`),
     )
     .option("--save-model <file>", "keep what was seen of the guest")
     .option("--calibrate <folder>", "run records (--record of migrate) to learn from")
@@ -115,8 +126,9 @@ export function planCommand(): Command {
 }
 
 async function plan(options: Options): Promise<void> {
-  const given = [options.qmp, options.model, options.fleet].filter((each) => each !== undefined).length;
-  if (given !== 1) throw new UsageError("Say which guest: one of --qmp, --model and --fleet");
+  const { qmp, model, trace, fleet } = options;
+  const given = [qmp, model, trace, fleet].filter((each) => each !== undefined).length;
+  if (given !== 1) throw new UsageError("Say which guest: one of --qmp, --model, --trace and --fleet");
   refuseUseless(options);
   if (options.fleet !== undefined) return planFleet(options, options.fleet);
   if (options.watch !== undefined) return watch(options, options.watch);
@@ -148,6 +160,7 @@ const linkOf = ({ link, rtt, loss }: Options): LinkModel => ({
 
 async function guestOf(options: Options): Promise<GuestModel> {
   if (options.model !== undefined) return readModel(options.model);
+  if (options.trace !== undefined) return modelFromTrace(options.trace);
   return sampleQemu({
     qmp: options.qmp!,
     ...(options.pid === undefined ? {} : { pid: options.pid }),
@@ -167,58 +180,38 @@ function planFor(options: Options, guest: GuestModel): Plan {
   });
 }
 
-interface Moment {
-  readonly at: Date;
-  readonly dirtyBytesPerSecond: number;
-  readonly plan: Plan;
-}
-
 /** Until the time is over or the operator has seen enough. */
 async function watch(options: Options, intervalMs: number): Promise<void> {
   const stop = new AbortController();
   const release = onInterrupt(() => stop.abort());
   const endMs = performance.now() + (options.watchFor ?? Number.POSITIVE_INFINITY);
-  let best: Moment | undefined;
   try {
-    while (!stop.signal.aborted) {
-      const guest = await guestOf(options);
-      const moment: Moment = {
-        at: new Date(),
-        dirtyBytesPerSecond: dirtyPagesPerSecond(guest) * guest.pageBytes,
-        plan: planFor(options, guest),
-      };
-      showMoment(options, moment);
-      if (best === undefined || timeOf(moment) < timeOf(best)) best = moment;
-      if (performance.now() + intervalMs > endMs) break;
-      await sleep(intervalMs, undefined, { signal: stop.signal }).catch(() => {});
-    }
+    await watchGuest({
+      look: () => guestOf(options),
+      plan: (guest) => planFor(options, guest),
+      now: () => new Date(),
+      show: (moment) => {
+        if (!options.json) process.stdout.write(momentLine(moment));
+        else
+          print({
+            ...moment.plan,
+            at: moment.at.toISOString(),
+            dirtyBytesPerSecond: moment.dirtyBytesPerSecond,
+          });
+      },
+      showFailure: (at, message) => process.stderr.write(`${at.toISOString()}  not looked at: ${message}\n`),
+      showBest: (moment) => {
+        if (!options.json) process.stdout.write(bestLine(moment));
+      },
+      wait: async () => {
+        if (stop.signal.aborted || performance.now() + intervalMs > endMs) return false;
+        await sleep(intervalMs, undefined, { signal: stop.signal }).catch(() => {});
+        return !stop.signal.aborted;
+      },
+    });
   } finally {
     release();
   }
-  if (best !== undefined && !options.json) {
-    process.stdout.write(`Best moment: ${best.at.toISOString()} (${recommendation(best.plan)})\n`);
-  }
-}
-
-function showMoment(options: Options, { at, dirtyBytesPerSecond, plan: made }: Moment): void {
-  if (options.json) print({ at: at.toISOString(), dirtyBytesPerSecond, ...made });
-  else
-    process.stdout.write(
-      `${at.toISOString()}  ${formatBytes(dirtyBytesPerSecond)}/s  ${recommendation(made)}\n`,
-    );
-}
-
-/** Of the method that is recommended. What no method moves is the worst moment. */
-function timeOf({ plan: made }: Moment): number {
-  const forecast = made.forecasts.find(({ method }) => method === made.recommended);
-  return forecast?.totalMs.expected ?? Number.POSITIVE_INFINITY;
-}
-
-function recommendation(made: Plan): string {
-  const forecast = made.forecasts.find(({ method }) => method === made.recommended);
-  if (forecast === undefined) return "no method converges";
-  const { method, totalMs, downtimeMs } = forecast;
-  return `${method}: ${formatMs(totalMs.expected)}, downtime ${formatMs(downtimeMs.expected)}`;
 }
 
 function planFleet(options: Options, fleet: string): void {

@@ -1,29 +1,20 @@
 // `deltavee receive`: takes a VM in from "deltavee migrate --to deltavee://..." and hands it to a QEMU on this
 // machine that was started with -incoming defer. One VM, then it ends.
 
-import { randomBytes } from "node:crypto";
 import { Command, Option } from "commander";
 import { parseBytes, parseMs } from "../base/units.ts";
-import { version } from "../base/version.ts";
-import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
-import { DestinationEngine, type DestinationOutcome } from "../engine/destination.ts";
-import { QemuIncoming } from "../hypervisor/qemu/incoming.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
+import { type AllowRule, parseAllow } from "../library/admission.ts";
+import type { SecurityOptions } from "../library/identity.ts";
+import { parseQmpAddress } from "../library/parse.ts";
+import { qemuDestination } from "../library/qemu-guest.ts";
+import { runReception } from "../library/reception.ts";
+import { RECONNECT_MS_DEFAULT } from "../library/run.ts";
 import { type Address, formatAddress, parseAddress } from "../link/address.ts";
-import type { Welcome } from "../wire/bodies.ts";
-import { ALLOW_HELP, type AllowRule, checkRules, parseAllow } from "./admission.ts";
-import {
-  type DisplayOptions,
-  onInterrupt,
-  openShownRun,
-  PLAINTEXT_NOTICE,
-  parseQmpAddress,
-  RECONNECT_MS_DEFAULT,
-} from "./common.ts";
-import { makeBatchCoder, makeHome } from "./engine-parts.ts";
-import { chooseIdentity, isLoopback, type SecurityOptions, withSecurityOptions } from "./security.ts";
-import { Sources } from "./sources.ts";
-import { type KeptJournal, keepJournal, openStateFolder, STATE_DIR_HELP } from "./state/keep.ts";
+import { STATE_DIR_HELP } from "../state/keep.ts";
+import { type DisplayOptions, interruption, openShownRun } from "./common.ts";
+import { uiOption } from "./live-page.ts";
+import { ALLOW_HELP, withSecurityOptions } from "./security.ts";
 
 interface Options extends DisplayOptions, SecurityOptions {
   qmp: QmpAddress;
@@ -76,90 +67,33 @@ export function receiveCommand(): Command {
     .option("--allow <rule>", ALLOW_HELP, parseAllow, [])
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--record <file>", "write the run record of this side (NDJSON)")
+    .addOption(uiOption())
     .option("--json", "print the events of the run as JSON, one a line")
     .option("--quiet", "print nothing but errors");
   return withSecurityOptions(command).addHelpText("after", HELP).action(receive);
 }
 
-async function receive(options: Options): Promise<void> {
-  const identity = chooseIdentity(options.listen, "server", options);
-  checkRules(options.allow, identity !== undefined);
-  let journal: KeptJournal | undefined;
-  const run = await openShownRun(options, (event) => journal?.listener(event));
-  const { record } = run;
-  const notice = (message: string) => record.add({ type: "notice", message });
-  let vm: QemuIncoming | undefined;
+async function receive({ baselineSize, reconnectTimeout, ...options }: Options): Promise<void> {
+  const { signal, release } = interruption();
   try {
-    const states = openStateFolder(options.stateDir, notice);
-    vm = await QemuIncoming.open(options.qmp, notice);
-    record.add({
-      type: "run",
-      version: 1,
-      startedAt: new Date().toISOString(),
-      deltavee: version,
-      side: "destination",
-      mode: "tunnel",
-      method: "delta",
-      hypervisor: vm.description,
-    });
-    if (identity === undefined && !isLoopback(options.listen)) notice(PLAINTEXT_NOTICE);
-    const sources = await Sources.listen(options.listen, { identity, rules: options.allow, notice });
-    sayListening(sources.address, options);
-    const own: Welcome = {
-      deltavee: version,
-      entropyCodecs: [...ENTROPY_CODEC_IDS],
-      hypervisor: { kind: "qemu", version: vm.version },
-    };
-    if (options.reconnectTimeout >= 1) {
-      const timeoutMs = Math.round(options.reconnectTimeout);
-      own.resumption = { token: randomBytes(16).toString("hex"), timeoutMs };
-    }
-    let outcome: DestinationOutcome;
-    try {
-      do {
-        const { channel, from } = await sources.next();
-        const paused = options.paused ?? false;
-        const baselineBytesMax = options.baselineSize;
-        const home = makeHome();
-        const coder = makeBatchCoder(home);
-        const engine = new DestinationEngine({
-          ...home,
-          coder,
-          channel,
-          vm,
-          own,
-          paused,
-          record,
-          baselineBytesMax,
-          welcomed: ({ session }) => {
-            const subject = { session, side: "destination", mode: "tunnel", peer: from } as const;
-            journal = keepJournal(states, { subject, qmp: options.qmp, notice });
-          },
-        });
-        sources.giveOthersTo((other, of) => engine.offer(other, of));
-        const release = onInterrupt(() => engine.cancel());
-        outcome = await engine.run();
-        sources.keepOthers();
-        release();
-        await coder.close();
-        if (!outcome.welcomed) notice(`${from} was no source for this VM: ${outcome.error?.message}`);
-      } while (!outcome.welcomed && outcome.error?.code !== "CANCELLED");
-    } finally {
-      sources.close();
-    }
-    await vm.close();
-    vm = undefined;
-    journal?.end(outcome.vm, outcome.error);
-    await run.finish();
-    if (outcome.error !== undefined) throw outcome.error;
+    await runReception(
+      {
+        ...options,
+        guest: qemuDestination(options.qmp),
+        paused: options.paused ?? false,
+        baselineBytesMax: baselineSize,
+        reconnectTimeoutMs: reconnectTimeout,
+        listening: (address) => sayListening(address, options),
+        signal,
+      },
+      (first) => openShownRun(options, ...first),
+    );
   } finally {
-    await vm?.close();
-    journal?.remove();
-    await run.close();
+    release();
   }
 }
 
-function sayListening(address: Address, options: Options): void {
+function sayListening(address: Address, options: DisplayOptions): void {
   const text = formatAddress(address);
   if (options.json) process.stdout.write(`${JSON.stringify({ type: "listening", address: text })}\n`);
   else if (!options.quiet) process.stderr.write(`receive: waiting for a source on ${text}\n`);

@@ -9,11 +9,11 @@ import type { Command } from "commander";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { DeltaveeError } from "../base/errors.ts";
 import { LineSplitter } from "../hypervisor/qemu/lines.ts";
+import type { JournalEntry } from "../state/journal.ts";
+import { ownIdentity } from "../state/process-identity.ts";
+import { StateFolder } from "../state/state-folder.ts";
 import { migrateCommand } from "./migrate.ts";
 import { recoverCommand } from "./recover.ts";
-import type { JournalEntry } from "./state/journal.ts";
-import { ownIdentity } from "./state/process-identity.ts";
-import { StateFolder } from "./state/state-folder.ts";
 import { statusCommand } from "./status.ts";
 
 const SESSION = "00112233445566778899aabbccddeeff";
@@ -154,6 +154,19 @@ describe("recover", () => {
     expect(qemu.parameters).toEqual(SETTINGS.parameters);
     expect(stdout).toContain("the VM is: running on source");
     expect(isForgotten()).toBe(true);
+  });
+
+  test("a program is told the same as JSON", async () => {
+    migration({});
+    qemu = new Qemu("running", "failed");
+    const { stdout, error } = await recover(SESSION, "--json");
+    expect(error).toBeUndefined();
+    expect(JSON.parse(stdout)).toEqual({
+      session: SESSION,
+      actions: ["Put QEMU's migration settings back"],
+      vm: "running on source",
+      explanation: expect.any(String),
+    });
   });
 
   test("a migration that nobody carries any more is cancelled, and the guest goes on in QEMU's own time", async () => {

@@ -7,11 +7,11 @@ import { Command } from "commander";
 import { DeltaveeError, QmpInterruptedError, UsageError } from "../base/errors.ts";
 import { findLeftSettings, putBackSettings } from "../hypervisor/qemu/outgoing.ts";
 import type { QmpAddress, QmpClient } from "../hypervisor/qemu/qmp.ts";
-import { parseQmpAddress } from "./common.ts";
-import { entryName, isUnderWay, type JournalEntry, knownMigrations } from "./state/journal.ts";
-import { monitorName, STATE_DIR_HELP, settingsOf } from "./state/keep.ts";
-import { askQemu, withQemu } from "./state/qemu-view.ts";
-import { defaultStateFolder, StateFolder } from "./state/state-folder.ts";
+import { parseQmpAddress } from "../library/parse.ts";
+import { entryName, isUnderWay, type JournalEntry, knownMigrations } from "../state/journal.ts";
+import { monitorName, STATE_DIR_HELP, settingsOf } from "../state/keep.ts";
+import { askQemu, withQemu } from "../state/qemu-view.ts";
+import { defaultStateFolder, StateFolder } from "../state/state-folder.ts";
 import {
   type Answers,
   type Finding,
@@ -20,14 +20,15 @@ import {
   isMigrating,
   judge,
   type QemuView,
-} from "./state/whereabouts.ts";
-import { describeMigration, findingLines } from "./status.ts";
+} from "../state/whereabouts.ts";
+import { describeMigration } from "./status.ts";
 
 interface Options {
   qmp?: QmpAddress;
   resumeHere?: true;
   giveUpHere?: true;
   stateDir?: string;
+  json?: true;
 }
 
 /** QEMU takes a moment to cancel, to resume its guest, or to complete what its guard has finished. */
@@ -60,6 +61,7 @@ export function recoverCommand(): Command {
     .option("--resume-here", "let the guest run here: it runs nowhere else, as somebody has made sure")
     .option("--give-up-here", "end the QEMU here: the guest is safe elsewhere, as somebody has made sure")
     .option("--state-dir <folder>", STATE_DIR_HELP)
+    .option("--json", "print what was done, and where the guest is, as JSON")
     .addHelpText("after", HELP)
     .action(recover);
 }
@@ -79,15 +81,64 @@ async function recover(session: string | undefined, options: Options): Promise<v
       `The migration is under way (process ${alive.process.pid}): end that first (Ctrl-C cancels it)`,
     );
   }
-  if (entry !== undefined) say(describeMigration(entry));
+  const telling = options.json ? new JsonTelling(entry) : new TextTelling(entry);
   const address = options.qmp ?? parseQmpAddress(entry!.qmp);
   await withQemu(address, async (qmp, view) => {
-    const recovery = new Recovery(entry, qmp);
+    const recovery = new Recovery(entry, qmp, telling);
     if (options.resumeHere) await recovery.resumeHere(view);
     else if (options.giveUpHere) await recovery.giveUpHere(view);
     else await recovery.settle(view);
   });
   for (const done of chosen) folder?.remove(entryName(done));
+  telling.end();
+}
+
+/** How it is told what was done, and where the guest is. */
+interface Telling {
+  did(what: string): void;
+  found(finding: Pick<Finding, "vm" | "explanation">): void;
+  end(): void;
+}
+
+class TextTelling implements Telling {
+  constructor(entry: JournalEntry | undefined) {
+    if (entry !== undefined) this.did(describeMigration(entry));
+  }
+
+  did(what: string): void {
+    process.stdout.write(`${what}\n`);
+  }
+
+  found({ vm, explanation }: Pick<Finding, "vm" | "explanation">): void {
+    this.did(`the VM is: ${vm}`);
+    this.did(`  ${explanation}.`);
+  }
+
+  end(): void {}
+}
+
+class JsonTelling implements Telling {
+  readonly #session: string | undefined;
+  readonly #actions: string[] = [];
+  #finding: Pick<Finding, "vm" | "explanation"> | undefined;
+
+  constructor(entry: JournalEntry | undefined) {
+    this.#session = entry?.session;
+  }
+
+  did(what: string): void {
+    this.#actions.push(what);
+  }
+
+  found(finding: Pick<Finding, "vm" | "explanation">): void {
+    this.#finding = finding;
+  }
+
+  end(): void {
+    const { vm, explanation } = this.#finding ?? {};
+    const result = { session: this.#session, actions: this.#actions, vm, explanation };
+    process.stdout.write(`${JSON.stringify(result)}\n`);
+  }
 }
 
 /** By name or by VM. Of one VM there may be several that have died: the last one counts. */
@@ -116,10 +167,12 @@ function choose(
 class Recovery {
   readonly #entry: JournalEntry | undefined;
   readonly #qmp: QmpClient | undefined;
+  readonly #telling: Telling;
 
-  constructor(entry: JournalEntry | undefined, qmp: QmpClient | undefined) {
+  constructor(entry: JournalEntry | undefined, qmp: QmpClient | undefined, telling: Telling) {
     this.#entry = entry;
     this.#qmp = qmp;
+    this.#telling = telling;
   }
 
   /** What is safe. @throws DeltaveeError DECISION_NEEDED when nothing is */
@@ -144,7 +197,7 @@ class Recovery {
         break;
       case "discard":
         await this.#quit();
-        say("Ended the QEMU here");
+        this.#telling.did("Ended the QEMU here");
         break;
       case "decide":
       case "wait":
@@ -169,7 +222,7 @@ class Recovery {
     }
     if (!seen.running) await this.#resume();
     await this.#putBack();
-    say("The guest runs here. If it runs on the other side, too, stop one of them at once");
+    this.#telling.did("The guest runs here. If it runs on the other side, too, stop one of them at once");
   }
 
   /** A person has made sure that it is safe elsewhere. */
@@ -185,11 +238,13 @@ class Recovery {
         this.#entry?.side === "source" && this.#entry.phase !== "committed" && !hasGivenAway(view);
       if (neverLeft) throw refused("The guest is here and nowhere else: the destination never had all of it");
       await this.#quit();
-      say("The QEMU here has ended. The guest is the other side's");
+      this.#telling.did("The QEMU here has ended. The guest is the other side's");
       return;
     }
     // It had ended by itself: where the guest is then is not a matter of what was asked for.
-    for (const line of findingLines(judge(this.#entry, view))) say(line);
+    const { vm, explanation, advice } = judge(this.#entry, view);
+    this.#telling.found({ vm, explanation });
+    this.#telling.did(`  ${advice}.`);
   }
 
   /** Neither word fits: with the QEMU here a part of the guest would be lost, and alone it is not whole. */
@@ -226,7 +281,7 @@ class Recovery {
       (this.#entry === undefined ? undefined : settingsOf(this.#entry)) ?? (await findLeftSettings(qmp));
     if (settings === undefined) return;
     await putBackSettings(qmp, settings);
-    say("Put QEMU's migration settings back");
+    this.#telling.did("Put QEMU's migration settings back");
   }
 
   async #quit(): Promise<void> {
@@ -255,12 +310,10 @@ class Recovery {
   /** Where it is now; QEMU may have ended since. */
   async #report(before: Finding): Promise<void> {
     if (before.action === "discard" || this.#qmp === undefined) {
-      for (const line of findingLines(before).slice(0, 2)) say(line);
+      this.#telling.found(before);
       return;
     }
-    const { vm, explanation } = judge(this.#entry, await askQemu(this.#qmp));
-    say(`the VM is: ${vm}`);
-    say(`  ${explanation}.`);
+    this.#telling.found(judge(this.#entry, await askQemu(this.#qmp)));
   }
 }
 
@@ -270,8 +323,4 @@ function decisionNeeded({ explanation, advice, vm }: Finding): DeltaveeError {
 
 function refused(why: string): DeltaveeError {
   return new DeltaveeError("RECOVERY_REFUSED", `${why}: nothing was done`);
-}
-
-function say(text: string): void {
-  process.stdout.write(`${text}\n`);
 }

@@ -11,6 +11,13 @@ import { htmlReport } from "../report/html/page.ts";
 import { sideBySideText, summaryText } from "../report/summary.ts";
 import { plain } from "../report/text.ts";
 
+const HELP = `
+Examples:
+  deltavee report run.ndjson --html report.html
+  Two runs side by side:
+    deltavee report standard.ndjson delta.ndjson
+`;
+
 export function reportCommand(): Command {
   return new Command("report")
     .summary("draw a migration again from its run record")
@@ -20,6 +27,7 @@ export function reportCommand(): Command {
     .argument("<record...>", "run records, as --record of migrate writes them")
     .option("--html <file>", "also write a report with plots: one HTML file that loads nothing")
     .option("--json", "print the figures as JSON instead of text")
+    .addHelpText("after", HELP)
     .action(report);
 }
 

@@ -3,13 +3,13 @@
 
 import { Command } from "commander";
 import { formatBytes, formatBytesPerSecond } from "../base/units.ts";
-import { parseQmpAddress } from "./common.ts";
+import { parseQmpAddress } from "../library/parse.ts";
+import { isUnderWay, type JournalEntry, knownMigrations } from "../state/journal.ts";
+import { STATE_DIR_HELP } from "../state/keep.ts";
+import { viewQemu } from "../state/qemu-view.ts";
+import { defaultStateFolder, StateFolder } from "../state/state-folder.ts";
+import { type Finding, judge } from "../state/whereabouts.ts";
 import { EXIT_DECIDE } from "./failure.ts";
-import { isUnderWay, type JournalEntry, knownMigrations } from "./state/journal.ts";
-import { STATE_DIR_HELP } from "./state/keep.ts";
-import { viewQemu } from "./state/qemu-view.ts";
-import { defaultStateFolder, StateFolder } from "./state/state-folder.ts";
-import { type Finding, judge } from "./state/whereabouts.ts";
 
 interface Options {
   stateDir?: string;
@@ -21,6 +21,12 @@ A migration is known by the state file that "deltavee migrate" and "deltavee rec
 one of them was killed, this asks its QEMU, and says where the guest is as far as this host can know.
 
 Exit codes: 0 all is well, 4 there is a migration to recover (see deltavee recover), 1 failed, 2 wrong usage.
+
+Examples:
+  What goes on here:
+    deltavee status
+  For a program:
+    deltavee status --json
 `;
 
 export function statusCommand(): Command {
@@ -84,7 +90,7 @@ function details({ entry, finding }: Known): string {
   ].join("\n");
 }
 
-export function findingLines({ vm, explanation, advice }: Finding): string[] {
+function findingLines({ vm, explanation, advice }: Finding): string[] {
   return [`the VM is: ${vm}`, `  ${explanation}.`, `  ${advice}.`];
 }
 

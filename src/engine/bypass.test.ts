@@ -8,11 +8,23 @@ const TURN_MS = 10;
 
 class World {
   readonly decisions: string[] = [];
-  readonly judge = new BypassJudge((choice) => this.decisions.push(choice));
+  readonly judge: BypassJudge;
   #progress: Progress = {
     ...{ nowMs: 0, handedOverBytes: 0, busyMs: 0 },
     ...{ isFirstPass: true, isLinkKnown: false, linkBytesPerSecond: 0 },
   };
+
+  /** Without `idleCores` nobody knows how many there are. */
+  constructor(idleCores?: () => number) {
+    let [idleCoreMs, lookedMs] = [1000, 0];
+    const idle = () => {
+      idleCoreMs += idleCores!() * (this.#progress.nowMs - lookedMs);
+      lookedMs = this.#progress.nowMs;
+      return idleCoreMs;
+    };
+    const decided = (choice: string) => this.decisions.push(choice);
+    this.judge = new BypassJudge(decided, idleCores === undefined ? undefined : idle);
+  }
 
   /** Hands over for a while, as fast as it is told, with so much work. */
   run(ms: number, bytesPerSecond: number, busyShare: number, changes: Partial<Progress> = {}): this {
@@ -63,6 +75,33 @@ test("a link that has a little to show for itself has some megabytes to show mor
 test("a link that never shows what it can do does not keep pages from being looked at for long", () => {
   const world = new World().run(20_000, 10 * MB, 0.1, { linkBytesPerSecond: 10 * MB });
   expect(world.judge.bypasses).toBe(false);
+});
+
+const MIDDLING = { isLinkKnown: true, linkBytesPerSecond: 110 * MB };
+
+test("a middling link is looked at pages for only while there is a core to do it with", () => {
+  let idleCores = 0.6;
+  const world = new World(() => idleCores).run(3000, 110 * MB, 0.3, MIDDLING);
+  expect(world.judge.bypasses).toBe(true);
+  expect(world.decisions).toEqual(["bypass"]);
+  idleCores = 1.5;
+  world.run(1000, 110 * MB, 0.3);
+  expect(world.judge.bypasses).toBe(false);
+  expect(world.decisions).toEqual(["bypass", "look at pages"]);
+});
+
+test("on a machine without an idle core a slow link is left all the same, and so is the first pass", () => {
+  const slow = { isLinkKnown: true, linkBytesPerSecond: 12 * MB };
+  expect(new World(() => 0).run(TURN_MS, 12 * MB, 0.1, slow).judge.bypasses).toBe(false);
+  const world = new World(() => 0).run(3000, 110 * MB, 0.3, MIDDLING);
+  world.run(TURN_MS, 110 * MB, 0.3, { isFirstPass: false });
+  expect(world.judge.bypasses).toBe(false);
+});
+
+test("with idle cores a middling link has its opening and no more", () => {
+  const world = new World(() => 1.5).run(200, 110 * MB, 0.3, MIDDLING);
+  expect(world.judge.bypasses).toBe(true);
+  expect(world.run(300, 110 * MB, 0.3).judge.bypasses).toBe(false);
 });
 
 const looking = () =>

@@ -3,8 +3,10 @@
 //
 // It begins so: what a link carries shows only when it is filled, and a look at each page of the first pass pays only
 // later, when the page is dirtied again. As soon as the link turns out to be slow, pages are looked at; on a fast one
-// from the second pass on, in which what is looked at once more may be sent as less. Then bypass is tried for a
-// moment when we are the brake, kept if more gets across, and left as soon as the link is the limit.
+// from the second pass on, in which what is looked at once more may be sent as less. What lies between the two is
+// decided by whether the machine has a core to spare for it: where it has none, less gets across for what is looked
+// at, since the hypervisor and whatever else runs there go without. Then bypass is tried for a moment when we are the
+// brake, kept if more gets across, and left as soon as the link is the limit.
 
 import { formatBytesPerSecond } from "../base/units.ts";
 
@@ -34,6 +36,13 @@ const SLOW_BYTES_PER_SECOND = 40e6;
  * ends are busy with.
  */
 const OPENING_BYTES_MAX = 32 * 1024 * 1024;
+/**
+ * Cores that must be idle for a look at pages over a link between the two. The look takes a third of one; once it is
+ * taken, pages are coded as well, which at such rates takes the rest.
+ */
+const IDLE_CORES_MIN = 1;
+/** How long that is measured: clocks of operating systems tick a hundred times a second. */
+const IDLE_MEASURE_MS = 200;
 /** Worked for more than this share of the time: we are the brake. For less than the other: the link is. */
 const BRAKE_SHARE_MIN = 0.85;
 const LINK_SHARE_MAX = 0.5;
@@ -53,9 +62,20 @@ export class BypassJudge {
   #rateBefore = 0;
   #retryMs = RETRY_MS;
   #notBeforeMs = 0;
+  readonly #idleCoreMs: (() => number) | undefined;
+  /** Since when the machine's idle time is measured, and what it was then. */
+  #idleFrom: { nowMs: number; idleCoreMs: number } | undefined;
+  /** Cores that were idle, as last measured. */
+  #idleCores: number | undefined;
+  #saidWhyNot = false;
 
-  constructor(decided: (choice: string, reason: string) => void) {
+  /**
+   * `decided` hears of every change, with its reason. `idleCoreMs`: time for which cores of this machine have had
+   * nothing to do, of all of them together and from some moment on; undefined: nobody knows, and there are enough.
+   */
+  constructor(decided: (choice: string, reason: string) => void, idleCoreMs?: () => number) {
     this.#decided = decided;
+    this.#idleCoreMs = idleCoreMs;
   }
 
   /** Whether pages are to be left alone from here on. */
@@ -77,12 +97,42 @@ export class BypassJudge {
     return this.bypasses;
   }
 
-  #open({ isFirstPass, isLinkKnown, linkBytesPerSecond, handedOverBytes }: Progress): void {
-    const isFast = linkBytesPerSecond >= FAST_BYTES_PER_SECOND;
-    const isSlow = isLinkKnown && linkBytesPerSecond < SLOW_BYTES_PER_SECOND;
-    if (isFirstPass && (isFast || !(isSlow || handedOverBytes >= OPENING_BYTES_MAX))) return;
+  #open({ nowMs, isFirstPass, isLinkKnown, linkBytesPerSecond, handedOverBytes }: Progress): void {
+    this.#measureIdle(nowMs);
     const carries = `the link carries ${formatBytesPerSecond(linkBytesPerSecond)}`;
-    this.#look(isFirstPass ? carries : `the first pass is over, in which ${carries}`);
+    if (!isFirstPass) {
+      this.#look(`the first pass is over, in which ${carries}`);
+      return;
+    }
+    if (linkBytesPerSecond >= FAST_BYTES_PER_SECOND) return;
+    if (isLinkKnown && linkBytesPerSecond < SLOW_BYTES_PER_SECOND) {
+      this.#look(carries);
+      return;
+    }
+    if (handedOverBytes < OPENING_BYTES_MAX) return;
+    if (this.#hasCoreToSpare()) this.#look(carries);
+    else this.#leaveAlone(carries);
+  }
+
+  #measureIdle(nowMs: number): void {
+    if (this.#idleCoreMs === undefined) return;
+    const elapsedMs = nowMs - (this.#idleFrom?.nowMs ?? Number.NEGATIVE_INFINITY);
+    if (elapsedMs < IDLE_MEASURE_MS) return;
+    const idleCoreMs = this.#idleCoreMs();
+    if (this.#idleFrom !== undefined) this.#idleCores = (idleCoreMs - this.#idleFrom.idleCoreMs) / elapsedMs;
+    this.#idleFrom = { nowMs, idleCoreMs };
+  }
+
+  #hasCoreToSpare(): boolean {
+    if (this.#idleCoreMs === undefined) return true;
+    return this.#idleCores !== undefined && this.#idleCores >= IDLE_CORES_MIN;
+  }
+
+  /** Once said: it may change with every measurement. */
+  #leaveAlone(carries: string): void {
+    if (this.#saidWhyNot || this.#idleCores === undefined) return;
+    this.#saidWhyNot = true;
+    this.#decided("bypass", `${carries}, and no core is idle here to look at pages with`);
   }
 
   #measured(bytesPerSecond: number, busyShare: number, nowMs: number): void {

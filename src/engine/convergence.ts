@@ -22,7 +22,10 @@ import { STALL_POLICY_DEFAULT, type StallPolicy } from "./stall-policies.ts";
 export interface Promises {
   /** Longest time the guest may stand still. */
   downtimeMsMax: number;
-  /** Until the guest is stopped; from then on the end is near, and going back would only cost the guest more. */
+  /**
+   * Until the guest has been handed over: up to then it can be taken back. One that stands still is left its
+   * `downtimeMsMax`, since the end is near, and going back would cost it more.
+   */
   timeMsMax?: number | undefined;
   /** On the link, from this side, what follows the stop included as far as it can be known. */
   wireBytesMax?: number | undefined;
@@ -147,18 +150,27 @@ export class Convergence {
     this.#unreachable.forget();
   }
 
-  /** The time is up, and there are no figures to judge by. Undefined: it is not, or does not count any more. */
-  overdue(nowMs: number): DeltaveeError | undefined {
-    const { timeMsMax = Number.POSITIVE_INFINITY } = this.#promises;
-    if (this.#isDecided || nowMs - this.#startMs < timeMsMax) return undefined;
-    const text = `The migration has not ended within ${formatMs(timeMsMax)}: its hypervisor does not answer`;
-    this.#giveUp = new DeltaveeError("MAX_TIME_REACHED", text);
+  /**
+   * When there are no figures to judge by: the guest stands still, since `stoppedMs`, or its hypervisor does not
+   * answer. Undefined: all limits are kept, or the migration was given up already.
+   */
+  overdue(nowMs: number, wireBytes: number, stoppedMs: number | undefined): DeltaveeError | undefined {
+    const { timeMsMax = Number.POSITIVE_INFINITY, wireBytesMax = Number.POSITIVE_INFINITY } = this.#promises;
+    const stillMs = stoppedMs === undefined ? undefined : nowMs - stoppedMs;
+    if (this.#giveUp !== undefined || (stillMs !== undefined && stillMs < this.#promises.downtimeMsMax))
+      return undefined;
+    const why =
+      stillMs === undefined
+        ? "its hypervisor does not answer"
+        : `the guest stands still for ${formatMs(stillMs)}`;
+    if (nowMs - this.#startMs >= timeMsMax) {
+      const text = `The migration has not ended within ${formatMs(timeMsMax)}: ${why}`;
+      this.#giveUp = new DeltaveeError("MAX_TIME_REACHED", text);
+    } else if (wireBytes >= wireBytesMax) {
+      const text = `The migration has not ended with ${formatBytes(wireBytesMax)} sent: ${why}`;
+      this.#giveUp = new DeltaveeError("MAX_BYTES_REACHED", text);
+    }
     return this.#giveUp;
-  }
-
-  /** The guest is about to be stopped, because the policy has said so, or the migration was given up. */
-  get #isDecided(): boolean {
-    return this.#beyondGoalMs !== undefined || this.#startPostcopy || this.#giveUp !== undefined;
   }
 
   /** How soon it must be asked again so that no promise is broken unseen. */
@@ -324,7 +336,6 @@ export class Convergence {
 
   #brokenPromise(figures: ConvergenceFigures, nowMs: number): DeltaveeError | undefined {
     const { timeMsMax, wireBytesMax } = this.#promises;
-    if (this.#isDecided) return undefined;
     const elapsedMs = nowMs - this.#startMs;
     if (timeMsMax !== undefined && elapsedMs >= timeMsMax) {
       return new DeltaveeError(

@@ -20,13 +20,14 @@ import type { KernelMemory } from "../kernel/memory.ts";
 import { NO_REGION, RegionPool } from "../kernel/region-pool.ts";
 import { NO_PAGES } from "../record/schema.ts";
 import type { RunRecord } from "../record/writer.ts";
-import type { Resumption, Welcome } from "../wire/bodies.ts";
-import type { DataFrame, Frame, RefuseFrame, ResumeFrame } from "../wire/frame.ts";
+import type { Hello, Resumption, Welcome } from "../wire/bodies.ts";
+import type { DataFrame, Frame, RefuseFrame, ResumeFrame, VerifyFrame } from "../wire/frame.ts";
 import { abortFrame, answerHello, refusalFor, refuseFrame } from "../wire/handshake.ts";
 import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
 import { ProtocolState } from "../wire/protocol-state.ts";
 import { BatchExpander } from "./batch-expander.ts";
-import type { Channel, IncomingVm } from "./ports.ts";
+import type { Channel, IncomingVm, StoppedRam } from "./ports.ts";
+import { digestsOf } from "./ram-digests.ts";
 import { inPieces, ReturnLog } from "./return-log.ts";
 import { TunnelPeer, type TunnelPeerListener } from "./tunnel-peer.ts";
 
@@ -121,6 +122,8 @@ export class DestinationEngine {
   /** How it came out, when only the source is to be told. */
   #done: VmWhere | undefined;
   #sourceIsGone = false;
+  /** Post-copy: what has gone wrong while the guest was being let run. */
+  #interruption: { cause: Error; tell: boolean } | undefined;
   #welcomed = false;
   #over = false;
 
@@ -258,13 +261,11 @@ export class DestinationEngine {
       type: "notice",
       message: `Source may not have heard of the end: ${error.message}`,
     });
+    this.#resumption = undefined;
     if (this.#done !== undefined) this.#sourceKnows();
     else if (this.#lacksRam) this.#interrupted(error, false);
     // The guest is about to be let run, or could not be, which will be the end.
-    else {
-      this.#resumption = undefined;
-      this.#sourceIsGone = true;
-    }
+    else this.#sourceIsGone = true;
   }
 
   #resume(peer: TunnelPeer, frame: ResumeFrame): void {
@@ -321,7 +322,7 @@ export class DestinationEngine {
           return;
         }
         // No DATA may come before the hypervisor is there to take it: WELCOME is the permission to send.
-        this.#prepare(frame.body.postcopy === true).then(
+        this.#prepare(frame.body).then(
           () => {
             if (this.#over) return;
             this.#welcomed = true;
@@ -357,6 +358,9 @@ export class DestinationEngine {
           true,
         );
         return;
+      case "verify":
+        void this.#verify(frame);
+        return;
       case "commit":
         void this.#takeOver(frame.resume && this.#options.paused !== true);
         return;
@@ -375,9 +379,11 @@ export class DestinationEngine {
     }
   }
 
-  async #prepare(mayPostcopy: boolean): Promise<void> {
+  async #prepare({ postcopy: mayPostcopy = false, verify = false }: Hello): Promise<void> {
     const { vm, record } = this.#options;
     record.add({ type: "phase", phase: "setup" });
+    // Found out now, and not when the guest stands still.
+    if (verify) (await this.#openRam()).close();
     if (mayPostcopy && vm.ready === undefined)
       throw new DeltaveeError("HYPERVISOR_INCOMPATIBLE", `${vm.description} has no post-copy`);
     const channel = await vm.begin(mayPostcopy);
@@ -427,6 +433,31 @@ export class DestinationEngine {
         // The stream was not loaded: that is for `loaded` to tell.
         () => {},
       );
+    }
+  }
+
+  async #openRam(): Promise<StoppedRam> {
+    const { vm } = this.#options;
+    const ram = await vm.openRam?.();
+    if (ram !== undefined) return ram;
+    throw new DeltaveeError("VERIFY_UNAVAILABLE", `${vm.description} does not show its RAM`);
+  }
+
+  /** What is loaded is compared with what the source has. */
+  async #verify(frame: VerifyFrame): Promise<void> {
+    const peer = this.#peer;
+    // Asked on a connection that broke: the source asks again.
+    const isWanted = () => !this.#over && peer === this.#peer && this.#lostMs === undefined;
+    let ram: StoppedRam | undefined;
+    try {
+      ram = await this.#openRam();
+      const digests = await digestsOf(ram, frame, isWanted);
+      if (digests !== undefined && isWanted()) peer.send({ type: "digests", digests });
+    } catch (thrown) {
+      // There is no COMMIT before the answer: the source keeps the guest.
+      if (isWanted()) void this.#fail(toError(thrown), true, true);
+    } finally {
+      ram?.close();
     }
   }
 
@@ -537,7 +568,9 @@ export class DestinationEngine {
    */
   #tell(): void {
     if (this.#lostMs !== undefined || this.#over) return;
-    const hasAll = this.#loaded && this.#takenSequence === this.#state.dataSequence;
+    const { dataSequence } = this.#state;
+    // A hypervisor that claims to have loaded a guest of which nothing has come is heard when something has.
+    const hasAll = this.#loaded && dataSequence > 0 && this.#takenSequence === dataSequence;
     if (this.#state.stage === "streaming" && (hasAll || this.#ready)) {
       this.#isTold = true;
       this.#peer.send({ type: this.#ready ? "ready" : "loaded" });
@@ -558,22 +591,29 @@ export class DestinationEngine {
     } catch (thrown) {
       const error = toError(thrown);
       if (this.#over) return;
+      const outOfReach = error instanceof DeltaveeError && OUT_OF_REACH.has(error.code);
+      const where: VmWhere = outOfReach ? "unknown" : "paused on destination";
       if (this.#lacksRam) {
-        this.#interrupted(error, true);
+        this.#endInPart(error, true, where);
         return;
       }
       if (this.#lostMs === undefined) this.#peer.send(abortFrame("HYPERVISOR_FAILED", error.message));
       this.#peer.end();
       record.add({ type: "phase", phase: "failed" });
-      const outOfReach = error instanceof DeltaveeError && OUT_OF_REACH.has(error.code);
-      this.#finish("failed", outOfReach ? "unknown" : "paused on destination", error);
+      this.#finish("failed", where, error);
       return;
     }
     if (this.#over) return;
-    this.#here = resume ? "running on destination" : "paused on destination";
+    if (vm.isManaged === true) this.#here = "with the destination";
+    else this.#here = resume ? "running on destination" : "paused on destination";
+    if (this.#lacksRam && this.#interruption !== undefined) {
+      this.#endInPart(this.#interruption.cause, this.#interruption.tell, this.#here);
+      return;
+    }
     if (!this.#lacksRam) this.#complete();
     this.#tell();
-    if (this.#sourceIsGone && !this.#over) this.#sourceKnows();
+    const isAlone = this.#sourceIsGone || this.#interruption !== undefined;
+    if (isAlone && !this.#over) this.#sourceKnows();
   }
 
   /** Post-copy is under way: a part of the guest is at the source only. */
@@ -586,8 +626,14 @@ export class DestinationEngine {
     this.#options.record.add({ type: "phase", phase: "completed" });
   }
 
-  /** Post-copy, after COMMIT: each hypervisor has a part of the guest, and keeps it, for a person to go on with. */
+  /** Post-copy, after COMMIT. Where the guest is nobody knows before it has been let run, or could not be. */
   #interrupted(cause: Error, tell: boolean): void {
+    if (this.#here !== undefined) this.#endInPart(cause, tell, this.#here);
+    else this.#interruption ??= { cause, tell };
+  }
+
+  /** Each hypervisor has a part of the guest, and keeps it, for a person to go on with. */
+  #endInPart(cause: Error, tell: boolean, where: VmWhere): void {
     const error = cause instanceof DeltaveeError ? cause : undefined;
     if (tell && this.#lostMs === undefined)
       this.#peer.send(abortFrame(error?.code ?? "INTERNAL", cause.message));
@@ -595,8 +641,6 @@ export class DestinationEngine {
     this.#vmChannel?.destroy();
     this.#options.record.add({ type: "phase", phase: "failed" });
     const text = `Post-copy was interrupted: ${cause.message}. Part of the guest's RAM is only at the source: end neither QEMU`;
-    const outOfReach = error !== undefined && OUT_OF_REACH.has(error.code);
-    const where = outOfReach ? "unknown" : (this.#here ?? "unknown");
     this.#finish("failed", where, new DeltaveeError("POSTCOPY_INTERRUPTED", text, { cause }));
   }
 

@@ -70,6 +70,8 @@ const RETRY_BATCHES = 32;
 const RETRY_BATCHES_MAX = 4096;
 /** Bytes that look more random than this (kernel.sampledEntropy) are left alone. */
 const RANDOM_MIN = 250;
+const LEAVES_ALONE =
+  "batches of pages that look random would not get smaller, and are not coded; all others are as before";
 
 /** Sums over the batches of late, the older the less. */
 class Measured {
@@ -203,7 +205,7 @@ export class EntropyChoice {
     isBehind: boolean,
   ): EntropyMethod {
     if (randomness !== undefined && randomness >= RANDOM_MIN && this.#isAllowed[0]) {
-      if (!this.#leavesAlone) this.#decided("none", "pages look random here and there: those are left alone");
+      if (!this.#leavesAlone) this.#decided("random pages as they are", LEAVES_ALONE);
       this.#leavesAlone = true;
       return NO_ENTROPY;
     }

@@ -35,13 +35,25 @@ export interface Channel {
   destroy(): void;
 }
 
+/** RAM of a guest that stands still, for whoever compares it with a copy of it. */
+export interface StoppedRam {
+  /** Bytes of a RAMBlock that can be read here; undefined: none. */
+  lengthOf(idstr: string): number | undefined;
+  /**
+   * Fills `target` (at most 1 MiB) with what is at `offsetBytes`, a multiple of 4096, of a block that can be read.
+   * @throws DeltaveeError VERIFY_UNAVAILABLE, HYPERVISOR_FAILED
+   */
+  read(idstr: string, offsetBytes: number, target: Uint8Array): Promise<void>;
+  close(): void;
+}
+
 export interface OutgoingStatus {
   /** 0 = first pass over all RAM. */
   iteration?: number;
   /** Dirty pages: those that it knows of, and what must be expected to have become so since it looked. */
   remainingBytes?: number;
   dirtyPagesPerSecond?: number;
-  /** It has switched over to post-copy. */
+  /** It has switched over to post-copy, and the guest stands still here. */
   isPostcopy?: boolean;
   /** The hypervisor's own figure, once it has one. */
   downtimeMs?: number;
@@ -56,9 +68,10 @@ export interface OutgoingVm {
   readonly description: string;
   /**
    * How the moment of switchover is chosen. "ack": the hypervisor iterates until SWITCHOVER_ACK comes on the
-   * return path. "limit": it decides by itself, and `limitSwitchover` is all that can be done.
+   * return path. "limit": it decides by itself, and `limitSwitchover` is all that can be done. "destination": which of
+   * the two is not known before the destination's own SWITCHOVER_ACK comes, which says "ack".
    */
-  readonly switchoverControl: "ack" | "limit";
+  readonly switchoverControl: "ack" | "limit" | "destination";
   /** The destination's own SWITCHOVER_ACK is to be waited for as well: it was asked for by the operator. */
   readonly awaitsDestinationAck: boolean;
   /** How long the guest stands still with nothing left to send, link and device state apart, if it knows that. */
@@ -83,6 +96,12 @@ export interface OutgoingVm {
    * hypervisor dies with it.
    */
   committed?(): void;
+  /**
+   * Somebody else, e.g. libvirt, manages both hypervisors: the destination never lets the guest run by itself, and who
+   * manages them lets it run there or here by how both say that the migration ended. Then the destination's verdict is
+   * what gives the guest away, and nothing is committed before it is passed on: closing the connection takes all back.
+   */
+  readonly isManaged?: boolean;
   /** Resolves when it has handed over every page once: its status is worth a look then. Absent: it does not say. */
   readonly firstPassEnded?: Promise<void>;
   /** Resolves when the hypervisor calls the migration completed, failed or cancelled. Never rejects. */
@@ -95,6 +114,11 @@ export interface OutgoingVm {
   status(): Promise<OutgoingStatus>;
   /** Gives up: the guest goes on here. Harmless when the migration is over. */
   cancel(): Promise<void>;
+  /**
+   * Its RAM, to be compared with what has arrived. Absent: it cannot be read.
+   * @throws DeltaveeError VERIFY_UNAVAILABLE
+   */
+  openRam?(): Promise<StoppedRam>;
   /** Lets the guest run here again after "completed", because it was not committed. Never called otherwise. */
   resume(): Promise<void>;
   /** Whether the guest runs here now, asked of the hypervisor; undefined when it does not answer. */
@@ -104,6 +128,8 @@ export interface OutgoingVm {
 /** The hypervisor that takes a VM in. It never lets the guest run before `resume`. */
 export interface IncomingVm {
   readonly description: string;
+  /** Somebody else lets the guest run, or not: `resume` does nothing. See OutgoingVm. */
+  readonly isManaged?: boolean;
   /**
    * Prepares for a migration. The stream goes into the channel; the return path comes out of it. `mayPostcopy`: part of
    * the guest's RAM may have to come after it has been let run; rejects where that cannot be. Again for another source,
@@ -120,6 +146,8 @@ export interface IncomingVm {
    * Absent: no post-copy.
    */
   ready?(): Promise<void>;
+  /** As at the source: of what is loaded, or is about to be. */
+  openRam?(): Promise<StoppedRam>;
   resume(): Promise<void>;
   /** The migration failed before it was committed: this copy of the guest must never run. */
   discard(): Promise<void>;

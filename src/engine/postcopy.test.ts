@@ -3,8 +3,10 @@
 
 import { describe, expect, test } from "vitest";
 import { expectTruth } from "../../test/support/expect-truth.ts";
+import { requestForPages } from "../../test/support/fake-hypervisors.ts";
 import { MISSING_PAGES, postcopyStream } from "../../test/support/postcopy-stream.ts";
 import { Migration, type MigrationSetup } from "../../test/support/simulated-migration.ts";
+import { encodeFrame, type Frame } from "../wire/frame.ts";
 
 const stream = postcopyStream();
 /** Slow enough that every moment lasts. */
@@ -232,6 +234,116 @@ test("a destination that is ready before there is anything to be ready with does
     vm: "running on source",
     error: { code: "PROTOCOL_INVALID_FRAME" },
   });
+});
+
+describe("in a tunnel, a destination that says what it may not say", () => {
+  const says = (when: When, frame: Frame, more: Partial<MigrationSetup> = {}) =>
+    run("tunnel", {
+      ...more,
+      disturb: { when, action: ({ destinationEnd }) => destinationEnd.write(encodeFrame(frame)) },
+    });
+  const asks = (idstr: string, offsetBytes: number, lengthBytes = 4096): Frame => ({
+    type: "return",
+    bytes: requestForPages(idstr, offsetBytes, lengthBytes),
+  });
+  const whileIterating: When = ({ outgoing, phase, destinationFrames }) =>
+    phase === "iterating" && !outgoing.isPostcopy && destinationFrames.includes("ack");
+  const packageIsOut: When = (migration) =>
+    migration.sourceRecord.events.some((event) => event.type === "phase" && event.phase === "switchover") &&
+    migration.phase !== "committed";
+
+  test.each<[string, When, Frame, string]>([
+    [
+      "RUNNING before READY",
+      whileIterating,
+      { type: "running" },
+      "running from the destination when streaming",
+    ],
+    ["READY while the guest runs", whileIterating, { type: "ready" }, "nothing that it could be ready with"],
+    ["a request before there is a package", whileIterating, asks("pc.ram", 0), "given no device state"],
+    ["LOADED before it has all", packageIsOut, { type: "loaded" }, "loaded after ack"],
+  ])("%s: the guest goes on at the source", async (_what, when, frame, text) => {
+    const { sourceOutcome, sourceFrames, incoming } = await says(when, frame);
+    expect(sourceOutcome).toMatchObject({
+      outcome: "failed",
+      vm: "running on source",
+      error: { code: "PROTOCOL_INVALID_FRAME", message: expect.stringContaining(text) },
+    });
+    expect(sourceFrames).not.toContain("commit");
+    expect(incoming!.discarded).toBe(true);
+  });
+
+  test.each<[string, Frame, string]>([
+    ["READY twice", { type: "ready" }, "ready from the destination when fetching"],
+    ["RUNNING twice", { type: "running" }, "running from the destination when fetching"],
+    ["a request for a RAMBlock that is none", asks("nothing", 0), 'none of the name "nothing"'],
+    ["a request behind a RAMBlock's end", asks("vga.vram", 4 * 4096), "vga.vram has 16384 bytes"],
+    ["a request across it", asks("vga.vram", 3 * 4096, 8192), "vga.vram has 16384 bytes"],
+    ["a request for nothing", asks("pc.ram", 0, 0), "asked for 0 bytes at 0"],
+  ])("%s, once it has the guest: neither side ends what it has", async (_what, frame, text) => {
+    const { sourceOutcome, outgoing, incoming, world } = await says(MOMENTS["RAM is missing"]!, frame);
+    expect(sourceOutcome).toMatchObject({
+      outcome: "failed",
+      vm: "with the destination",
+      error: { code: "POSTCOPY_INTERRUPTED", cause: { code: "PROTOCOL_INVALID_FRAME" } },
+    });
+    expect(sourceOutcome!.error!.message).toContain(text);
+    expect(outgoing.end?.outcome).toBe("failed");
+    expect(incoming!.discarded).toBe(false);
+    expect(world.running).toEqual(new Set(["destination"]));
+  });
+
+  test("a READY that is a lie, in a stream that is not understood: the hypervisor knows better", async () => {
+    const stream = postcopyStream({ isOpaque: true });
+    const migration = new Migration({
+      ...{ ...base, stream, mode: "tunnel" },
+      disturb: {
+        when: ({ outgoing, sourceRecord }) =>
+          outgoing.isPostcopy && sourceRecord.events.some((event) => event.type === "opaque"),
+        action: ({ destinationEnd }) => destinationEnd.write(encodeFrame({ type: "ready" })),
+      },
+    });
+    // The guest has not been stopped for post-copy, for all that its hypervisor says.
+    const { outgoing } = migration;
+    const status = outgoing.status.bind(outgoing);
+    outgoing.status = async () => ({ ...(await status()), isPostcopy: false });
+    await migration.run();
+    expectTruth(migration);
+    expect(migration.sourceFrames).not.toContain("commit");
+    expect(migration.sourceOutcome).toMatchObject({ error: { code: "PROTOCOL_INVALID_FRAME" } });
+    expect(migration.sourceOutcome!.vm).toBe("running on source");
+  });
+
+  test("nor does READY count when the hypervisor does not say anything", async () => {
+    const stream = postcopyStream({ isOpaque: true });
+    const migration = new Migration({
+      ...{ ...base, stream, mode: "tunnel" },
+      disturb: {
+        when: ({ outgoing }) => outgoing.isPostcopy,
+        action: ({ outgoing }) => {
+          outgoing.status = () => Promise.reject(new Error("silence"));
+        },
+      },
+    });
+    await migration.run();
+    expectTruth(migration);
+    expect(migration.sourceFrames).not.toContain("commit");
+    expect(migration.sourceOutcome).toMatchObject({ error: { code: "HYPERVISOR_FAILED" } });
+  });
+});
+
+test("in a tunnel, a verdict of the destination's hypervisor in post-copy leaves the guest with the source", async () => {
+  const migration = await run("tunnel", {
+    disturb: {
+      when: ({ outgoing, destinationFrames }) => outgoing.isPostcopy && !destinationFrames.includes("ready"),
+      action: ({ incoming, clock }) => {
+        incoming!.side!.loader.shut(1);
+        clock.after(4, () => incoming!.failNow("a device that is not there"));
+      },
+    },
+  });
+  expect(migration.sourceOutcome).toMatchObject({ outcome: "failed", vm: "running on source" });
+  expect(migration.sourceOutcome!.error!.message).toContain("a device that is not there");
 });
 
 test("a stock destination that closes before the package has come leaves the guest with the source", async () => {

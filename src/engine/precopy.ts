@@ -18,7 +18,14 @@ import type { StreamBlock } from "../stream/reader.ts";
 import { ReturnPathReader, shutValue } from "../stream/return-path.ts";
 import { OutputBuffer, StreamWriter } from "../stream/writer.ts";
 import { HotPages } from "./hot-pages.ts";
-import type { Channel, ChannelListener, OutgoingEnd, OutgoingStatus, OutgoingVm } from "./ports.ts";
+import type {
+  Channel,
+  ChannelListener,
+  OutgoingEnd,
+  OutgoingStatus,
+  OutgoingVm,
+  StoppedRam,
+} from "./ports.ts";
 
 /** A guest as pre-copy needs it. Its RAM is one RAMBlock. Calls are made one at a time. */
 export interface PrecopyGuest {
@@ -43,6 +50,8 @@ export interface PrecopyGuest {
   resume(): Promise<void>;
   /** All of the stopped guest but its RAM. */
   deviceState(): Promise<Uint8Array>;
+  /** Its RAM, to be compared with what has arrived. Absent: it cannot be read apart. */
+  openRam?(): Promise<StoppedRam>;
 }
 
 export interface PrecopyLimits {
@@ -86,6 +95,7 @@ export class PrecopyVm implements OutgoingVm {
   readonly switchoverControl = "ack";
   readonly awaitsDestinationAck = false;
   readonly ended: Promise<OutgoingEnd>;
+  readonly openRam?: () => Promise<StoppedRam>;
   readonly #guest: PrecopyGuest;
   readonly #clock: Clock;
   readonly #limits: PrecopyLimits | undefined;
@@ -132,6 +142,7 @@ export class PrecopyVm implements OutgoingVm {
     this.#writer = new StreamWriter(this.#output);
     this.#hotPages = new HotPages(this.#pageCount);
     this.description = guest.description;
+    if (guest.openRam !== undefined) this.openRam = guest.openRam.bind(guest);
     this.wasRunning = guest.isRunning === true;
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;

@@ -20,6 +20,7 @@ import type { PageSink } from "./page-sink.ts";
 /** What the rewriter sees pass by and others need to know. */
 export interface RewriterListener {
   command(command: number): void;
+  ramBlocks?(blocks: readonly StreamBlock[]): void;
   /** vCPUs have stopped; the last pass over RAM follows. */
   stopped(): void;
   /** Post-copy: the device state follows, and the destination runs the guest when it has loaded it. */
@@ -61,6 +62,7 @@ export class StreamRewriter implements StreamHandler {
   readonly #cacheFactory: CacheFactory | undefined;
   readonly #observer: PageObserver | undefined;
   #cache: PageCache | undefined;
+  #blocks: readonly StreamBlock[] = [];
   #pageBytes = 0;
   /** Pages of the home memory: one of zeros, a copy of one from another shard, one to decode a delta in. */
   #zeroAddress = 0;
@@ -110,11 +112,17 @@ export class StreamRewriter implements StreamHandler {
     return this.#cache;
   }
 
+  /** As the hypervisor has named them; none before that. */
+  get blocks(): readonly StreamBlock[] {
+    return this.#blocks;
+  }
+
   verbatim(bytes: Uint8Array, start: number, end: number): void {
     this.#sink.verbatim(bytes, start, end);
   }
 
   ramBlocks(blocks: readonly StreamBlock[], pageBytes: number): void {
+    this.#blocks = blocks;
     this.#pageBytes = pageBytes;
     this.#zeroAddress = this.#memory.allocate(pageBytes);
     this.#baselineAddress = this.#memory.allocate(pageBytes);
@@ -130,6 +138,7 @@ export class StreamRewriter implements StreamHandler {
     this.#observer?.ramBlocks(pageCounts, pageBytes);
     this.#sink.setBlocks(blocks, pageBytes, this.#sectionId!);
     this.#observer?.codec(this.#sink.codecName);
+    this.#listener.ramBlocks?.(blocks);
   }
 
   ramSection(sectionType: number, sectionId: number): void {

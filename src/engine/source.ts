@@ -25,7 +25,6 @@ import {
   pongValue,
   type ReturnPathMessage,
   ReturnPathReader,
-  requestedBytes,
   returnPathMessage,
   shutValue,
 } from "../stream/return-path.ts";
@@ -37,9 +36,10 @@ import { ContentWindow } from "./content-window.ts";
 import type { Promises } from "./convergence.ts";
 import { DirectLink } from "./direct-link.ts";
 import { Handover } from "./handover.ts";
-import { InputBuffer } from "./input-buffer.ts";
+import { PageRequests } from "./page-requests.ts";
 import type { PageSink } from "./page-sink.ts";
-import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "./ports.ts";
+import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm, StoppedRam } from "./ports.ts";
+import { RamComparison } from "./ram-digests.ts";
 import { type CacheFactory, StreamRewriter } from "./rewriter.ts";
 import {
   endOf,
@@ -50,6 +50,7 @@ import {
   takeBack,
 } from "./source-endings.ts";
 import type { SourceLink } from "./source-link.ts";
+import { StreamIntake } from "./stream-intake.ts";
 import { StreamSink } from "./stream-sink.ts";
 import { SwitchoverControl } from "./switchover-control.ts";
 import { type ReconnectOptions, TunnelLink } from "./tunnel-link.ts";
@@ -89,6 +90,8 @@ export interface SourceOptions extends Promises {
   observer?: PageObserver | undefined;
   /** CPU time of this process so far, where it is known. */
   cpuMs?: () => number;
+  /** Time for which cores of this machine were idle, of all together, where it is known (engine/bypass.ts). */
+  idleCoreMs?: () => number;
 }
 
 export interface SourceOutcome {
@@ -97,15 +100,11 @@ export interface SourceOutcome {
   error?: DeltaveeError;
 }
 
-/** Input is taken in pieces of at most this, so that the window is looked at often enough on a slow link. */
-const TURN_BYTES = 256 * 1024;
 /** Whole pages sent last, to which an equal page is a reference: the destination keeps them. */
 const WINDOW_BYTES = 32 * 1024 * 1024;
 /** In post-copy: what has been read and waits stands before a page that the guest waits for. */
 const POSTCOPY_READ_BYTES = 16 * 1024;
 const SAMPLE_EVERY_MS = 250;
-/** A hypervisor that is silent for longer has nothing to hand over; it is not slow. */
-const HANDOVER_GAP_MS_MAX = 20;
 /** How long the destination may take from COMMIT to RUNNING. */
 const RUNNING_TIMEOUT_MS = 30_000;
 /** How long the stopped guest may wait while nothing moves any more and the destination has not loaded it. */
@@ -124,21 +123,7 @@ export class SourceEngine {
   readonly #result: Promise<SourceOutcome>;
   #resolve!: (outcome: SourceOutcome) => void;
   #vmChannel: Channel | undefined;
-  #handedOverBytes = 0;
-  /** Time that handing over has taken, our work on it included, and from when on the next may come. */
-  #handoverMs = 0;
-  #handoverFromMs = 0;
-  /** Of that, the work. */
-  #busyMs = 0;
-  readonly #bypassJudge: BypassJudge | undefined;
-  readonly #input: InputBuffer;
-  /** What a channel of its own bytes has brought and the input had no room for; valid until it is resumed. */
-  #rest: Uint8Array | undefined;
-  /** Of the input: the beginning of an element, of which more must come. */
-  #lookedAtBytes = 0;
-  #isPumping = false;
-  #paused = false;
-  #idleAsked = false;
+  readonly #intake: StreamIntake;
   #opaqueReturnPath = false;
   /** The destination's verdict, withheld from the hypervisor until the destination engine says LOADED. */
   #heldVerdict: Buffer | undefined;
@@ -146,14 +131,20 @@ export class SourceEngine {
   #destinationReady = false;
   #destinationLoaded = false;
   #verdictGiven = false;
+  /** RAM was found equal at both ends, where that was asked for. */
+  #isVerified = false;
+  #comparison: RamComparison | undefined;
   /** The hypervisor has completed with its verdict: only COMMIT is missing. */
   #hasCompleted = false;
+  #commitSaid = false;
+  #returnPathOpen = false;
   /** Direct: its verdict says that it could not load the guest. Certain, and the hypervisor here resumes on it. */
   #destinationRefused = false;
   /** Post-copy: since when, whether the guest runs there, and what it had to ask for. */
   #postcopySinceMs: number | undefined;
   #runsThere = false;
   #requestedBytes = 0;
+  #pageRequests = new PageRequests([]);
   #status: OutgoingStatus = {};
   #iteration = -1;
   #movedBytes = 0;
@@ -185,14 +176,11 @@ export class SourceEngine {
       this.#resolve = resolve;
     });
     const { memory, kernel, cacheFactory } = options;
-    this.#input = new InputBuffer(memory);
     const decision = (choice: string, reason: string) =>
       options.record.add({ type: "decision", subject: "method", choice, reason });
-    // Method `standard` does not look at pages anyway.
-    this.#bypassJudge = cacheFactory === undefined ? undefined : new BypassJudge(decision);
     const listener = {
       returnPath: (bytes: Uint8Array) => this.#fromDestination(bytes),
-      room: () => this.#pump(),
+      room: () => this.#intake.pump(),
       ended: () => this.#destinationEnded(),
       failed: (error: Error) => this.#linkFailed(error),
     };
@@ -222,7 +210,8 @@ export class SourceEngine {
           lost: (error) => this.#linkLost(error),
           resumed: (outage) => this.#linkResumed(outage),
           decision,
-          ready: () => this.#ready(),
+          ready: () => void this.#ready(),
+          digests: (digests) => this.#comparison?.answered(digests),
           loaded: () => {
             this.#destinationLoaded = true;
             void (this.#runsThere ? this.#endPostcopy() : this.#commitTunnel());
@@ -237,8 +226,9 @@ export class SourceEngine {
       memory,
       kernel,
       listener: {
-        command: (command) => {
-          if (command === Command.OPEN_RETURN_PATH) this.#direct?.allowPings();
+        command: (command) => this.#command(command),
+        ramBlocks: (blocks) => {
+          this.#pageRequests = new PageRequests(blocks);
         },
         stopped: () => this.#stopped(),
         package: () => this.#postcopy(),
@@ -253,7 +243,15 @@ export class SourceEngine {
       observer: options.observer,
     });
     this.#reader = new StreamReader(this.#rewriter);
-    if (this.#bypassJudge !== undefined) this.#bypass(this.#bypassJudge.bypasses);
+    const { clock, defer } = options;
+    this.#intake = new StreamIntake({
+      ...{ memory, clock, defer, reader: this.#reader, link: this.#link },
+      // Method `standard` does not look at pages anyway.
+      bypassJudge: cacheFactory === undefined ? undefined : new BypassJudge(decision, options.idleCoreMs),
+      bypass: (wanted) => this.#bypass(wanted),
+      pass: () => this.#whichPass(),
+      failed: (error) => void this.#fail(error),
+    });
   }
 
   /** Moves the VM. Resolves when it is over, whichever way, and says where the VM is. Never rejects. */
@@ -270,9 +268,9 @@ export class SourceEngine {
   }
 
   /** The operator gives up. Before `committed` the guest goes on here; afterwards it cannot be taken back. */
-  cancel(): boolean {
+  cancel(why: DeltaveeError = new CancelledError("Cancelled by the operator")): boolean {
     if (this.#handover.committed || this.#handover.isOver) return false;
-    void this.#fail(new CancelledError("Cancelled by the operator"));
+    void this.#fail(why);
     return true;
   }
 
@@ -285,13 +283,7 @@ export class SourceEngine {
           return;
         }
         this.#vmChannel = channel;
-        channel.listen({
-          space: () => this.#input.space(),
-          data: (bytes) => this.#fromSource(bytes),
-          drained: () => {},
-          ended: () => this.#sourceEnded(),
-          failed: () => this.#sourceEnded(),
-        });
+        this.#intake.from(channel);
         this.#handover.enter("iterating");
         this.#pollStatus();
       },
@@ -303,115 +295,54 @@ export class SourceEngine {
 
   // ---- the stream, source to destination ----
 
-  #fromSource(bytes: Uint8Array): void {
-    if (this.#ending) return;
-    const gapMs = this.#options.clock.nowMs() - this.#handoverFromMs;
-    if (gapMs <= HANDOVER_GAP_MS_MAX) this.#handoverMs += gapMs;
-    this.#handedOverBytes += bytes.length;
-    if (bytes.buffer === this.#input.bytes.buffer) this.#input.filled(bytes.length);
-    else this.#rest = this.#rest === undefined ? bytes : Buffer.concat([this.#rest, bytes]);
-    this.#pump();
-  }
-
-  /** Takes input while the link has room; otherwise asks the hypervisor's side to wait. */
-  #pump(): void {
-    if (this.#ending || this.#isPumping) return;
-    // What is sent may make room by itself, which must not begin this anew in the middle of it.
-    this.#isPumping = true;
-    try {
-      this.#take();
-    } catch (thrown) {
-      void this.#fail(toError(thrown));
-      return;
-    } finally {
-      this.#isPumping = false;
-    }
-    if (this.#ending) return;
-    const waits = this.#hasWork;
-    if (waits && !this.#paused) {
-      this.#paused = true;
-      this.#vmChannel?.pause();
-    } else if (!waits && this.#paused) {
-      this.#paused = false;
-      this.#vmChannel?.resume();
-    }
-    this.#askIdle();
-  }
-
-  /** There is input that was not looked at yet; the beginning of an element that was does not count. */
-  get #hasWork(): boolean {
-    return this.#rest !== undefined || this.#input.lengthBytes > this.#lookedAtBytes;
-  }
-
-  #take(): void {
-    const startMs = this.#options.clock.nowMs();
-    const input = this.#input;
-    this.#refill();
-    while (this.#hasWork && this.#link.hasRoom && !this.#ending) {
-      const stopAt = Math.min(input.tail, input.head + Math.min(TURN_BYTES, this.#link.turnBytes));
-      const position = this.#reader.consume(input.bytes, input.head, input.tail, stopAt);
-      // Nothing could be read, although there was room: the element is not complete.
-      this.#lookedAtBytes = position === input.head && this.#link.hasRoom ? input.lengthBytes : 0;
-      input.taken(position);
-      this.#link.flush(false);
-      this.#refill();
-    }
-    this.#handoverFromMs = this.#options.clock.nowMs();
-    this.#handoverMs += this.#handoverFromMs - startMs;
-    this.#busyMs += this.#handoverFromMs - startMs;
-    this.#considerBypass(this.#handoverFromMs);
-  }
-
-  #considerBypass(nowMs: number): void {
-    if (this.#bypassJudge === undefined || this.#handover.phase !== "iterating") return;
-    const { isLinkKnown, linkBytesPerSecond } = this.#link.figures;
-    const progress = {
-      ...{ nowMs, isLinkKnown, linkBytesPerSecond },
-      ...{ handedOverBytes: this.#handedOverBytes, busyMs: this.#busyMs },
-      isFirstPass: (this.#status.iteration ?? 0) < 1,
-    };
-    this.#bypass(this.#bypassJudge.judge(progress));
-  }
-
   #bypass(wanted: boolean): void {
     this.#rewriter.bypass(wanted);
     this.#link.bypass(wanted);
   }
 
-  #refill(): void {
-    if (this.#rest === undefined) return;
-    const copied = this.#input.append(this.#rest);
-    this.#rest = copied === this.#rest.length ? undefined : this.#rest.subarray(copied);
-  }
-
-  /** When nothing more comes at once, what waits for a fuller batch must go: it may be all there is. */
-  #askIdle(): void {
-    if (this.#idleAsked || this.#link.figures.waitingBytes === 0) return;
-    this.#idleAsked = true;
-    this.#options.defer(() => {
-      this.#idleAsked = false;
-      if (this.#ending || this.#hasWork) return;
-      try {
-        this.#link.flush(true);
-      } catch (thrown) {
-        void this.#fail(toError(thrown));
-      }
-    });
+  #whichPass(): "first" | "later" | undefined {
+    if (this.#handover.phase !== "iterating") return undefined;
+    return (this.#status.iteration ?? 0) < 1 ? "first" : "later";
   }
 
   #stopped(): void {
     if (this.#handover.phase !== "iterating") return;
     this.#stoppedMs = this.#options.clock.nowMs();
+    this.#watchReturnPath();
+    if (this.#ending) return;
     this.#forecastDowntimeMs = this.#switchover.expectation.forecastDowntimeMs;
     this.#handover.enter("switchover", "the source's vCPUs have stopped");
     this.#switchover.guestStopped();
     this.#link.liftWindow();
   }
 
+  #command(command: number): void {
+    if (command === Command.OPEN_RETURN_PATH) {
+      this.#returnPathOpen = true;
+      this.#direct?.allowPings();
+    }
+    // What it takes to end one, or to take one back, has to be asked of the hypervisor.
+    if (command === Command.POSTCOPY_ADVISE) this.#refuseIfManaged("the migration may end as post-copy");
+  }
+
+  /** Not everything can be carried without a word to the hypervisor. Nothing is lost: the guest goes on here. */
+  #refuseIfManaged(why: string): void {
+    if (this.#options.vm.isManaged !== true) return;
+    const text = `Cannot carry this migration without QEMU's monitor: ${why}`;
+    void this.#fail(new DeltaveeError("HYPERVISOR_INCOMPATIBLE", text));
+  }
+
+  /** A hypervisor that hears of no verdict lets go of the guest as soon as it has got rid of it. */
+  #watchReturnPath(): void {
+    const hasBegun = this.#status.iteration !== undefined || this.#stoppedMs !== undefined;
+    if (hasBegun && !this.#returnPathOpen && !this.#reader.isOpaque)
+      this.#refuseIfManaged("its capability return-path is off, so that nobody would hear of a failure");
+  }
+
   /** The package goes out. In direct mode the destination lets the guest run when it has loaded it. */
   #postcopy(): void {
     this.#postcopySinceMs = this.#options.clock.nowMs();
-    this.#input.limitReads(POSTCOPY_READ_BYTES);
+    this.#intake.limitReads(POSTCOPY_READ_BYTES);
     // A destination engine asks first.
     if (this.#direct === undefined) return;
     // No guard is needed (vm.committed): in post-copy QEMU does not resume the guest when its connection closes. And
@@ -432,8 +363,9 @@ export class SourceEngine {
     }
     this.#options.record.add({ type: "notice", message: "RAM is complete, device state follows" });
     if (this.#direct === undefined) return;
-    // A stock destination runs the guest as soon as it has loaded this: there is nobody to ask first.
     this.#direct.forbidPings();
+    if (this.#options.vm.isManaged === true) return;
+    // A stock destination runs the guest as soon as it has loaded this: there is nobody to ask first.
     this.#options.vm.committed?.();
     this.#handover.enter("committed", "device state goes to a destination that starts by itself");
   }
@@ -443,6 +375,9 @@ export class SourceEngine {
     this.#direct?.forbidPings();
     this.#switchover.forbidPostcopy();
     this.#opaqueReturnPath = offsetBytes === 0;
+    if (this.#opaqueReturnPath) this.#refuseIfManaged(reason);
+    // How far such a hypervisor is, is told from its stream.
+    else if (this.#options.vm.isManaged === true) this.#switchover.letGo();
   }
 
   // ---- the return path, destination to source ----
@@ -453,7 +388,11 @@ export class SourceEngine {
       this.#vmChannel?.write(new Uint8Array(bytes));
       return;
     }
-    for (const message of this.#returnPath.push(bytes)) this.#returnMessage(message);
+    try {
+      for (const message of this.#returnPath.push(bytes)) this.#returnMessage(message);
+    } catch (thrown) {
+      void this.#fail(toError(thrown));
+    }
   }
 
   #returnMessage(message: ReturnPathMessage): void {
@@ -463,12 +402,16 @@ export class SourceEngine {
       if (!this.#runsThere) void this.#commitTunnel();
       return;
     }
-    // Whoever has the guest does not give it back: its engine says what has become of it.
-    if (verdict !== undefined && this.#tunnel !== undefined && this.#handover.committed) return;
+    // Whoever has the guest does not give it back, and a hypervisor in post-copy that is told of a failure never lets it
+    // go on: the destination's engine says what has become of it.
+    const isLast = this.#handover.committed || this.#postcopySinceMs !== undefined;
+    if (verdict !== undefined && this.#tunnel !== undefined && isLast) return;
     // Only the first verdict is one: whoever has taken the guest does not give it back by another.
     if (verdict !== undefined && verdict !== 0 && this.#direct !== undefined && !this.#destinationLoaded)
       this.#destinationRefused = true;
-    this.#requestedBytes += requestedBytes(message);
+    // A hypervisor whose stream is not understood looks at it itself.
+    if (!this.#reader.isOpaque)
+      this.#requestedBytes += this.#pageRequests.take(message, this.#postcopySinceMs !== undefined);
     // Device state is loaded, and the command to run the guest is the next thing that the destination reads.
     const isPackagePong = pongValue(message) === PACKAGE_PING_VALUE;
     if (this.#direct !== undefined && this.#postcopySinceMs !== undefined && isPackagePong) this.#runs();
@@ -477,6 +420,7 @@ export class SourceEngine {
       if (this.#postcopySinceMs === undefined && this.#stoppedMs !== undefined)
         this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
       this.#destinationLoaded = true;
+      if (this.#options.vm.isManaged === true && !this.#giveAway()) return;
     }
     if (message.type === ReturnPathType.SWITCHOVER_ACK && this.#switchover.keepsBackAck()) return;
     this.#vmChannel?.write(Buffer.from(message.bytes));
@@ -497,8 +441,13 @@ export class SourceEngine {
     // COMMIT could not follow, and the guest is taken back more easily before.
     if (this.#tunnel?.isLost) return;
     // A return path that cannot be read has given the hypervisor its verdict already.
+    if (this.#heldVerdict === undefined && !this.#opaqueReturnPath) return;
+    if (this.#options.tunnel?.hello.verify === true && !this.#isVerified) {
+      await this.#verify();
+      return;
+    }
+    if (this.#options.vm.isManaged === true && !this.#giveAway()) return;
     if (this.#heldVerdict !== undefined) this.#vmChannel?.write(this.#heldVerdict);
-    else if (!this.#opaqueReturnPath) return;
     this.#heldVerdict = undefined;
     this.#verdictGiven = true;
     const end = await endOf(this.#options);
@@ -516,13 +465,75 @@ export class SourceEngine {
     this.#commitOnLink();
   }
 
+  /** Both sides stand still, and neither has been told more. A connection that breaks meanwhile has it begun anew. */
+  async #verify(): Promise<void> {
+    const { vm, clock, record } = this.#options;
+    if (this.#comparison !== undefined) return;
+    const startMs = clock.nowMs();
+    let ram: StoppedRam | undefined;
+    const comparison = new RamComparison(
+      { lengthOf: (idstr) => ram?.lengthOf(idstr), read: (...piece) => ram!.read(...piece), close: () => {} },
+      (pieces) => this.#tunnel!.verify(pieces),
+    );
+    this.#comparison = comparison;
+    try {
+      ram = await vm.openRam?.();
+      if (ram === undefined)
+        throw new DeltaveeError("VERIFY_UNAVAILABLE", `${vm.description} does not show its RAM`);
+      const verification = await comparison.run(this.#rewriter.blocks);
+      if (verification === undefined || this.#ending || this.#comparison !== comparison) return;
+      record.add({ type: "verified", ...verification, verifyMs: clock.nowMs() - startMs });
+      this.#isVerified = true;
+    } catch (thrown) {
+      if (this.#comparison === comparison) void this.#fail(toError(thrown));
+      return;
+    } finally {
+      ram?.close();
+      if (this.#comparison === comparison) this.#comparison = undefined;
+    }
+    void this.#commitTunnel();
+  }
+
+  #stopComparing(): void {
+    const comparison = this.#comparison;
+    this.#comparison = undefined;
+    comparison?.stop();
+  }
+
+  /**
+   * With the verdict that follows, whoever manages both hypervisors lets the guest run at the destination. False: it is
+   * no verdict to pass on.
+   */
+  #giveAway(): boolean {
+    if (this.#handover.committed) return true;
+    if (this.#handover.phase === "iterating") {
+      if (!this.#reader.isOpaque) {
+        const text = "Destination says that it has loaded the guest, which still runs here";
+        void this.#fail(new ProtocolError("PROTOCOL_INVALID_FRAME", text));
+        return false;
+      }
+      this.#handover.enter("switchover");
+    }
+    this.#handover.enter("committed", "the destination has everything, and the source hypervisor is told so");
+    return true;
+  }
+
   /** Post-copy: the destination could run the guest. Not if it still runs here: COMMIT would make it run twice. */
-  #ready(): void {
-    // In a stream that is not understood nobody has seen the package go out.
-    const isOut = this.#reader.isOpaque
-      ? this.#switchover.postcopyAsked
-      : this.#postcopySinceMs !== undefined;
-    if (!isOut) {
+  async #ready(): Promise<void> {
+    try {
+      // In a stream that is not understood nobody has seen the package go out: the hypervisor knows.
+      if (this.#reader.isOpaque && this.#switchover.postcopyAsked) {
+        const { isPostcopy } = await this.#options.vm.status();
+        if (this.#ending) return;
+        if (isPostcopy === true) this.#postcopySinceMs ??= this.#options.clock.nowMs();
+      }
+    } catch (thrown) {
+      const text =
+        "READY from the destination, and the hypervisor here does not say whether the guest was stopped";
+      void this.#fail(new DeltaveeError("HYPERVISOR_FAILED", text, { cause: thrown }));
+      return;
+    }
+    if (this.#postcopySinceMs === undefined) {
       const text =
         "READY from the destination, although it has been sent nothing that it could be ready with";
       void this.#fail(new ProtocolError("PROTOCOL_INVALID_FRAME", text));
@@ -534,14 +545,15 @@ export class SourceEngine {
 
   /** Only with a connection to say COMMIT on: as long as it has not gone out, the guest can still be taken back. */
   #commitOnLink(): void {
-    if (this.#ending || this.#handover.committed || !this.#tunnel?.mayCommit) return;
+    if (this.#ending || this.#commitSaid || !this.#tunnel?.mayCommit) return;
     if (!this.#hasCompleted && !this.#destinationReady) return;
+    this.#commitSaid = true;
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
     // A hypervisor in post-copy does not resume the guest by itself, whatever happens to its connection.
     const reason = this.#hasCompleted
       ? "the source hypervisor has completed, the destination has everything"
       : "post-copy: the guest could run at the destination, which fetches the rest";
-    this.#handover.enter("committed", reason);
+    if (!this.#handover.committed) this.#handover.enter("committed", reason);
     this.#tunnel?.commit(this.#options.vm.wasRunning);
     this.#awaitRunning();
   }
@@ -556,12 +568,13 @@ export class SourceEngine {
 
   #linkLost(error: LinkError): void {
     this.#options.record.add({ type: "link", state: "lost", reason: error.message });
+    this.#stopComparing();
     this.#cancelRunningTimer();
   }
 
   #linkResumed(outage: { outageMs: number; resentBytes: number }): void {
     this.#options.record.add({ type: "link", state: "resumed", ...outage });
-    if (this.#handover.committed) this.#awaitRunning();
+    if (this.#commitSaid) this.#awaitRunning();
     else void this.#commitTunnel();
   }
 
@@ -607,15 +620,12 @@ export class SourceEngine {
     );
   }
 
-  /** The hypervisor has closed its side; how the migration ended it tells by `ended`. */
-  #sourceEnded(): void {}
-
   #complete(): void {
     if (this.#ending) return;
     if (this.#downtimeMs === undefined && this.#stoppedMs !== undefined) {
       this.#downtimeMs = this.#options.clock.nowMs() - this.#stoppedMs;
     }
-    this.#ending = true;
+    this.#end();
     if (this.#tunnel !== undefined) this.#tunnel.end();
     else this.#options.channel.end();
     if (this.#handover.phase === "iterating") this.#handover.enter("switchover");
@@ -645,15 +655,35 @@ export class SourceEngine {
   }
 
   #linkFailed(error: Error): void {
+    if (this.#options.vm.isManaged === true && this.#handover.committed) {
+      void this.#endWithoutLink(error);
+      return;
+    }
     // What a tunnel's connection does it names: anything else is a mistake of ours.
     const isNamed = error instanceof DeltaveeError || this.#tunnel !== undefined;
     const text = `Connection to the destination broke${this.#postcopyHint}`;
     void this.#fail(isNamed ? error : new LinkError("LINK_FAILED", text, { cause: error }));
   }
 
+  /** The guest is not ours to give any more: with its verdict the hypervisor completes, and who manages both goes by it. */
+  async #endWithoutLink(error: Error): Promise<void> {
+    const message = `The connection to the destination broke after it had everything: ${error.message}`;
+    this.#options.record.add({ type: "notice", message });
+    const end = await endOf(this.#options);
+    if (end?.outcome === "completed") this.#complete();
+    else void this.#fail(error);
+  }
+
+  /** Whichever way: nothing that is heard from here on changes it. */
+  #end(): void {
+    this.#ending = true;
+    this.#intake.end();
+  }
+
   async #fail(error: Error): Promise<void> {
     if (this.#ending) return;
-    this.#ending = true;
+    this.#end();
+    this.#stopComparing();
     const { record } = this.#options;
     await this.#settleOpaqueDirect();
     let failure =
@@ -670,7 +700,10 @@ export class SourceEngine {
       const text = `Post-copy was interrupted: ${failure.message}. Part of the guest's RAM is only here: end neither QEMU`;
       failure = new DeltaveeError("POSTCOPY_INTERRUPTED", text, { cause: failure });
     } else if (mayRunThere) {
-      await leaveStopped(this.#failedSource, this.#direct !== undefined);
+      await leaveStopped(
+        this.#failedSource,
+        this.#direct !== undefined && this.#options.vm.isManaged !== true,
+      );
       where = "unknown";
     } else {
       if (this.#tunnel !== undefined) {
@@ -700,6 +733,7 @@ export class SourceEngine {
     const { vm } = this.#options;
     if (this.#direct === undefined || !this.#reader.isOpaque || this.#handover.committed) return;
     this.#link.destroy();
+    if (vm.isManaged === true) return;
     if (!vm.wasRunning || (await vm.isRunning()) === true) return;
     // Nor the package. A verdict of our own would end the post-copy with pages missing.
     if (this.#switchover.postcopyAsked && (await isInPostcopy(this.#failedSource)))
@@ -731,7 +765,11 @@ export class SourceEngine {
       if (this.#ending) return;
       this.#watchLoading();
       this.#watchLink();
-      if (clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
+      this.#watchReturnPath();
+      if (this.#ending) return;
+      // What the guest writes to begins to show with its second pass, and a migration may be over soon after.
+      const isSecondPass = this.#iteration < 1 && (this.#status.iteration ?? 0) >= 1;
+      if (isSecondPass || clock.nowMs() - this.#sampledMs >= SAMPLE_EVERY_MS) this.#sample();
       const waitMs = this.#looksAtOnce ? 0 : this.#switchover.lookAgainMs;
       this.#cancelStatusTimer = clock.after(waitMs, () => this.#pollStatus());
     };
@@ -740,8 +778,8 @@ export class SourceEngine {
         (status) => {
           this.#status = status;
           const progress = {
-            handedOverBytes: this.#handedOverBytes,
-            handoverMs: this.#handoverMs,
+            handedOverBytes: this.#intake.handedOverBytes,
+            handoverMs: this.#intake.handoverMs,
             link: this.#link.figures,
           };
           this.#switchover.look(status, progress, !this.#ending && this.#handover.phase === "iterating");
@@ -757,7 +795,7 @@ export class SourceEngine {
   /** With the guest stopped and everything sent, a destination that never finishes loading is a failure. */
   #watchLoading(): void {
     // Not the bytes on the wire: a connection on which nothing moves is still kept alive.
-    const moved = this.#handedOverBytes - this.#link.figures.inFlightBytes;
+    const moved = this.#intake.handedOverBytes - this.#link.figures.inFlightBytes;
     const nowMs = this.#options.clock.nowMs();
     const waiting = this.#tunnel !== undefined && this.#stoppedMs !== undefined && !this.#destinationLoaded;
     if (!waiting || moved !== this.#movedBytes || this.#tunnel?.isLost) {
@@ -799,7 +837,7 @@ export class SourceEngine {
     const cache = this.#rewriter.cache?.stats;
     record.add({
       type: "sample",
-      handedOverBytes: this.#handedOverBytes,
+      handedOverBytes: this.#intake.handedOverBytes,
       wireBytes: figures.wireBytes,
       inFlightBytes: figures.inFlightBytes,
       windowBytes: figures.windowBytes,
@@ -845,7 +883,7 @@ export class SourceEngine {
       ...(this.#postcopySinceMs === undefined
         ? {}
         : { postcopyMs: clock.nowMs() - this.#postcopySinceMs, requestedBytes: this.#requestedBytes }),
-      handedOverBytes: this.#handedOverBytes,
+      handedOverBytes: this.#intake.handedOverBytes,
       wireBytes: this.#link.figures.wireBytes,
       ...(iteration === undefined ? {} : { iterations: iteration + 1 }),
       pages: { ...this.#rewriter.pages },

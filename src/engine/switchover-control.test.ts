@@ -32,7 +32,7 @@ const GUEST: Guest = {
 interface SceneOptions extends Partial<Promises> {
   guest?: Partial<Guest>;
   goalMs?: number;
-  switchoverControl?: "ack" | "limit";
+  switchoverControl?: "ack" | "limit" | "destination";
   awaitsDestinationAck?: boolean;
   limitFails?: boolean;
   postcopy?: "taken" | "refused";
@@ -386,6 +386,32 @@ describe("a hypervisor that decides by itself", () => {
   });
 });
 
+describe("a hypervisor of which the destination tells whether it waits", () => {
+  const switchoverControl = "destination";
+
+  test("is not thought to wait as long as the destination acknowledges nothing", () => {
+    const scene = new Scene({ switchoverControl }).run(20_000);
+    expect([scene.releases, scene.decisions]).toEqual([0, []]);
+  });
+
+  test("is held from the destination's acknowledgement on, until it is time", () => {
+    const scene = new Scene({ switchoverControl });
+    expect(scene.control.keepsBackAck()).toBe(true);
+    scene.run(60_000);
+    expect([scene.releases, scene.decisions.includes("now")]).toEqual([1, true]);
+    expect(scene.downtimeMs).toBeLessThanOrEqual(300);
+  });
+
+  test.each(["before", "after"])("is let go when nothing is left to judge by, %s it was held", (when) => {
+    const scene = new Scene({ switchoverControl, guest: TOO_BUSY });
+    if (when === "before") scene.control.letGo();
+    expect(scene.control.keepsBackAck()).toBe(when === "after");
+    scene.control.letGo();
+    scene.run(20_000, () => false);
+    expect([scene.releases, scene.decisions]).toEqual([when === "after" ? 1 : 0, []]);
+  });
+});
+
 test("a guest that does not run is not waited for, whatever the goal", () => {
   const guest = { dirtyBytesPerSecond: 0 };
   const scene = new Scene({ guest, goalMs: 5, isPaused: true, onStall: "abort" }).run(60_000);
@@ -563,14 +589,57 @@ describe("a hypervisor that does not answer", () => {
     expect(scene.givenUp).toEqual(["MAX_TIME_REACHED"]);
   });
 
-  test.each<[string, (scene: Scene) => void]>([
-    ["has been stopped", ({ control }) => control.guestStopped()],
-    ["is gone", ({ control }) => control.end()],
-  ])("says nothing of a guest that %s", (_, happens) => {
+  test("says nothing of a guest that is gone", () => {
     const scene = new Scene({ timeMsMax: 5000 });
     scene.run(2000);
-    happens(scene);
+    scene.control.end();
     scene.clock.advance(60_000);
     expect(scene.givenUp).toEqual([]);
+  });
+
+  test("has its guest taken back that stands still at the limit, when it has done so for longer than was agreed", () => {
+    const scene = new Scene({ timeMsMax: 5000, goalMs: 1000 });
+    scene.run(2000);
+    scene.clock.advance(2500);
+    scene.control.guestStopped();
+    scene.clock.advance(990);
+    expect(scene.givenUp).toEqual([]);
+    scene.clock.advance(20);
+    expect(scene.givenUp).toEqual(["MAX_TIME_REACHED"]);
+  });
+});
+
+describe("limits, when it is decided that any downtime will do", () => {
+  /** A link that carries 2 s of the guest's rewriting. */
+  const decided = (more: object) => {
+    const scene = new Scene({ guest: TOO_BUSY, ...more });
+    scene.control.allowAnyDowntime();
+    return scene;
+  };
+
+  test("hold as long as the guest has not been stopped", () => {
+    // Never within what it may be stopped for: the hypervisor goes on.
+    const scene = decided({ timeMsMax: 26_000, limitFails: true }).run(600_000);
+    expect(scene.givenUp).toEqual(["MAX_TIME_REACHED"]);
+    expect(scene.clock.nowMs()).toBeLessThanOrEqual(26_020);
+  });
+
+  test("and while it stands still", () => {
+    const scene = decided({ wireBytesMax: 1e9, goalMs: 300 });
+    scene.control.guestStopped();
+    scene.clock.advance(200);
+    const link = { ...scene.progress.link, wireBytes: 1e9 };
+    scene.control.look({}, { ...scene.progress, link }, false);
+    expect(scene.givenUp).toEqual([]);
+    scene.clock.advance(200);
+    scene.control.look({}, { ...scene.progress, link }, false);
+    expect(scene.givenUp).toEqual(["MAX_BYTES_REACHED"]);
+  });
+
+  test("keep a guest from being stopped for longer than until they are reached", () => {
+    const free = decided({}).run(600_000);
+    expect(free.downtimeMs).toBeGreaterThan(2000);
+    const scene = decided({ timeMsMax: free.clock.nowMs() + 1000 }).run(600_000);
+    expect([scene.leftBytes, scene.givenUp]).toEqual([undefined, ["MAX_TIME_REACHED"]]);
   });
 });

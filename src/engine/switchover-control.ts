@@ -88,8 +88,10 @@ export class SwitchoverControl {
   #throttlePercentage = 0;
   #isOver = false;
   #released = false;
+  #isBlind = false;
   #postcopyAsked = false;
-  #guestStopped = false;
+  /** Since when the guest stands still for the rest. */
+  #stoppedMs: number | undefined;
   #destinationAcked = false;
   #ackAwaitedSinceMs: number | undefined;
   #lastDecision = "";
@@ -97,9 +99,10 @@ export class SwitchoverControl {
   /** As the last look has found it. */
   #remainingBytes = 0;
   #lookedMs: number;
+  readonly #startMs: number;
   #roundTripMs = 0;
   #roundTripSeenMs: number;
-  readonly #cancelDeadline: () => void;
+  #cancelDeadline: () => void = () => {};
 
   constructor(options: SwitchoverControlOptions) {
     this.#options = options;
@@ -115,10 +118,8 @@ export class SwitchoverControl {
     this.#lookedMs = nowMs;
     this.#roundTripSeenMs = nowMs;
     const { timeMsMax } = options;
-    this.#cancelDeadline =
-      timeMsMax === undefined
-        ? () => {}
-        : options.clock.after(timeMsMax + ANSWER_MS_MAX, () => this.#giveUpUnasked());
+    if (timeMsMax !== undefined) this.#keepTimeIn(timeMsMax + ANSWER_MS_MAX);
+    this.#startMs = nowMs;
   }
 
   /** As of the last look. */
@@ -145,9 +146,18 @@ export class SwitchoverControl {
     this.#convergence.allowAnyDowntime();
   }
 
-  /** It stands still for the rest: the end is near, and nothing is given up any more. */
+  /** It stands still for the rest: the end is near, unless that takes longer than was agreed, and all limits are over. */
   guestStopped(): void {
-    this.#guestStopped = true;
+    const { clock, timeMsMax, downtimeMsMax } = this.#options;
+    const nowMs = clock.nowMs();
+    this.#stoppedMs ??= nowMs;
+    if (timeMsMax === undefined || this.#isOver) return;
+    this.#keepTimeIn(Math.max(timeMsMax - (nowMs - this.#startMs), downtimeMsMax));
+  }
+
+  #keepTimeIn(ms: number): void {
+    this.#cancelDeadline();
+    this.#cancelDeadline = this.#options.clock.after(ms, () => this.#keepLimits(0));
   }
 
   /** The hypervisor was told to switch over to post-copy, which it may or may not have done by now. */
@@ -166,7 +176,16 @@ export class SwitchoverControl {
    */
   keepsBackAck(): boolean {
     this.#destinationAcked = true;
+    if (this.#isBlind) this.#released = true;
     return !this.#released;
+  }
+
+  /** There will be no figures to judge by: the hypervisor is not kept from deciding by itself. */
+  letGo(): void {
+    this.#isBlind = true;
+    if (!this.#destinationAcked || this.#released || this.#isOver) return;
+    this.#released = true;
+    this.#options.release();
   }
 
   /** Takes the figures as they stand. `mayDecide`: the guest still runs and iterations go on. */
@@ -174,7 +193,8 @@ export class SwitchoverControl {
     const { iteration, remainingBytes, dirtyPagesPerSecond = 0 } = status;
     this.#rates.sample(progress.handedOverBytes, progress.link.wireBytes, progress.handoverMs);
     const firstPassMs = this.#firstPassMs(remainingBytes ?? 0);
-    if (!mayDecide || this.#isOver || this.#postcopyAsked) {
+    if (!mayDecide || this.#isOver || this.#postcopyAsked || this.#isBlind) {
+      this.#keepLimits(progress.link.wireBytes);
       this.#lookAgainMs = LOOK_EVERY_MS_MAX;
       return;
     }
@@ -188,7 +208,7 @@ export class SwitchoverControl {
         Math.min(LOOK_EVERY_MS_MAX, firstPassMs / 2)
       : progress.link.isLost
         ? this.#hold()
-        : this.#decide(figures);
+        : this.#decide(figures, leftMs);
     this.#lookAgainMs = Math.max(LOOK_EVERY_MS_MIN, Math.min(soonMs, leftMs));
   }
 
@@ -247,10 +267,10 @@ export class SwitchoverControl {
     return LOOK_EVERY_MS_MAX;
   }
 
-  /** No look has done it: the hypervisor has not answered since the time was up. */
-  #giveUpUnasked(): void {
-    if (this.#isOver || this.#guestStopped || this.#postcopyAsked) return;
-    const error = this.#convergence.overdue(this.#options.clock.nowMs());
+  /** Where there is nothing to be judged, or nobody answers: the limits hold as long as the guest is not handed over. */
+  #keepLimits(wireBytes: number): void {
+    if (this.#isOver) return;
+    const error = this.#convergence.overdue(this.#options.clock.nowMs(), wireBytes, this.#stoppedMs);
     if (error === undefined) return;
     this.#isOver = true;
     this.#options.giveUp(error);
@@ -271,14 +291,14 @@ export class SwitchoverControl {
     vm.startPostcopy?.().then(
       () => {
         // Without it the hypervisor goes on iterating. Not before: it might stop the guest for the rest of pre-copy.
-        if (this.#released || this.#isOver || vm.switchoverControl !== "ack") return;
+        if (this.#released || this.#isOver || !this.#waitsForAck) return;
         this.#released = true;
         release();
       },
       (error: unknown) => {
         if (this.#isOver) return;
         const text = `Post-copy could not be begun: ${toError(error).message}`;
-        if (this.#guestStopped) {
+        if (this.#stoppedMs !== undefined) {
           record.add({ type: "notice", message: text });
           return;
         }
@@ -312,12 +332,15 @@ export class SwitchoverControl {
     return LOOK_EVERY_MS;
   }
 
-  /** Returns how soon to look again. */
-  #decide(figures: SwitchoverFigures): number {
-    const { vm, clock, record, downtimeMsMax, release } = this.#options;
+  /** Returns how soon to look again. `leftMs`: until a limit is reached. */
+  #decide(figures: SwitchoverFigures, leftMs: number): number {
+    const { clock, record, downtimeMsMax, release } = this.#options;
     if (this.#awaitsDestinationAck()) return LOOK_EVERY_MS;
-    const { released, aimMs, estimatedMs, reason } = this.#judge.judge(figures, clock.nowMs());
-    if (vm.switchoverControl === "limit") {
+    const decision = this.#judge.judge(figures, clock.nowMs());
+    const { released, estimatedMs, reason } = decision;
+    // Whoever would have to be taken back at the limit has stood still for nothing.
+    const aimMs = Math.min(decision.aimMs, Math.max(downtimeMsMax, leftMs));
+    if (!this.#waitsForAck) {
       // All of the goal from the beginning: there is nothing that would hold it while less is tried, and each look for
       // dirty pages that is spared is a danger less, since under TCG such old QEMUs lose writes in them (measured).
       const allowedMs = Math.max(aimMs, downtimeMsMax);
@@ -347,6 +370,12 @@ export class SwitchoverControl {
       release();
     }
     return estimatedMs > FAR_FROM_GOAL * downtimeMsMax ? LOOK_EVERY_MS : LOOK_EVERY_MS_MIN;
+  }
+
+  /** The hypervisor iterates until it gets our SWITCHOVER_ACK. */
+  get #waitsForAck(): boolean {
+    const { switchoverControl } = this.#options.vm;
+    return switchoverControl === "destination" ? this.#destinationAcked : switchoverControl === "ack";
   }
 
   #expectDowntime(forecastDowntimeMs: number): void {

@@ -8,6 +8,9 @@
 
 import { formatMs } from "../base/units.ts";
 
+/** Of whoever names no goal: QEMU's own. */
+export const DOWNTIME_MS_MAX_DEFAULT = 300;
+
 /** What is known when the question is asked. */
 export interface SwitchoverFigures {
   /** Dirty pages that the hypervisor still has to hand over, as bytes of guest RAM. */

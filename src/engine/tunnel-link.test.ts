@@ -81,6 +81,7 @@ function connected(codingMs = 0, older = false) {
       loaded: () => {},
       running: () => {},
       ready: () => {},
+      digests: () => {},
       decision: () => {},
       lost: () => {},
       resumed: () => {},

@@ -15,9 +15,10 @@ import {
   PEER_SILENT_MS,
   RAW_BYTES_MAX,
   type ResumedFrame,
+  type VerifyFrame,
   type WelcomeFrame,
 } from "../wire/frame.ts";
-import { abortFrame, helloFrame, POSTCOPY_VERSION, refusalError } from "../wire/handshake.ts";
+import { abortFrame, helloFrame, POSTCOPY_VERSION, refusalError, VERIFY_VERSION } from "../wire/handshake.ts";
 import { PAGES_HEADER_BYTES } from "../wire/page-batch.ts";
 import { ProtocolState } from "../wire/protocol-state.ts";
 import type { BatchSink, SealedBatch } from "./batch-sink.ts";
@@ -66,6 +67,8 @@ export interface TunnelLinkListener extends SourceLinkListener {
   ready(): void;
   /** The destination has everything: paused, and it waits for COMMIT, or in post-copy behind the guest. */
   loaded(): void;
+  /** The answer to `verify`. Valid during the call. */
+  digests(digests: Uint8Array): void;
   /** The guest is the destination's. Perhaps again, after a connection that broke. */
   running(): void;
   /** Another method from here on, and why. */
@@ -123,6 +126,8 @@ export class TunnelLink implements SourceLink {
   #isUrgent = false;
   /** HELLO has said that it may come to post-copy. */
   #mayPostcopy = false;
+  /** HELLO has said that RAM will be compared. */
+  #verifies = false;
   #bypasses = false;
   #blocked = false;
   #over = false;
@@ -187,6 +192,7 @@ export class TunnelLink implements SourceLink {
   greet(body: Hello): void {
     this.#session = body.session;
     this.#mayPostcopy = body.postcopy === true;
+    this.#verifies = body.verify === true;
     this.#peer.send(helloFrame(body));
   }
 
@@ -252,6 +258,11 @@ export class TunnelLink implements SourceLink {
   /** COMMIT would go out at once. */
   get mayCommit(): boolean {
     return !this.isLost && this.#awaitsCommit;
+  }
+
+  /** Asks about RAM of the destination's, which holds all of it. `digests` answers, unless the connection breaks. */
+  verify(pieces: Omit<VerifyFrame, "type">): void {
+    this.#peer.send({ type: "verify", ...pieces });
   }
 
   /** After this the source must never let the guest run again. */
@@ -490,9 +501,11 @@ export class TunnelLink implements SourceLink {
     switch (frame.type) {
       case "welcome":
         if (this.#mayPostcopy && frame.version < POSTCOPY_VERSION) {
-          const text = `Destination speaks protocol version ${frame.version}, which has no post-copy`;
-          this.abort("PROTOCOL_VERSION", text);
-          this.#failed(new ProtocolError("PROTOCOL_VERSION", text));
+          this.#tooOld(`which has no post-copy (version ${POSTCOPY_VERSION} has)`, frame);
+          return;
+        }
+        if (this.#verifies && frame.version < VERIFY_VERSION) {
+          this.#tooOld(`which cannot compare RAM (version ${VERIFY_VERSION} can)`, frame);
           return;
         }
         this.#welcome = frame;
@@ -519,6 +532,9 @@ export class TunnelLink implements SourceLink {
       case "ready":
         this.#listener.ready();
         return;
+      case "digests":
+        this.#listener.digests(frame.digests);
+        return;
       case "loaded":
         this.#sayDone();
         this.#listener.loaded();
@@ -540,6 +556,12 @@ export class TunnelLink implements SourceLink {
         // What only the source sends, and KEEPALIVE, get here: the protocol's rules have refused or used it.
         return;
     }
+  }
+
+  #tooOld(why: string, { version }: WelcomeFrame): void {
+    const text = `Destination speaks protocol version ${version}, ${why}`;
+    this.abort("PROTOCOL_VERSION", text);
+    this.#failed(new ProtocolError("PROTOCOL_VERSION", text));
   }
 
   /** When there is nothing more that the destination could have to say. */

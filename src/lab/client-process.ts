@@ -3,11 +3,11 @@
 
 import { basename, join } from "node:path";
 import { assert } from "../base/assert.ts";
+import { PACKAGE_ROOT } from "../base/package-root.ts";
 import { parseMessage, type Word } from "./client/protocol.ts";
 import { type Subprocess, startProcess } from "./host-process.ts";
 import { LineLog } from "./line-log.ts";
 import type { Client, ClientView } from "./model.ts";
-import { PACKAGE_ROOT } from "./package-root.ts";
 
 /** A client may go through all that it has kept before it says what it has seen. */
 const FINISH_TIMEOUT_MS = 60_000;

@@ -7,8 +7,8 @@ import { createServer, Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
+import { PACKAGE_ROOT } from "../base/package-root.ts";
 import { LineLog } from "./line-log.ts";
-import { PACKAGE_ROOT } from "./package-root.ts";
 
 const STDERR_CHARACTERS_MAX = 16 * 1024;
 const STOP_GRACE_MS = 5_000;

@@ -58,7 +58,7 @@ export interface OpenStage extends Stage {
 export async function openStage(options: StageOptions): Promise<OpenStage> {
   const { scenario, parameters, shape, link, binary, signal, progress = () => {} } = options;
   requireNamespaces();
-  const image = await buildImage(progress);
+  const image = await buildImage(progress, signal);
   const accelerator = await usableAccelerator(binary);
   const of: WarmStateOf = { scenario, parameters, shape, image, binary, accelerator };
   const warm = await warmState(of, (to) => makeWarmState(of, to, progress, signal));

@@ -6,8 +6,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { UsageError } from "../base/errors.ts";
+import { PACKAGE_ROOT } from "../base/package-root.ts";
 import { cachedFolder, cacheKey } from "./cache.ts";
-import { PACKAGE_ROOT } from "./package-root.ts";
 
 const OPTIONS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wl,--build-id=none"] as const;
 

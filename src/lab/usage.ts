@@ -15,11 +15,16 @@ const LOOK_EVERY_MS = 100;
  * in the process's own figure. @throws Error once it has ended
  */
 export function qemuCpuSeconds(pid: number): number {
+  return cpuSeconds(pid) - guestCpuSeconds(pid);
+}
+
+/** CPU seconds of a QEMU's vCPU threads. @throws Error once it has ended */
+export function guestCpuSeconds(pid: number): number {
   const tasks = `/proc/${pid}/task`;
   const vcpus = readdirSync(tasks).filter((task) =>
     VCPU_THREAD.test(readFileSync(join(tasks, task, "comm"), "utf8")),
   );
-  return cpuSeconds(pid) - vcpus.reduce((sum, task) => sum + cpuSeconds(pid, Number(task)), 0);
+  return vcpus.reduce((sum, task) => sum + cpuSeconds(pid, Number(task)), 0);
 }
 
 /** A figure that only grows. A process may end meanwhile, and its figures with it: then the last look counts. */

@@ -8,7 +8,7 @@
 // it was paused by the first of them or not: those that come after are kept here, at most one read of the socket.
 
 import { Socket } from "node:net";
-import { TLSSocket } from "node:tls";
+import type { TLSSocket } from "node:tls";
 import type { Channel, ChannelListener } from "../engine/ports.ts";
 
 /** What is used of Node's inside: the handle of a socket, and a constructor that takes one. */
@@ -126,7 +126,8 @@ export class SocketChannel implements Channel {
     const old = this.#socket;
     const owner = old as unknown as HandleOwner;
     const handle = owner._handle;
-    const isTls = old instanceof TLSSocket;
+    // As node:tls documents for its sockets; it takes a while to load, and a tunnel in plain text does without.
+    const isTls = (old as Partial<TLSSocket>).encrypted === true;
     // Bytes that were read already would be lost with the old object. TLS has read its handshake, and what has come
     // with it has been deciphered, too.
     if (handle == null || (handle.reading === true && !isTls)) return false;

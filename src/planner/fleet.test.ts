@@ -42,6 +42,22 @@ describe("a fleet", () => {
     expect(names("given")).toEqual(["middle", "large", "small"]);
   });
 
+  test("of 200 guests of mixed kinds, up to 1 TiB, is planned over one link of 10 Gbit/s, the same every time", () => {
+    const evacuation = (seed: number) => {
+      const guests = randomFleet(200, 2 ** 40, seeded(seed));
+      return bestFleetPlan({ guests, link: LINK, method: "tunnel", downtimeMsMax: 300 }, [4]);
+    };
+    const [plan, again, another] = [evacuation(1), evacuation(1), evacuation(2)];
+    expect(plan).toEqual(again);
+    expect(plan).not.toEqual(another);
+    const { members, totalMs } = plan[0]!.outcome;
+    expect(members).toHaveLength(200);
+    expect(randomFleet(200, 2 ** 40, seeded(1)).some(({ guest }) => guest.pages === 2 ** 28)).toBe(true);
+    // No faster than the link: what all of them put on it.
+    const bytes = members.reduce((sum, { outcome }) => sum + outcome.wireBytes, 0);
+    expect(totalMs).toBeGreaterThan((bytes / LINK.bytesPerSecond) * 1000);
+  });
+
   test("of the same seed is the same, and the best plan leaves the fewest that do not converge", () => {
     const plans = () =>
       bestFleetPlan(

@@ -40,7 +40,7 @@ describe("a plan", () => {
 
   test("is unsure where a busier guest would not converge", () => {
     // Its own rate is just within what the link carries.
-    const guest = modelOf({ hotPages: 2_600, changesPerSecond: 1 });
+    const guest = modelOf({ hotPages: 5_200, changesPerSecond: 0.5 });
     expect(of(plan(guest), "vanilla").converges).toBe("unsure");
   });
 

@@ -5,9 +5,9 @@ import { formatBytes, formatBytesPerSecond, formatMs } from "../base/units.ts";
 import { type Calibration, NOT_CALIBRATED } from "./calibration.ts";
 import {
   changedPages,
-  deltaSizeAfter,
   dirtyPagesPerSecond,
   type GuestModel,
+  meanDeltaSize,
   withRates,
 } from "./guest-model.ts";
 import { type LinkModel, payloadBytesPerSecond } from "./link-model.ts";
@@ -144,10 +144,11 @@ function reasonOf(question: PlanQuestion, recommended: MethodForecast | undefine
   const rates =
     `dirty rate ${formatBytes(dirtyBytesPerSecond)}/s is ${ratio.toFixed(ratio < 10 ? 2 : 0)} times what the link ` +
     `carries (${formatBytesPerSecond(linkBytesPerSecond)})`;
+  const size = meanDeltaSize(guest, 1000);
   const deltas =
-    guest.deltaSizes.length === 0
+    size === undefined
       ? "nothing was seen to change"
-      : `a changed page is a delta of ${formatBytes(deltaSizeAfter(guest, 1000).tunnelBytes)} on average`;
+      : `a changed page is a delta of ${formatBytes(size.tunnelBytes)} on average`;
   if (recommended === undefined) {
     return `${rates}, ${deltas}: no method keeps the guest's standstill within ${formatMs(question.downtimeMsMax)}`;
   }

@@ -6,13 +6,6 @@ import { z } from "zod";
 
 const count = z.number().nonnegative();
 
-/** Pages that are written about equally often. */
-const rateClassSchema = z.object({
-  pages: count,
-  /** Of each page: times a second that its content becomes another (a Poisson process). */
-  changesPerSecond: count,
-});
-
 /** What a changed page costs when the destination has it as it was so long before. */
 const deltaSizeSchema = z.object({
   afterMs: count,
@@ -25,6 +18,16 @@ const deltaSizeSchema = z.object({
 });
 export type DeltaSize = z.infer<typeof deltaSizeSchema>;
 
+/** Pages that are written about equally often. What is written often is of another kind than what is not. */
+const rateClassSchema = z.object({
+  pages: count,
+  /** Of each page: times a second that its content becomes another (a Poisson process). */
+  changesPerSecond: count,
+  /** By `afterMs`, ascending; between them is interpolated, beyond them nothing changes. Empty: was not seen to change. */
+  deltaSizes: z.array(deltaSizeSchema).max(64),
+});
+export type RateClass = z.infer<typeof rateClassSchema>;
+
 export const guestModelSchema = z.object({
   pageBytes: z.number().int().positive(),
   /** All RAM. */
@@ -32,8 +35,6 @@ export const guestModelSchema = z.object({
   /** Of them, those in which all bytes are zero. */
   zeroPages: count,
   rateClasses: z.array(rateClassSchema).max(64),
-  /** By `afterMs`, ascending; between them is interpolated, beyond them nothing changes. Empty: nothing was seen to change. */
-  deltaSizes: z.array(deltaSizeSchema).max(64),
   /** Of the pages that are not zero: what entropy coders leave of them, as a share. */
   codedShare: z.object({ fast: count, strong: count }),
   /** Written, but with what was there before: sent again by whoever does not compare. Pages per second. */
@@ -60,11 +61,9 @@ export function dirtyPagesPerSecond(model: GuestModel): number {
   return changedPages(model, 1000);
 }
 
-/** Of a page that was last sent `ms` ago. Linear in the logarithm of time between what was measured. */
-export function deltaSizeAfter(model: GuestModel, ms: number): DeltaSize {
-  const sizes = model.deltaSizes;
+/** Of a page of this class that was last sent `ms` ago. Linear in the logarithm of time between what was measured. */
+export function classDeltaSize({ deltaSizes: sizes }: RateClass, whole: number, ms: number): DeltaSize {
   const above = sizes.findIndex(({ afterMs }) => afterMs >= ms);
-  const whole = model.pageBytes;
   if (sizes.length === 0)
     return { afterMs: ms, xbzrleBytes: whole, tunnelBytes: whole, wholeCodedBytes: whole };
   if (above === 0 || ms <= 0) return sizes[0]!;
@@ -80,13 +79,35 @@ export function deltaSizeAfter(model: GuestModel, ms: number): DeltaSize {
   };
 }
 
+/** Mean of the pages that change within `ms`. Undefined: nothing was seen to change. */
+export function meanDeltaSize(model: GuestModel, ms: number): DeltaSize | undefined {
+  const sum = { afterMs: ms, xbzrleBytes: 0, tunnelBytes: 0, wholeCodedBytes: 0 };
+  let changed = 0;
+  for (const rateClass of model.rateClasses) {
+    if (rateClass.deltaSizes.length === 0) continue;
+    const pages = rateClass.pages * -Math.expm1((-rateClass.changesPerSecond * ms) / 1000);
+    const size = classDeltaSize(rateClass, model.pageBytes, ms);
+    changed += pages;
+    sum.xbzrleBytes += pages * size.xbzrleBytes;
+    sum.tunnelBytes += pages * size.tunnelBytes;
+    sum.wholeCodedBytes += pages * size.wholeCodedBytes;
+  }
+  if (changed === 0) return undefined;
+  return {
+    afterMs: ms,
+    xbzrleBytes: sum.xbzrleBytes / changed,
+    tunnelBytes: sum.tunnelBytes / changed,
+    wholeCodedBytes: sum.wholeCodedBytes / changed,
+  };
+}
+
 /** The same guest, busier or calmer. */
 export function withRates(model: GuestModel, factor: number): GuestModel {
   return {
     ...model,
-    rateClasses: model.rateClasses.map(({ pages, changesPerSecond }) => ({
-      pages,
-      changesPerSecond: changesPerSecond * factor,
+    rateClasses: model.rateClasses.map((each) => ({
+      ...each,
+      changesPerSecond: each.changesPerSecond * factor,
     })),
     rewrittenPagesPerSecond: model.rewrittenPagesPerSecond * factor,
   };

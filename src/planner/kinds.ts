@@ -73,22 +73,30 @@ export function guestOfKind(name: string, memoryBytes: number): GuestModel {
   if (kind === undefined) throw new RangeError(`There is no kind of guest "${name}"`);
   const pages = Math.floor(memoryBytes / PAGE_BYTES);
   const livePages = Math.min(pages, LARGE_PAGES) + Math.max(0, pages - LARGE_PAGES) * LARGE_LIVE_SHARE;
-  const live = kind.live.map(([share, changesPerSecond]) => ({ pages: livePages * share, changesPerSecond }));
+  const deltaSizes = [
+    {
+      afterMs: 1000,
+      xbzrleBytes: kind.deltaBytes * 1.2,
+      tunnelBytes: kind.deltaBytes,
+      wholeCodedBytes: PAGE_BYTES * kind.codedShare,
+    },
+  ];
+  const live = kind.live.map(([share, changesPerSecond]) => ({
+    pages: livePages * share,
+    changesPerSecond,
+    deltaSizes,
+  }));
   return {
     pageBytes: PAGE_BYTES,
     pages,
     zeroPages: pages * kind.zeroShare,
     rateClasses: [
-      { pages: pages - live.reduce((sum, each) => sum + each.pages, 0), changesPerSecond: 0 },
-      ...live,
-    ],
-    deltaSizes: [
       {
-        afterMs: 1000,
-        xbzrleBytes: kind.deltaBytes * 1.2,
-        tunnelBytes: kind.deltaBytes,
-        wholeCodedBytes: PAGE_BYTES * kind.codedShare,
+        pages: pages - live.reduce((sum, each) => sum + each.pages, 0),
+        changesPerSecond: 0,
+        deltaSizes: [],
       },
+      ...live,
     ],
     codedShare: { fast: kind.codedShare, strong: kind.codedShare * 0.9 },
     rewrittenPagesPerSecond: 0,

@@ -3,10 +3,12 @@
 import fc from "fast-check";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { modelOf } from "../../test/support/guest-model.ts";
+import { seeded } from "../base/seeded.ts";
 import { SwitchoverJudge } from "../engine/switchover.ts";
+import { DEVICE_STATE_BYTES, ROUND_TRIPS, STANDSTILL_MS_MIN } from "../engine/switchover-control.ts";
 import { guestOfKind } from "./kinds.ts";
 import { METHOD_NAMES, METHODS } from "./methods.ts";
-import { type MigrationOptions, simulateMigration } from "./migration.ts";
+import { dirtyUnchangedShare, type MigrationOptions, simulateMigration } from "./migration.ts";
 
 const MBIT = 125_000;
 const GIB = 2 ** 30;
@@ -95,8 +97,16 @@ describe("a simulated migration", () => {
           const options = { guest: modelOf(parts), method, downtimeMsMax };
           const outcome = run(options, mbit * MBIT);
           expect(run(options, mbit * MBIT)).toEqual(outcome);
-          if (outcome.converges && !METHODS[method].postcopy)
-            expect(outcome.downtimeMs).toBeLessThanOrEqual(downtimeMsMax * 1.01);
+          if (outcome.converges && !METHODS[method].postcopy) {
+            // What QEMU does not count: one page, device state, and what takes its time whatever is left.
+            const uncountedMs =
+              METHODS[method].switchover === "judge"
+                ? 0
+                : STANDSTILL_MS_MIN +
+                  ((DEVICE_STATE_BYTES + 4200) / (mbit * MBIT)) * 1000 +
+                  ROUND_TRIPS.direct;
+            expect(outcome.downtimeMs).toBeLessThanOrEqual(downtimeMsMax * 1.02 + uncountedMs);
+          }
           for (const value of Object.values(outcome)) expect(Number.isNaN(value)).toBe(false);
         },
       ),
@@ -116,6 +126,15 @@ describe("a simulated migration", () => {
     expect(run({ guest, method: "tunnel" }, 400_000 * MBIT).converges).toBe(false);
   });
 
+  test("of QEMU's own kind uses up what downtime it is given, even by an idle guest", () => {
+    // As real ones were seen to: 242 and 257 ms of 300, over 1 Gbit/s and 100 Mbit/s.
+    for (const mbit of [100, 1000]) {
+      const { downtimeMs } = run({ guest: modelOf({ hotPages: 200, changesPerSecond: 0.1 }) }, mbit * MBIT);
+      expect(downtimeMs).toBeGreaterThan(200);
+      expect(downtimeMs).toBeLessThan(300);
+    }
+  });
+
   test("takes no less time on a slower link", () => {
     fc.assert(
       fc.property(rates, fc.integer({ min: 10, max: 1000 }), (parts, mbit) => {
@@ -126,6 +145,31 @@ describe("a simulated migration", () => {
       }),
     );
   });
+});
+
+test("a page is dirty and unchanged as often as random moments of writing and sending make it", () => {
+  const random = seeded(11);
+  for (const [rate, sinceMs, nextMs] of [
+    [0.001, 1000, 1000],
+    [0.0001, 5000, 100],
+    [0.01, 300, 30],
+    [0.002, 20, 2000],
+  ] as const) {
+    let unchanged = 0;
+    const pages = 50_000;
+    for (let page = 0; page < pages; page++) {
+      const share = random();
+      const writes: number[] = [];
+      for (let at = 0; at < sinceMs + nextMs; ) {
+        at += -Math.log(1 - random()) / rate;
+        writes.push(at);
+      }
+      const isDirty = writes.some((at) => at < sinceMs);
+      const isChanged = writes.some((at) => at > share * sinceMs && at < sinceMs + share * nextMs);
+      if (isDirty && !isChanged) unchanged++;
+    }
+    expect(dirtyUnchangedShare(rate, sinceMs, nextMs)).toBeCloseTo(unchanged / pages, 2);
+  }
 });
 
 test("a migration that takes hours is not looked at every 50 ms of them", () => {

@@ -15,7 +15,7 @@ import {
   ROUND_TRIPS,
   STANDSTILL_MS_MIN,
 } from "../engine/switchover-control.ts";
-import { changedPages, deltaSizeAfter, type GuestModel } from "./guest-model.ts";
+import { changedPages, classDeltaSize, type GuestModel } from "./guest-model.ts";
 import { METHODS, type MethodModel, type MethodName, type PageCost } from "./methods.ts";
 
 export interface MigrationOptions {
@@ -28,7 +28,7 @@ export interface MigrationOptions {
 }
 
 export interface MigrationOutcome {
-  /** Ended by itself, the guest standing still no longer than asked. */
+  /** Ended by itself, what was left taking no longer than asked (QEMU's own methods count nothing but pages in that). */
   readonly converges: boolean;
   /** From the first byte to the guest running at the destination (post-copy: to the last page). */
   readonly totalMs: number;
@@ -42,10 +42,17 @@ export interface MigrationOutcome {
 
 /**
  * As often as the engine looks; of an iteration that takes minutes or months, at this share of what is left of it, or a
- * large guest over a slow link would be looked at millions of times.
+ * large guest over a slow link would be looked at millions of times. Nor do iterations that send next to nothing follow
+ * upon each other any faster, once there have been so many that nothing will come of them.
  */
 const LOOK_EVERY_MS = 50;
 const LOOK_EVERY_SHARE = 0.001;
+const QUICK_ITERATIONS = 1000;
+/**
+ * QEMU sends for about that long before it looks at how much is left, and looks for dirty pages anew as soon as that is
+ * less than may be left when the guest is stopped, not when nothing is left.
+ */
+const CHUNK_MS = 50;
 /** To find the dirty pages: a bitmap of the guest's RAM, and the turn of QEMU's loop. */
 const SYNC_MS_PER_GIB = 0.03;
 const SYNC_MS_MIN = 1;
@@ -65,13 +72,19 @@ export class MigrationSimulation {
   readonly #options: MigrationOptions;
   readonly #method: MethodModel;
   readonly #judge: SwitchoverJudge;
+  /** What the judge allows at the moment; undefined: not to stop at all. */
+  #aimMs: number | undefined;
   readonly #cached: number;
   readonly #syncMs: number;
+  /** Of a page that is not zero, for the first time. */
+  readonly #firstCost: PageCost;
   #nowMs = 0;
   #iteration = 0;
   /** Since QEMU has last looked for dirty pages, and when that was. */
   #sinceSyncMs = 0;
   #syncedMs = 0;
+  /** How long the iteration before this one took. */
+  #beforeMs = 0;
   /** Of this iteration: pages still to be sent, and what one costs. */
   #leftPages: number;
   #cost: PageCost;
@@ -101,9 +114,10 @@ export class MigrationSimulation {
     this.#cached = livePages === 0 ? 1 : Math.min(1, cachePages / livePages);
     this.#syncMs = SYNC_MS_MIN + (SYNC_MS_PER_GIB * guest.pages * guest.pageBytes) / 2 ** 30;
     this.#leftPages = guest.pages;
+    this.#firstCost = this.#method.first(guest, bytesPerSecond);
     this.#cost = mean([
       [guest.zeroPages, this.#method.zero()],
-      [guest.pages - guest.zeroPages, this.#method.first(guest, bytesPerSecond)],
+      [guest.pages - guest.zeroPages, this.#firstCost],
     ]);
   }
 
@@ -126,24 +140,37 @@ export class MigrationSimulation {
 
   #step(msMax: number, bytesPerSecond: number): number {
     const pagesPerMs = this.#pagesPerMs(bytesPerSecond);
-    const untilDoneMs = this.#leftPages / pagesPerMs;
-    const lookMs = Math.max(LOOK_EVERY_MS, untilDoneMs * LOOK_EVERY_SHARE);
-    const stepMs = Math.min(msMax, this.#iteration === 0 ? untilDoneMs : lookMs, untilDoneMs);
+    const syncAtPages = this.#syncAtPages(bytesPerSecond);
+    const untilSyncMs = Math.max(0, this.#leftPages - syncAtPages) / pagesPerMs;
+    const lookMs = Math.max(LOOK_EVERY_MS, untilSyncMs * LOOK_EVERY_SHARE);
+    const stepMs = Math.min(msMax, this.#iteration === 0 ? untilSyncMs : lookMs, untilSyncMs);
     this.#send(stepMs * pagesPerMs);
     this.#pass(stepMs);
     if (this.#isPostcopy) {
       if (this.#leftPages <= 1e-6) this.#end(true, this.#postcopyDowntimeMs, 0);
       return stepMs;
     }
-    if (this.#leftPages > 1e-6) {
+    if (this.#leftPages > syncAtPages + 1e-6) {
       if (this.#iteration > 0 && this.#method.switchover === "judge") {
-        this.#judge.judge(this.#figures(this.#leftPages + this.#dirtyPages(), bytesPerSecond), this.#nowMs);
+        this.#ask(this.#figures(this.#leftPages + this.#dirtyPages(), bytesPerSecond));
       }
       return stepMs;
     }
-    this.#pass(this.#syncMs);
+    const idleMs = this.#iteration < QUICK_ITERATIONS ? 0 : LOOK_EVERY_MS - this.#sinceSyncMs;
+    const syncMs = Math.max(this.#syncMs, idleMs);
+    this.#pass(syncMs);
     this.#sync(bytesPerSecond);
-    return stepMs + this.#syncMs;
+    return stepMs + syncMs;
+  }
+
+  /** With how many pages left QEMU looks for dirty pages: somewhere within the last that it sends at once. */
+  #syncAtPages(bytesPerSecond: number): number {
+    if (this.#isPostcopy || this.#method.postcopy) return 0;
+    return Math.max(0, this.#affordablePages(bytesPerSecond) - this.#chunkPages(bytesPerSecond) / 2);
+  }
+
+  #chunkPages(bytesPerSecond: number): number {
+    return CHUNK_MS * this.#pagesPerMs(bytesPerSecond);
   }
 
   #pagesPerMs(bytesPerSecond: number): number {
@@ -178,72 +205,125 @@ export class MigrationSimulation {
     return this.#changed() + this.#rewritten();
   }
 
-  /** All pages of an iteration are sent: the hypervisor looks which are dirty, and it is decided whether to stop. */
+  /** The hypervisor looks which pages are dirty, and it is decided whether to stop. */
   #sync(bytesPerSecond: number): void {
-    const { guest, downtimeMsMax } = this.#options;
-    const [changed, rewritten] = [this.#changed(), this.#rewritten()];
-    const dirty = changed + rewritten;
-    if (dirty > 0) {
-      const size = deltaSizeAfter(guest, this.#sinceSyncMs);
-      const cached = this.#cached * this.#knownShare();
-      this.#cost = mean([
-        [changed, this.#method.changed(guest, size, cached)],
-        [rewritten, this.#method.rewritten(guest, cached)],
-      ]);
-    }
-    const figures = this.#figures(dirty, bytesPerSecond);
-    const dirtyBytes = dirty * guest.pageBytes;
+    const { downtimeMsMax } = this.#options;
+    const dirty = this.#dirtyPages();
+    const again = this.#againShare();
+    const found = dirty + this.#leftPages * (1 - again);
+    const left: readonly [pages: number, cost: PageCost] = [found - dirty, this.#cost];
+    const stopCost = mean([[dirty, this.#costOf(dirty, 0)], left]);
+    // What an iteration costs depends on how long it takes, and that on what it costs.
+    this.#cost = stopCost;
+    this.#cost = mean([[dirty, this.#costOf(dirty, found / this.#pagesPerMs(bytesPerSecond))], left]);
+    const figures = this.#figures(found, bytesPerSecond);
+    if (this.#method.switchover === "judge") this.#ask(figures);
+    const affordable = this.#affordablePages(bytesPerSecond);
+    // Once QEMU looks as often as it can, it sometimes does when hardly anything is left besides what it then finds.
+    const luck =
+      this.#sinceSyncMs > 2 * CHUNK_MS
+        ? 0
+        : Math.min(this.#leftPages, this.#chunkPages(bytesPerSecond) / 2) * (1 - again);
+    const downtimeOf = (pages: number) => estimateDowntimeMs(this.#figures(pages, bytesPerSecond, stopCost));
     if (this.#method.postcopy) {
       this.#postcopyDowntimeMs = estimateDowntimeMs({ ...figures, remainingBytes: 0 });
       this.#isPostcopy = true;
-    } else if (dirtyBytes <= this.#affordableBytes(figures, bytesPerSecond)) {
-      const downtimeMs = estimateDowntimeMs(figures);
-      this.#wireBytes += dirty * this.#cost.wireBytes;
-      this.#end(downtimeMs <= downtimeMsMax * 1.001, downtimeMs, downtimeMs);
+    } else if (found - luck <= affordable) {
+      const last = Math.min(found, affordable);
+      const downtimeMs = downtimeOf(last);
+      this.#wireBytes += last * stopCost.wireBytes;
+      const keepsGoal = this.#method.switchover === "stock" || downtimeMs <= downtimeMsMax * 1.001;
+      this.#end(keepsGoal, downtimeMs, downtimeMs);
       return;
     } else {
-      this.#watchProgress(dirty, estimateDowntimeMs(figures));
-      this.#adaptThrottle(dirtyBytes);
+      this.#watchProgress(found, downtimeOf(found), stopCost);
+      this.#adaptThrottle(found * this.#options.guest.pageBytes);
     }
     this.#iteration++;
     this.#syncedMs = this.#nowMs;
+    this.#beforeMs = this.#sinceSyncMs;
     this.#sentThisIteration = 0;
     this.#sinceSyncMs = 0;
-    this.#leftPages = dirty;
-    if (this.#isPostcopy && dirty === 0) this.#end(true, this.#postcopyDowntimeMs, 0);
+    this.#leftPages = found;
+    if (this.#isPostcopy && found === 0) this.#end(true, this.#postcopyDowntimeMs, 0);
   }
 
-  /** Of the pages that are dirty now: those that were sent before in a way that has put them into the cache. */
-  #knownShare(): number {
-    if (this.#method.cachesFirstPass) return 1;
-    let [dirty, known] = [0, 0];
+  /** Of pages that were dirty when QEMU looked last, those that have been written to since. */
+  #againShare(): number {
+    const ms = this.#sinceSyncMs * (1 - this.#throttle);
+    const rewrittenShare = Math.min(1, ms / REWRITTEN_MS_MAX);
+    if (this.#iteration === 0) return this.#dirtyPages() / this.#options.guest.pages;
+    let [dirty, again] = [this.#rewritten(), this.#rewritten() * rewrittenShare];
     for (const { pages, changesPerSecond } of this.#options.guest.rateClasses) {
-      const now = pages * -Math.expm1((-changesPerSecond * this.#sinceSyncMs) / 1000);
-      dirty += now;
-      known += now * -Math.expm1((-changesPerSecond * this.#syncedMs) / 1000);
+      const share = -Math.expm1((-changesPerSecond * ms) / 1000);
+      dirty += pages * share;
+      again += pages * share * share;
     }
-    return dirty === 0 ? 1 : known / dirty;
+    return dirty === 0 ? 0 : again / dirty;
   }
 
-  /** Of guest RAM, when the guest may be stopped. */
-  #affordableBytes(figures: SwitchoverFigures, bytesPerSecond: number): number {
+  /**
+   * Of a page that is dirty now, on average, when it takes `nextMs` to send them all. Pages are sent in order: one that
+   * was sent early in the iteration before has been dirty for longer than it is not at the destination. A page that was
+   * written before it was sent then, and not again until it is sent now, is dirty and unchanged.
+   */
+  #costOf(dirty: number, nextMs: number): PageCost {
+    const { guest } = this.#options;
+    const unthrottled = 1 - this.#throttle;
+    const sinceMs = this.#sinceSyncMs * unthrottled;
+    const parts: (readonly [pages: number, cost: PageCost])[] = [];
+    let kept = 0;
+    for (const rateClass of guest.rateClasses) {
+      const { pages, changesPerSecond } = rateClass;
+      const written = pages * -Math.expm1((-changesPerSecond * sinceMs) / 1000);
+      if (written === 0) continue;
+      const unchangedShare = dirtyUnchangedShare(changesPerSecond / 1000, sinceMs, nextMs * unthrottled);
+      const unchanged = pages * unchangedShare * this.#sentShare(changesPerSecond);
+      const cached = this.#cached * this.#knownShare(changesPerSecond);
+      kept += written * cached;
+      const size = classDeltaSize(rateClass, guest.pageBytes, (sinceMs + nextMs * unthrottled) / 2);
+      parts.push([written - unchanged, this.#method.changed(guest, size, cached)]);
+      parts.push([unchanged, this.#method.rewritten(guest, cached)]);
+    }
+    const rewritten = this.#rewritten();
+    const written = dirty - rewritten;
+    const cached = written > 0 ? kept / written : this.#cached;
+    parts.push([rewritten, this.#method.rewritten(guest, cached)]);
+    return mean(parts);
+  }
+
+  /** Whether a page that is written so often was sent in the iteration before this one: whether it was dirty then. */
+  #sentShare(changesPerSecond: number): number {
+    if (this.#iteration === 0) return 1;
+    return -Math.expm1((-changesPerSecond * this.#beforeMs * (1 - this.#throttle)) / 1000);
+  }
+
+  /** Whether a page that is written so often has been sent before in a way that has put it into the cache. */
+  #knownShare(changesPerSecond: number): number {
+    return this.#method.cachesFirstPass ? 1 : -Math.expm1((-changesPerSecond * this.#syncedMs) / 1000);
+  }
+
+  #ask(figures: SwitchoverFigures): void {
+    const { released, aimMs } = this.#judge.judge(figures, this.#nowMs);
+    if (released) this.#aimMs = aimMs;
+  }
+
+  /** So many may be left when the guest is stopped. */
+  #affordablePages(bytesPerSecond: number): number {
     const { downtimeMsMax, guest } = this.#options;
     if (this.#method.switchover === "judge") {
-      const { released, aimMs } = this.#judge.judge(figures, this.#nowMs);
-      return released ? remainingBytesFor(aimMs, figures) : -1;
+      if (this.#aimMs === undefined) return -1;
+      return remainingBytesFor(this.#aimMs, this.#figures(0, bytesPerSecond)) / guest.pageBytes;
     }
-    // QEMU counts whole pages, and what it has sent of late.
-    const sentPerSecond = Math.min(
-      bytesPerSecond,
-      this.#pagesPerMs(bytesPerSecond) * this.#cost.wireBytes * 1000,
-    );
-    const measured = this.#iteration === 0 ? bytesPerSecond : sentPerSecond;
-    return Math.max(guest.pageBytes, (measured * downtimeMsMax) / 1000);
+    // QEMU counts whole pages, and what it has sent of late. In the first pass those are not the zero pages.
+    const { wireBytes, cpuMs } = this.#iteration === 0 ? this.#firstCost : this.#cost;
+    const sentPerMs = Math.min(bytesPerSecond / 1000, (this.#method.cores / cpuMs) * wireBytes);
+    return Math.max(1, (sentPerMs * downtimeMsMax) / guest.pageBytes);
   }
 
-  #figures(dirtyPages: number, bytesPerSecond: number): SwitchoverFigures {
+  #figures(dirtyPages: number, bytesPerSecond: number, cost = this.#cost): SwitchoverFigures {
     const { guest, roundTripMs } = this.#options;
-    const { wireBytes, cpuMs } = this.#cost;
+    const { wireBytes, cpuMs } = cost;
     const tunnel = this.#method.name === "tunnel";
     return {
       remainingBytes: dirtyPages * guest.pageBytes,
@@ -258,7 +338,7 @@ export class MigrationSimulation {
     };
   }
 
-  #watchProgress(dirtyPages: number, downtimeMs: number): void {
+  #watchProgress(dirtyPages: number, downtimeMs: number, stopCost: PageCost): void {
     if (dirtyPages < this.#bestPages * (1 - PROGRESS_SHARE)) {
       this.#bestPages = dirtyPages;
       this.#bestMs = this.#nowMs;
@@ -268,7 +348,7 @@ export class MigrationSimulation {
     if (this.#iteration - this.#bestIteration < STALLED_ITERATIONS) return;
     const patienceMs = Math.max(STALLED_MS, this.#nowMs * STALLED_SHARE);
     if (this.#nowMs - this.#bestMs < patienceMs) return;
-    this.#wireBytes += dirtyPages * this.#cost.wireBytes;
+    this.#wireBytes += dirtyPages * stopCost.wireBytes;
     this.#end(false, downtimeMs, downtimeMs);
   }
 
@@ -302,9 +382,26 @@ export function simulateMigration(options: MigrationOptions, bytesPerSecond: num
   return simulation.outcome;
 }
 
+/**
+ * Of pages that are written at random moments, `rate` times per ms, and sent in either iteration: those written within an iteration of `sinceMs`, but
+ * not between when they were sent in it and when they are sent in the next one, which takes `nextMs`; each is sent at
+ * the same share of either, all shares alike likely.
+ */
+export function dirtyUnchangedShare(rate: number, sinceMs: number, nextMs: number): number {
+  const [since, next] = [rate * sinceMs, rate * nextMs];
+  const untouchedSince = meanOfExp(since, next);
+  const neverWritten = meanOfExp(since, since + next);
+  return Math.max(0, untouchedSince - neverWritten);
+}
+
+/** Mean of exp(-k) over k from `a` to `b`. */
+function meanOfExp(a: number, b: number): number {
+  return Math.abs(b - a) < 1e-9 ? Math.exp(-a) : (Math.exp(-a) - Math.exp(-b)) / (b - a);
+}
+
 function mean(parts: readonly (readonly [pages: number, cost: PageCost])[]): PageCost {
   const pages = parts.reduce((sum, [count]) => sum + count, 0);
-  if (pages === 0) return parts[0]![1];
+  if (pages === 0) return parts.at(-1)![1];
   const of = (key: keyof PageCost) =>
     parts.reduce((sum, [count, cost]) => sum + count * cost[key], 0) / pages;
   return { wireBytes: of("wireBytes"), cpuMs: of("cpuMs") };

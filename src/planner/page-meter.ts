@@ -16,20 +16,24 @@ import type { Kernel } from "../kernel/kernel.ts";
 import type { KernelMemory } from "../kernel/memory.ts";
 
 const BATCH_PAGES = 64;
+/** Of whole pages, those that are coded hard too: that takes ten times as long, and differs less from page to page. */
+const STRONG_PAGES_MAX = 64;
+/** Times that are kept of each kind. */
+const TIMES_MAX = 1024;
 /** zstd levels: what a fast link leaves time for, and a slow one. */
 export const LEVEL_FAST = 1;
 export const LEVEL_STRONG = 9;
 
-/** Sums over pages of one kind. */
+/** Pages of one kind: bytes are summed up; of times the median counts, which whatever interrupts us does not lengthen. */
 class Sum {
   pages = 0;
   bytes = 0;
-  ms = 0;
+  readonly #msPerPage: number[] = [];
 
   add(pages: number, bytes: number, ms: number): void {
     this.pages += pages;
     this.bytes += bytes;
-    this.ms += ms;
+    if (this.#msPerPage.length < TIMES_MAX) this.#msPerPage.push(ms / pages);
   }
 
   get bytesPerPage(): number | undefined {
@@ -37,7 +41,7 @@ class Sum {
   }
 
   get msPerPage(): number | undefined {
-    return this.pages === 0 ? undefined : this.ms / this.pages;
+    return this.#msPerPage.sort((a, b) => a - b)[Math.floor(this.#msPerPage.length / 2)];
   }
 }
 
@@ -114,13 +118,19 @@ export class PageMeter {
 
   /** Pages that are not zero. Returns the shares that coders leave of them; of no pages: all. */
   measureWhole(pages: readonly Uint8Array[]): { fast: number; strong: number } {
-    const share = (level: number, cost: Sum): number => {
+    const share = (some: readonly Uint8Array[], level: number, cost: Sum): number => {
       let bytes = 0;
-      for (let from = 0; from < pages.length; from += BATCH_PAGES)
-        bytes += this.#codedBytes(pages.slice(from, from + BATCH_PAGES), level, cost);
-      return pages.length === 0 ? 1 : bytes / (pages.length * this.pageBytes);
+      for (let from = 0; from < some.length; from += BATCH_PAGES)
+        bytes += this.#codedBytes(some.slice(from, from + BATCH_PAGES), level, cost);
+      return bytes / (some.length * this.pageBytes);
     };
-    return { fast: share(LEVEL_FAST, this.#fast), strong: share(LEVEL_STRONG, this.#strong) };
+    if (pages.length === 0) return { fast: 1, strong: 1 };
+    const every = Math.ceil(pages.length / STRONG_PAGES_MAX);
+    const some = pages.filter((_, i) => i % every === 0);
+    const fast = share(pages, LEVEL_FAST, this.#fast);
+    // By how much the harder coder is better, of the same pages.
+    const better = share(some, LEVEL_STRONG, this.#strong) / share(some, LEVEL_FAST, this.#fast);
+    return { fast, strong: fast * better };
   }
 
   /** Of everything measured so far. What was not needed cannot have cost anything. */

@@ -50,6 +50,33 @@ export function fitRates(groups: readonly Looks[]): RateShare[] {
   return kept.map(({ changesPerSecond, share }) => ({ changesPerSecond, share: share / sum }));
 }
 
+/** Of a page that showed this pattern: the rate that it most likely has, among those found. */
+export function likeliestRate(
+  found: readonly RateShare[],
+  intervalsMs: readonly number[],
+  pattern: number,
+): number {
+  let [best, bestWeight] = [0, 0];
+  for (const { changesPerSecond, share } of found) {
+    const weight = share * likelihood(changesPerSecond, intervalsMs, pattern);
+    if (weight > bestWeight) [best, bestWeight] = [changesPerSecond, weight];
+  }
+  return best;
+}
+
+/** Changes per second at which a page counts as warm, and as hot: what changes in them is measured apart. */
+const HEATS_FROM = [0, 1, 8] as const;
+export const HEATS = HEATS_FROM.length;
+export const heatOf = (changesPerSecond: number): number =>
+  HEATS_FROM.findLastIndex((from) => from <= changesPerSecond);
+
+/** What was measured of pages with such a rate; where that is nothing, of the heat next to it. */
+export function nearestHeat<T>(byHeat: readonly T[][], changesPerSecond: number): T[] {
+  const heat = heatOf(changesPerSecond);
+  const nearest = [...byHeat.keys()].sort((a, b) => Math.abs(a - heat) - Math.abs(b - heat));
+  return byHeat[nearest.find((each) => byHeat[each]!.length > 0) ?? heat]!;
+}
+
 function likelihood(rate: number, intervalsMs: readonly number[], pattern: number): number {
   return intervalsMs.reduce((product, ms, i) => {
     const unchanged = Math.exp((-rate * ms) / 1000);

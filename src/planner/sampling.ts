@@ -3,13 +3,24 @@
 // stopped nor slowed down: its memory is only read. What it costs is a few reads of each sampled page and the memory
 // for one copy of them (`samplePages` pages), and for some that have changed.
 //
-// Pages that change often are told apart from others after the second look, and are looked at more often; all of them
-// are looked at once more at the end. A page that is written with what was there before does not change here.
+// Pages that change often are told apart from others after the second look, and are looked at more often; half of the
+// others are looked at once more at the end. So what changed between two looks is no fair sample of what changes in that time,
+// and sizes of changes are kept apart by how often a page changes: buffers that are filled anew all the time say nothing
+// about the many pages in which now and then a counter moves. A page that is written with what was there before does not
+// change here.
 
 import type { GuestMemory } from "../memory/guest-memory.ts";
-import type { GuestModel } from "./guest-model.ts";
-import type { ChangeSizes, PageMeter } from "./page-meter.ts";
-import { fitRates, type Looks } from "./rate-mixture.ts";
+import type { DeltaSize, GuestModel } from "./guest-model.ts";
+import type { PageMeter } from "./page-meter.ts";
+import {
+  fitRates,
+  HEATS,
+  heatOf,
+  type Looks,
+  likeliestRate,
+  nearestHeat,
+  type RateShare,
+} from "./rate-mixture.ts";
 
 export interface SamplingOptions {
   readonly samplePages: number;
@@ -21,15 +32,17 @@ export interface SamplingOptions {
   readonly sleep: (ms: number) => Promise<void>;
 }
 
-/** Looks, as shares of the span. The busy pages alone are looked at between the second and the last. */
+/** Looks, as shares of the span. */
 const LOOKS = [
-  { at: 0, all: true },
-  { at: 0.15, all: true },
-  { at: 0.18, all: false },
-  { at: 0.26, all: false },
-  { at: 0.45, all: false },
-  { at: 1, all: true },
+  { at: 0, who: "all" },
+  { at: 0.15, who: "all" },
+  { at: 0.18, who: "busy" },
+  { at: 0.26, who: "busy" },
+  { at: 0.45, who: "busy" },
+  { at: 1, who: "busy and some calm" },
 ] as const;
+/** One of so many calm pages is looked at in the end: rare changes are not to be had for less reading. */
+const CALM_EVERY = 2;
 /** Of pages that are coded whole, and of changed pages by how long that took: more says nothing new. */
 const WHOLE_PAGES_MAX = 256;
 const CHANGED_PAGES_MAX = 128;
@@ -45,7 +58,18 @@ interface Watched {
   readonly intervalsMs: number[];
 }
 
-type Change = readonly [old: Uint8Array, now: Uint8Array];
+interface Change {
+  readonly watched: Watched;
+  readonly old: Uint8Array;
+  readonly now: Uint8Array;
+}
+
+/** What one look has found changed, or some of it. */
+interface Found {
+  /** Since these pages were looked at before, on average. */
+  readonly afterMs: number;
+  readonly changes: readonly Change[];
+}
 
 export async function sampleGuest(
   memory: GuestMemory,
@@ -54,29 +78,29 @@ export async function sampleGuest(
 ): Promise<GuestModel> {
   const startMs = options.nowMs();
   const sample = choosePages(memory, options);
-  const changes: { afterMs: number; pairs: readonly Change[] }[] = [];
-  let [busy, calm]: [Watched[], Watched[]] = [sample, []];
-  for (const [index, { at, all }] of LOOKS.entries()) {
+  const founds: Found[] = [];
+  let [busy, calm, left]: [Watched[], Watched[], Watched[]] = [sample, [], []];
+  for (const [index, { at, who }] of LOOKS.entries()) {
     await options.sleep(Math.max(0, startMs + at * options.spanMs - options.nowMs()));
-    const found = look(memory, all ? sample : busy, index === 0, options.nowMs);
-    if (index > 0) changes.push(found);
+    const found = look(
+      memory,
+      who === "busy and some calm" ? [...busy, ...calm] : busy,
+      index === 0,
+      options.nowMs,
+    );
+    if (index > 0) founds.push(found);
     if (index !== 1) continue;
     busy = sample.filter(({ pattern }) => pattern !== 0);
-    calm = sample.filter(({ pattern }) => pattern === 0);
+    const quiet = sample.filter(({ pattern }) => pattern === 0);
+    calm = quiet.filter((_, i) => i % CALM_EVERY === 0);
+    left = quiet.filter((_, i) => i % CALM_EVERY !== 0);
   }
-  const rates = fitRates([looksAt(busy), looksAt(calm)]);
+  const rates = fitRates([looksAt(busy), looksAt(calm), looksAt(left)]);
   const scale = memory.pageCount / sample.length;
   const zeroPage = new Uint8Array(memory.pageBytes);
   const live = sample.filter(({ content }) => Buffer.compare(content, zeroPage) !== 0);
   const codedShare = meter.measureWhole(thinned(live, WHOLE_PAGES_MAX).map(({ content }) => content));
-  const deltaSizes = changes
-    .map(({ afterMs, pairs }) => ({
-      afterMs,
-      sizes: meter.measureChanges(thinned(pairs, CHANGED_PAGES_MAX)),
-    }))
-    .filter((each): each is { afterMs: number; sizes: ChangeSizes } => each.sizes !== undefined)
-    .sort((a, b) => a.afterMs - b.afterMs)
-    .map(({ afterMs, sizes: { pages: _, ...sizes } }) => ({ afterMs, ...sizes }));
+  const sizesOf = sizesByHeat(founds, rates, meter);
   return {
     pageBytes: memory.pageBytes,
     pages: memory.pageCount,
@@ -84,14 +108,39 @@ export async function sampleGuest(
     rateClasses: rates.map(({ changesPerSecond, share }) => ({
       pages: share * memory.pageCount,
       changesPerSecond,
+      deltaSizes: changesPerSecond === 0 ? [] : sizesOf(changesPerSecond),
     })),
-    deltaSizes,
     codedShare,
     rewrittenPagesPerSecond: 0,
     cpuMsPerPage: meter.cpuMsPerPage,
     sampledPages: sample.length,
     sampledMs: options.nowMs() - startMs,
   };
+}
+
+/** What changes of pages with such a rate came to, by how long they took. */
+function sizesByHeat(
+  founds: readonly Found[],
+  rates: readonly RateShare[],
+  meter: PageMeter,
+): (changesPerSecond: number) => DeltaSize[] {
+  const byHeat: DeltaSize[][] = Array.from({ length: HEATS }, () => []);
+  for (const { afterMs, changes } of [...founds].sort((a, b) => a.afterMs - b.afterMs)) {
+    const some = thinned(changes, CHANGED_PAGES_MAX).map(
+      ({ watched: { intervalsMs, pattern }, old, now }) => ({
+        heat: heatOf(likeliestRate(rates, intervalsMs, pattern)),
+        pair: [old, now] as const,
+      }),
+    );
+    for (const [heat, sizes] of byHeat.entries()) {
+      const pairs = some.filter((each) => each.heat === heat).map(({ pair }) => pair);
+      const measured = meter.measureChanges(pairs);
+      if (measured === undefined) continue;
+      const { pages: _, ...size } = measured;
+      sizes.push({ afterMs, ...size });
+    }
+  }
+  return (changesPerSecond) => nearestHeat(byHeat, changesPerSecond);
 }
 
 /** Evenly spread, at a random place within each part. */
@@ -131,15 +180,9 @@ class Some<Item> {
   }
 }
 
-/** Returns some of the pages that have changed since they were looked at before, and how long ago that was, on average of all. */
-function look(
-  memory: GuestMemory,
-  pages: readonly Watched[],
-  isFirst: boolean,
-  nowMs: () => number,
-): { afterMs: number; pairs: readonly Change[] } {
+function look(memory: GuestMemory, pages: readonly Watched[], isFirst: boolean, nowMs: () => number): Found {
   const now = new Uint8Array(memory.pageBytes);
-  const pairs = new Some<Change>();
+  const changes = new Some<Change>();
   let [changed, afterMs] = [0, 0];
   for (const watched of pages) {
     watched.isPresent ||= memory.isPresent(watched.page);
@@ -151,7 +194,7 @@ function look(
       watched.intervalsMs.push(intervalMs);
       if (Buffer.compare(watched.content, now) !== 0) {
         watched.pattern |= 1 << (watched.intervalsMs.length - 1);
-        pairs.offer(() => [watched.content.slice(), now.slice()]);
+        changes.offer(() => ({ watched, old: watched.content.slice(), now: now.slice() }));
         changed++;
         afterMs += intervalMs;
       }
@@ -159,7 +202,7 @@ function look(
     watched.content.set(now);
     watched.lookedMs = atMs;
   }
-  return { afterMs: changed === 0 ? 0 : afterMs / changed, pairs: pairs.items };
+  return { afterMs: changed === 0 ? 0 : afterMs / changed, changes: changes.items };
 }
 
 /** Busy pages were looked at more often than the others, all of each kind at about the same times. */

@@ -6,7 +6,8 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import type { Clock } from "../base/clock.ts";
 import { DeltaveeError, toError, UsageError } from "../base/errors.ts";
-import { type ReadRecord, RecordReader } from "./reader.ts";
+import type { ReadRecord } from "./line-reader.ts";
+import { RecordReader } from "./reader.ts";
 import { type RecordListener, RunRecord } from "./writer.ts";
 
 /** 1 GiB of text, about a day of a busy migration. Writing stops there, and reading refuses more. */

@@ -3,7 +3,8 @@ import { expect, test } from "vitest";
 import { arbitraryEntries } from "../../test/support/arbitrary-record.ts";
 import { writeRecord } from "../../test/support/write-record.ts";
 import { DeltaveeError } from "../base/errors.ts";
-import { LINE_CHARS_MAX, parseRecord, RecordReader } from "./reader.ts";
+import { LINE_CHARS_MAX } from "./line-reader.ts";
+import { parseRecord, RecordReader } from "./reader.ts";
 
 const RUN =
   '{"type":"run","atMs":0,"version":1,"startedAt":"","deltavee":"","side":"source","mode":"direct","method":"delta","hypervisor":""}\n';

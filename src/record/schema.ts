@@ -5,8 +5,9 @@
 // `atMs` is time since the record was opened (monotonic). Names end in their unit. Counters are cumulative.
 
 import { z } from "zod";
+import { RECORD_VERSION } from "./constants.ts";
 
-export const RECORD_VERSION = 1;
+export { NO_PAGES } from "./constants.ts";
 
 const count = z.number().nonnegative();
 
@@ -148,6 +149,14 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     roundTripMs: count,
     reason: z.string(),
   }),
+  /** RAM was compared at both ends before the guest was given away, and was equal. */
+  event("verified", {
+    comparedBytes: count,
+    /** RAMBlocks that could not be read. */
+    leftOut: z.array(z.string()),
+    /** For so long the guest stood still for it. */
+    verifyMs: count,
+  }),
   /** Something a person should know; the migration goes on. */
   event("notice", { message: z.string() }),
   /** The stream has reached something Deltavee does not interpret: from here on it is carried untouched. */
@@ -222,15 +231,6 @@ export const recordEventSchema = z.discriminatedUnion("type", [
 
 export type RecordEvent = z.infer<typeof recordEventSchema>;
 export type PageClasses = z.infer<typeof pageClassesSchema>;
-export const NO_PAGES: Readonly<PageClasses> = {
-  zeroPages: 0,
-  unchangedPages: 0,
-  deltaPages: 0,
-  overflowPages: 0,
-  rawPages: 0,
-  duplicatePages: 0,
-  deltaBytes: 0,
-};
 export type CacheStats = z.infer<typeof cacheStatsSchema>;
 export type Phase = z.infer<typeof phaseSchema>;
 /** An event as its author writes it: the record adds the time. */

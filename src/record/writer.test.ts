@@ -1,6 +1,7 @@
 import { expect, test, vi } from "vitest";
 import { VirtualClock } from "../base/clock.ts";
-import { LINE_CHARS_MAX, parseRecord } from "./reader.ts";
+import { LINE_CHARS_MAX } from "./line-reader.ts";
+import { parseRecord } from "./reader.ts";
 import type { RecordEntry, RecordEvent } from "./schema.ts";
 import { RunRecord, TEXT_CHARS_MAX } from "./writer.ts";
 

@@ -3,7 +3,8 @@
 // It knows nothing of how they are shown.
 
 import type { VmWhere } from "../base/errors.ts";
-import { type CacheStats, NO_PAGES, type PageClasses, type RecordEvent } from "../record/schema.ts";
+import { NO_PAGES } from "../record/constants.ts";
+import type { CacheStats, PageClasses, RecordEvent } from "../record/schema.ts";
 import { type LabFigures, labFigures } from "./lab-figures.ts";
 
 /** The record counts pages; on x86, which is all that the hypervisors we speak to migrate, they are this long. */

@@ -13,6 +13,7 @@ import type { Phase, RecordEvent } from "../record/schema.ts";
 import { PAGE_BYTES, pageCount } from "./figures.ts";
 import { linkEventText } from "./link-text.ts";
 import { plain } from "./text.ts";
+import { verifiedText } from "./verified-text.ts";
 
 /** Rates are averages over this long: shorter jumps about, longer lags behind. */
 const RATE_WINDOW_MS = 3000;
@@ -30,6 +31,7 @@ interface Mark {
 export interface ProgressState {
   readonly label: string | undefined;
   readonly phase: Phase;
+  readonly guestRamBytes: number | undefined;
   readonly iteration: number | undefined;
   readonly atMs: number;
   readonly wireBytes: number;
@@ -46,6 +48,7 @@ export interface ProgressState {
 export const initialProgress: ProgressState = {
   label: undefined,
   phase: "setup",
+  guestRamBytes: undefined,
   iteration: undefined,
   atMs: 0,
   wireBytes: 0,
@@ -60,7 +63,7 @@ export const initialProgress: ProgressState = {
 export function reduceProgress(state: ProgressState, event: RecordEvent): ProgressState {
   switch (event.type) {
     case "run":
-      return { ...state, atMs: event.atMs, label: event.label };
+      return { ...state, atMs: event.atMs, label: event.label, guestRamBytes: event.guestRamBytes };
     case "phase":
       return { ...state, atMs: event.atMs, phase: event.phase };
     case "iteration":
@@ -93,6 +96,7 @@ export function reduceProgress(state: ProgressState, event: RecordEvent): Progre
     case "decision":
     case "link":
     case "notice":
+    case "verified":
     case "opaque":
     case "heartbeat":
     case "error":
@@ -113,7 +117,8 @@ function withMark(marks: readonly Mark[], mark: Mark): readonly Mark[] {
   return kept;
 }
 
-function perSecond(state: ProgressState, what: "wireBytes" | "settledBytes"): number | undefined {
+/** Over the last few seconds: bytes on the link, or guest pages settled, at full size. */
+export function ratePerSecond(state: ProgressState, what: "wireBytes" | "settledBytes"): number | undefined {
   const first = state.marks[0];
   const last = state.marks.at(-1);
   if (first === undefined || last === undefined || last.atMs - first.atMs < RATE_SPAN_MS_MIN)
@@ -126,7 +131,7 @@ export function remainingTime(state: ProgressState): { ms: number; isLowerBound:
   if (state.phase === "iterating" && state.forecastEndMs !== undefined) {
     return { ms: state.forecastEndMs, isLowerBound: false };
   }
-  const settledBytesPerSecond = perSecond(state, "settledBytes");
+  const settledBytesPerSecond = ratePerSecond(state, "settledBytes");
   if (
     state.phase !== "iterating" ||
     state.remainingBytes === undefined ||
@@ -144,6 +149,13 @@ export function remainingTime(state: ProgressState): { ms: number; isLowerBound:
   };
 }
 
+/** The share of the guest's memory that is as it should be at the destination; it falls when the guest writes. */
+export function arrivedRatio({ phase, remainingBytes, guestRamBytes }: ProgressState): number | undefined {
+  if (phase === "completed") return 1;
+  if (remainingBytes === undefined || guestRamBytes === undefined || guestRamBytes === 0) return undefined;
+  return Math.min(1, Math.max(0, 1 - remainingBytes / guestRamBytes));
+}
+
 /** One line of at most `columns` characters; what matters least is left out first when that is too few. */
 export function progressLine(state: ProgressState, columns: number): string {
   const step =
@@ -154,7 +166,7 @@ export function progressLine(state: ProgressState, columns: number): string {
   if (state.marks.length === 0) return [...label, step].join("  ").slice(0, Math.max(0, columns));
 
   const { wireBytes, handedOverBytes, remainingBytes } = state;
-  const rateBytesPerSecond = perSecond(state, "wireBytes");
+  const rateBytesPerSecond = ratePerSecond(state, "wireBytes");
   const time = remainingTime(state);
   // Padded to the longest usual value, so that the line does not jump while its figures change.
   const steps = step.padEnd("iteration 12".length);
@@ -230,6 +242,7 @@ export class ProgressDisplay {
     this.#state = reduceProgress(this.#state, event);
     if (event.type === "summary") this.close();
     else if (event.type === "notice") this.#print(`Note: ${plain(event.message)}`);
+    else if (event.type === "verified") this.#print(`${plain(verifiedText(event))}`);
     else if (event.type === "link") this.#print(`Link ${plain(linkEventText(event))}`);
     // What is promised, and whether it will be kept, is said while something can still be done.
     else if (event.type === "decision" && event.subject === "convergence") {

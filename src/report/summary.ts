@@ -19,6 +19,7 @@ import {
 import { labRows, verdictText } from "./lab-figures.ts";
 import { linkEventText } from "./link-text.ts";
 import { columns, formatCount, formatRatio, plain } from "./text.ts";
+import { verifiedText } from "./verified-text.ts";
 
 type Interval = NonNullable<RunFigures["forecast"]>["totalMs"];
 type Format = (value: number) => string;
@@ -221,6 +222,7 @@ function decisionLines(events: readonly RecordEvent[]): string[] {
 function noticeLines(events: readonly RecordEvent[]): string[] {
   const notices = events.flatMap((event) => {
     if (event.type === "notice") return [[formatMs(event.atMs), plain(event.message)]];
+    if (event.type === "verified") return [[formatMs(event.atMs), plain(verifiedText(event))]];
     if (event.type === "link") return [[formatMs(event.atMs), plain(`link ${linkEventText(event)}`)]];
     if (event.type !== "opaque") return [];
     const text = `from byte ${formatCount(event.offsetBytes)} on the stream was carried untouched: ${event.reason}`;

@@ -27,9 +27,12 @@ export function columns(rows: readonly (readonly string[])[], alignRight: boolea
   );
 }
 
+/** Made once: making one for each number costs more than all else of a page's plots. */
+const COUNT_FORMAT = new Intl.NumberFormat("en-US");
+
 /** "12,345" */
 export function formatCount(count: number): string {
-  return Math.round(count).toLocaleString("en-US");
+  return COUNT_FORMAT.format(Math.round(count));
 }
 
 /** "86.0%"; never "100.0%" for a part that is not the whole, nor "0.0%" for one that is something. */

@@ -3,7 +3,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { fuzz, fuzzRuns, mutated } from "../../test/support/fuzzing.ts";
-import { pongValue, ReturnPathReader, requestedBytes, returnPathMessage, shutValue } from "./return-path.ts";
+import { pageRequest, pongValue, ReturnPathReader, returnPathMessage, shutValue } from "./return-path.ts";
 
 const MESSAGE_BYTES_MAX = 4 + 65_535;
 const numRuns = fuzzRuns(1000);
@@ -25,7 +25,7 @@ test("any bytes are messages, and what is left of the last one", () => {
       for (let at = 0; at < bytes.length; at += chunkBytes) {
         for (const message of reader.push(bytes.subarray(at, at + chunkBytes))) {
           out.push(message.bytes);
-          for (const value of [pongValue(message), shutValue(message), requestedBytes(message)])
+          for (const value of [pongValue(message), shutValue(message), pageRequest(message)?.lengthBytes])
             expect(value === undefined || (value >= 0 && value < 2 ** 32)).toBe(true);
         }
       }

@@ -45,11 +45,31 @@ export function shutValue(message: ReturnPathMessage): number | undefined {
   return message.bytes.readUInt32BE(HEADER_BYTES);
 }
 
-/** Bytes of RAM that the destination asks for in post-copy; 0 when the message is no request. */
-export function requestedBytes({ type, bytes }: ReturnPathMessage): number {
-  const isRequest = type === ReturnPathType.REQ_PAGES || type === ReturnPathType.REQ_PAGES_ID;
-  // be64 offset, be32 length; with its name where the RAMBlock is another one than before.
-  return isRequest && bytes.length >= HEADER_BYTES + 12 ? bytes.readUInt32BE(HEADER_BYTES + 8) : 0;
+/** Pages that the destination needs in post-copy. */
+export interface PageRequest {
+  /** The RAMBlock; undefined: that of the request before. */
+  idstr: string | undefined;
+  offsetBytes: number;
+  /** 0 also for a request that is cut short. */
+  lengthBytes: number;
+}
+
+const RANGE_BYTES = 8 + 4;
+
+/** Undefined when the message is no request. */
+export function pageRequest({ type, bytes }: ReturnPathMessage): PageRequest | undefined {
+  if (type !== ReturnPathType.REQ_PAGES && type !== ReturnPathType.REQ_PAGES_ID) return undefined;
+  const isNamed = type === ReturnPathType.REQ_PAGES_ID;
+  const nameAt = HEADER_BYTES + RANGE_BYTES;
+  const isWhole = isNamed
+    ? bytes.length > nameAt && bytes.length === nameAt + 1 + bytes[nameAt]!
+    : bytes.length === nameAt;
+  if (!isWhole) return { idstr: undefined, offsetBytes: 0, lengthBytes: 0 };
+  return {
+    idstr: isNamed ? bytes.toString("latin1", nameAt + 1) : undefined,
+    offsetBytes: Number(bytes.readBigUInt64BE(HEADER_BYTES)),
+    lengthBytes: bytes.readUInt32BE(HEADER_BYTES + 8),
+  };
 }
 
 /** A message that the destination would have sent. */

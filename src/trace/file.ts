@@ -33,7 +33,10 @@ export async function createTrace(path: string, options: { contents: boolean }):
     throw new UsageError(`Cannot create page trace ${path}`, { cause });
   });
   const queue = new ChunkQueue(file, path);
-  const writer = new TraceWriter((chunk) => queue.add(chunk), options);
+  const writer = new TraceWriter((chunk) => queue.add(chunk), {
+    ...options,
+    nowMs: () => performance.now(),
+  });
   return {
     writer,
     close() {

@@ -1,7 +1,9 @@
 // Constants of the page trace (FORMAT.md) and what a trace is made of. Knows nothing of streams and hypervisors.
 
 export const TRACE_MAGIC = "DVTRACE\n";
-export const TRACE_VERSION = 1;
+export const TRACE_VERSION = 2;
+/** Had no times. */
+export const TRACE_VERSION_MIN = 1;
 export const FLAG_CONTENTS = 1;
 
 export const PAGE_BYTES_MIN = 512;
@@ -17,6 +19,7 @@ export type PageClass = (typeof PageClass)[keyof typeof PageClass];
 export const RECORD_ITERATION = 6;
 export const RECORD_CODEC = 7;
 export const RECORD_END = 8;
+export const RECORD_TIME = 9;
 export const BIT_OTHER_BLOCK = 0x10;
 
 export interface TraceBlock {

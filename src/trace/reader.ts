@@ -16,8 +16,10 @@ import {
   RECORD_CODEC,
   RECORD_END,
   RECORD_ITERATION,
+  RECORD_TIME,
   TRACE_MAGIC,
   TRACE_VERSION,
+  TRACE_VERSION_MIN,
   type TraceBlock,
   type TraceHeader,
 } from "./format.ts";
@@ -26,6 +28,8 @@ export interface TraceHandler {
   header(header: TraceHeader): void;
   iteration(iteration: number): void;
   codec(name: string): void;
+  /** Since the trace began: what follows happened no earlier. Optional: most look at the order alone. */
+  time?(atMs: number): void;
   /** The content, if the trace has it and the class carries it, is at content[offset…]; valid during the call. */
   page(
     blockIndex: number,
@@ -65,6 +69,7 @@ export class TraceReader {
   #blocks: TraceBlock[] = [];
   #pageCount = 0;
   #iteration = NONE;
+  #timeMs = 0;
   #hasCodec = false;
   #block = NONE;
   #nextPage = 0;
@@ -130,8 +135,9 @@ export class TraceReader {
     this.#take(FIXED_HEADER_BYTES);
     const view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset + start, FIXED_HEADER_BYTES);
     const version = view.getUint16(8, true);
-    if (version !== TRACE_VERSION) {
-      this.#refuse(start + 8, `version ${version} is unknown: this Deltavee reads ${TRACE_VERSION}`);
+    if (version < TRACE_VERSION_MIN || version > TRACE_VERSION) {
+      const known = `${TRACE_VERSION_MIN} to ${TRACE_VERSION}`;
+      this.#refuse(start + 8, `version ${version} is unknown: this Deltavee reads ${known}`);
     }
     const flags = view.getUint16(10, true);
     if ((flags & ~FLAG_CONTENTS) !== 0) this.#refuse(start + 10, `unknown flags 0x${flags.toString(16)}`);
@@ -184,6 +190,13 @@ export class TraceReader {
         const name = this.#text("name of a codec", 1, CODEC_BYTES_MAX);
         this.#hasCodec = true;
         this.#handler.codec(name);
+        return;
+      }
+      case RECORD_TIME: {
+        const atMs = this.#uleb();
+        if (atMs < this.#timeMs) this.#refuse(start, `${atMs} ms after ${this.#timeMs} ms`);
+        this.#timeMs = atMs;
+        this.#handler.time?.(atMs);
         return;
       }
       case RECORD_END: {

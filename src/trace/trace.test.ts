@@ -84,6 +84,23 @@ test("an iteration that is reported late does not lead back", () => {
   expect(lines.filter((line) => line.startsWith("iteration"))).toEqual(["iteration 1", "iteration 2"]);
 });
 
+test("iterations have their times, counted from the header, where there is a clock", () => {
+  const chunks: Uint8Array[] = [];
+  let nowMs = 5000;
+  const writer = new TraceWriter((chunk) => chunks.push(chunk), { contents: false, nowMs: () => nowMs });
+  writer.ramBlocks([{ idstr: "", pageCount: 3 }], TRACE_PAGE_BYTES);
+  for (const iteration of [0, 0, 3]) {
+    nowMs += 700.4;
+    writer.observe(0, 0, iteration, PageClass.RAW, 0, new Uint8Array(0), 0);
+  }
+  nowMs += 100;
+  writer.end();
+  const { lines } = read(Buffer.concat(chunks));
+  expect(lines.filter((line) => /^(iteration|time)/.test(line))).toEqual([
+    ...["iteration 0", "time 700", "iteration 3", "time 2101", "time 2201"],
+  ]);
+});
+
 describe("FORMAT.md", () => {
   const text = readFileSync(new URL("./FORMAT.md", import.meta.url), "utf8");
   const example = /## Example[\s\S]*?```\n([\s\S]*?)```/.exec(text)![1]!;
@@ -99,13 +116,16 @@ describe("FORMAT.md", () => {
       lines: [
         'header 4096 false [{"idstr":"ram","pageCount":3}]',
         "iteration 0",
+        "time 0",
         "page 0/0 5 0",
         "page 0/1 1 0",
         "page 0/2 5 0",
         "iteration 1",
+        "time 900",
         "codec xbzrle",
         "page 0/0 3 200",
         "page 0/2 2 0",
+        "time 950",
       ],
       notice: undefined,
     });
@@ -114,7 +134,8 @@ describe("FORMAT.md", () => {
   const HEADER_BYTES = 28;
   const refused: [what: string, bytes: Buffer, offset: number][] = [
     ["another magic", changed(0, 0x45), 0],
-    ["another version", changed(8, 2), 8],
+    ["a later version", changed(8, 3), 8],
+    ["version 0", changed(8, 0), 8],
     ["an unknown flag", changed(10, 2), 10],
     ["a page size that is no power of two", changed(13, 0x11), 12],
     ["too many RAMBlocks", changed(18, 1), 16],
@@ -133,7 +154,8 @@ describe("FORMAT.md", () => {
     ["an iteration again", Buffer.concat([head(), hex("06 01 06 01")]), HEADER_BYTES + 2],
     ["a number longer than need be", Buffer.concat([head(), hex("06 81 00")]), HEADER_BYTES + 1],
     ["a number above 32 bits", Buffer.concat([head(), hex("06 ff ff ff ff 7f")]), HEADER_BYTES + 1],
-    ["an unknown record", Buffer.concat([head(), hex("06 00 09")]), HEADER_BYTES + 2],
+    ["a time before the last one", Buffer.concat([head(), hex("09 05 09 04")]), HEADER_BYTES + 2],
+    ["an unknown record", Buffer.concat([head(), hex("06 00 0a")]), HEADER_BYTES + 2],
     ["a codec without a name", Buffer.concat([head(), hex("07 00")]), HEADER_BYTES + 1],
     ["a wrong count at the end", Buffer.concat([head(), hex("06 00 08 01")]), HEADER_BYTES + 2],
     ["bytes behind the end", Buffer.concat([head(), hex("08 00 08")]), HEADER_BYTES + 2],

@@ -14,19 +14,30 @@ import {
   RECORD_CODEC,
   RECORD_END,
   RECORD_ITERATION,
+  RECORD_TIME,
   TRACE_MAGIC,
   TRACE_VERSION,
   type TraceBlock,
 } from "./format.ts";
 
 const CHUNK_BYTES = 256 * 1024;
-/** The longest record without its content, and an iteration before it. */
+/** The longest record without its content, and an iteration and a time before it. */
 const RECORD_BYTES_MAX = 64;
 const NONE = -1;
+const ULEB_MAX = 2 ** 32 - 1;
+
+export interface TraceWriterOptions {
+  /** Also the pages themselves. */
+  readonly contents: boolean;
+  /** Times are written where there is a clock. */
+  readonly nowMs?: () => number;
+}
 
 export class TraceWriter implements PageObserver {
   readonly #sink: (chunk: Uint8Array) => void;
   readonly #contents: boolean;
+  readonly #nowMs: (() => number) | undefined;
+  #beganMs = 0;
   #chunk = new Uint8Array(CHUNK_BYTES);
   #length = 0;
   #pageBytes = 0;
@@ -36,15 +47,17 @@ export class TraceWriter implements PageObserver {
   #nextPage = 0;
   #pageRecords = 0;
 
-  constructor(sink: (chunk: Uint8Array) => void, options: { contents: boolean }) {
+  constructor(sink: (chunk: Uint8Array) => void, options: TraceWriterOptions) {
     this.#sink = sink;
     this.#contents = options.contents;
+    this.#nowMs = options.nowMs;
   }
 
   ramBlocks(blocks: readonly TraceBlock[], pageBytes: number): void {
     assert(this.#pageBytes === 0, "a trace has one list of RAMBlocks");
     assert(blocks.length <= BLOCKS_MAX, "RAMBlocks of a trace");
     this.#pageBytes = pageBytes;
+    this.#beganMs = this.#nowMs?.() ?? 0;
     const header = Buffer.alloc(TRACE_MAGIC.length + 12);
     header.write(TRACE_MAGIC, "latin1");
     header.writeUInt16LE(TRACE_VERSION, 8);
@@ -84,6 +97,7 @@ export class TraceWriter implements PageObserver {
       this.#iteration = iteration;
       this.#byte(RECORD_ITERATION);
       this.#uleb(iteration);
+      this.#time();
     }
     if (blockIndex === this.#block) {
       this.#byte(pageClass);
@@ -110,9 +124,16 @@ export class TraceWriter implements PageObserver {
   end(): void {
     if (this.#pageBytes === 0) return;
     this.#room(RECORD_BYTES_MAX);
+    if (this.#iteration !== NONE) this.#time();
     this.#byte(RECORD_END);
     this.#uleb(this.#pageRecords);
     this.#flush();
+  }
+
+  #time(): void {
+    if (this.#nowMs === undefined) return;
+    this.#byte(RECORD_TIME);
+    this.#uleb(Math.min(ULEB_MAX, Math.max(0, Math.round(this.#nowMs() - this.#beganMs))));
   }
 
   #text(text: string, bytesMax: number): void {

@@ -45,6 +45,8 @@ export const helloSchema = z.object({
   guestRamBytes: z.int().nonnegative().optional(),
   /** The migration may end as post-copy: the destination's hypervisor must know that before it begins. */
   postcopy: z.boolean().optional(),
+  /** RAM will be compared before COMMIT: the destination must be able to read its hypervisor's. */
+  verify: z.boolean().optional(),
   /** Name of the VM, and its UUID, as its hypervisor has them: who may hand it over goes by them. */
   name: text(256).optional(),
   uuid: text(64).optional(),

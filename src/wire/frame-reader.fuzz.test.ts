@@ -41,6 +41,7 @@ const FROM_SOURCE: Frame[] = [
   { type: "commit", resume: true },
   { type: "done" },
   { type: "ready" },
+  { type: "verify", block: "pc.ram", offsetBytes: 4096, pieceBytes: 4096, pieces: 2 },
 ];
 const FROM_DESTINATION: Frame[] = [
   { type: "welcome", version: 3, body: OWN },
@@ -49,6 +50,7 @@ const FROM_DESTINATION: Frame[] = [
   { type: "resumed", stage: "streaming", dataSequence: 2, ackSequence: 1 },
   { type: "loaded" },
   { type: "running" },
+  { type: "digests", digests: new Uint8Array(64).fill(9) },
   refuseFrame("BUSY", "one at a time"),
   abortFrame("CANCELLED", "enough"),
 ];

@@ -6,6 +6,7 @@ import {
   CODED_BYTES_MAX,
   CONNECTIONS_MAX,
   DATA_FIXED_BYTES,
+  DIGESTS_MAX,
   encodeFrame,
   FRAME_LAYOUTS,
   HEADER_BYTES,
@@ -94,6 +95,19 @@ const anyFrame: fc.Arbitrary<Frame> = fc.oneof(
   }),
   fc.record({ type: fc.constant("ack" as const), sequence }),
   fc.record({ type: fc.constant("return" as const), bytes: bytes(300) }),
+  fc.record({
+    type: fc.constant("verify" as const),
+    block: fc.stringMatching(/^[\x21-\x7e]{1,255}$/),
+    offsetBytes: fc.maxSafeNat(),
+    pieceBytes: fc.integer({ min: 12, max: 20 }).map((bits) => 2 ** bits),
+    pieces: fc.integer({ min: 1, max: DIGESTS_MAX }),
+  }),
+  fc.record({
+    type: fc.constant("digests" as const),
+    digests: fc
+      .integer({ min: 1, max: 5 })
+      .chain((n) => fc.uint8Array({ minLength: 32 * n, maxLength: 32 * n })),
+  }),
   fc.record({ type: fc.constant("commit" as const), resume: fc.boolean() }),
   fc.record({
     type: fc.constantFrom(
@@ -130,6 +144,7 @@ function readAll(chunks: Iterable<Uint8Array>): { frames: Frame[]; error: Protoc
 function copy(frame: Frame): Frame {
   if (frame.type === "data") return { ...frame, coded: frame.coded.slice() };
   if (frame.type === "return") return { ...frame, bytes: frame.bytes.slice() };
+  if (frame.type === "digests") return { ...frame, digests: frame.digests.slice() };
   return frame;
 }
 
@@ -161,6 +176,8 @@ function withJson(type: "hello" | "welcome" | "refuse" | "abort", json: Uint8Arr
   return Buffer.concat([header, payload]);
 }
 
+const VERIFY: Frame = { type: "verify", block: "pc.ram", offsetBytes: 4096, pieceBytes: 4096, pieces: 1 };
+const DIGESTS: Frame = { type: "digests", digests: new Uint8Array(64) };
 const HELLO_BODY = {
   deltavee: "0.1.0",
   session: "00112233445566778899aabbccddeeff",
@@ -308,8 +325,8 @@ describe("FrameReader", () => {
 
   test.each<[string, Uint8Array, string]>([
     ["another frame magic", patched(ACK, 0, 0x47, 0x45), "frame magic 0x4456, got 0x4745"],
-    ["type 0", patched(ACK, 2, 0), "a frame type from 1 to 16, got 0"],
-    ["an unknown type", patched(ACK, 2, 17), "a frame type from 1 to 16, got 17"],
+    ["type 0", patched(ACK, 2, 0), "a frame type from 1 to 18, got 0"],
+    ["an unknown type", patched(ACK, 2, 19), "a frame type from 1 to 18, got 19"],
     ["flags", patched(ACK, 3, 0x80), "ack flags 0, got 0x80"],
     ["a payload too short for its type", patched(ACK, 7, 7), "ack payload of 8 to 8 bytes, got 7"],
     ["a payload too long for its type", patched(KEEPALIVE, 7, 1), "keepalive payload of 0 to 0 bytes, got 1"],
@@ -358,6 +375,25 @@ describe("FrameReader", () => {
       patched({ type: "returned", returnBytes: 1 }, 23, 0),
       "returned bytes 1 or above, got 0",
     ],
+    ["VERIFY of too large an offset", patched(VERIFY, HEADER_BYTES, 0xff), "a verify count up to"],
+    [
+      "VERIFY of an odd size",
+      patched(VERIFY, HEADER_BYTES + 11, 1),
+      "a size of pieces that is known, got 4097",
+    ],
+    [
+      "VERIFY of small pieces",
+      patched(VERIFY, HEADER_BYTES + 10, 8),
+      "a size of pieces that is known, got 2048",
+    ],
+    ["VERIFY of nothing", patched(VERIFY, HEADER_BYTES + 15, 0), "1 to 2048 pieces, got 0"],
+    ["VERIFY of too much", patched(VERIFY, HEADER_BYTES + 12, 1), "1 to 2048 pieces, got 16777217"],
+    [
+      "VERIFY of a name to be seen by nobody",
+      patched(VERIFY, HEADER_BYTES + 17, 10),
+      "visible ASCII characters",
+    ],
+    ["half a digest", patched(DIGESTS, 7, 33), "whole digests, got 33 bytes"],
     ["a body that is not JSON", withJson("abort", "{]"), "expected JSON in UTF-8"],
     [
       "a body that is not UTF-8",

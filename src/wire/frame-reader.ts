@@ -8,15 +8,20 @@ import { decodeBody, helloSchema, reasonSchema, welcomeSchema } from "./bodies.t
 import type { Frame, FrameType, ResumeStage } from "./frame.ts";
 import {
   DATA_FIXED_BYTES,
+  DIGEST_BYTES,
+  DIGESTS_MAX,
   FRAME_LAYOUTS,
   FRAME_MAGIC,
   HEADER_BYTES,
   HELLO_FIXED_BYTES,
   HELLO_MAGIC,
   ID_BYTES,
+  isBlockName,
+  isPieceSize,
   RAW_BYTES_MAX,
   RESUME_STAGE_NUMBERS,
   SEQUENCE_MAX,
+  VERIFY_FIXED_BYTES,
   WELCOME_FIXED_BYTES,
 } from "./frame.ts";
 import { isPayloadKind } from "./page-batch.ts";
@@ -239,6 +244,23 @@ function decodePayload(header: Header, payload: Uint8Array, invalid: Invalid): F
       if (returnBytes === 0) throw invalid("returned bytes 1 or above, got 0");
       return { type, returnBytes };
     }
+    case "verify": {
+      const offsetBytes = checkCount(type, getUint64(view, 0), invalid);
+      const pieceBytes = view.getUint32(8);
+      if (!isPieceSize(pieceBytes)) throw invalid(`a size of pieces that is known, got ${pieceBytes}`);
+      const pieces = view.getUint32(12);
+      if (pieces < 1 || pieces > DIGESTS_MAX) throw invalid(`1 to ${DIGESTS_MAX} pieces, got ${pieces}`);
+      return {
+        type,
+        block: blockName(payload.subarray(VERIFY_FIXED_BYTES), invalid),
+        offsetBytes,
+        pieceBytes,
+        pieces,
+      };
+    }
+    case "digests":
+      if (payload.length % DIGEST_BYTES !== 0) throw invalid(`whole digests, got ${payload.length} bytes`);
+      return { type, digests: payload };
     case "loaded":
     case "running":
     case "keepalive":
@@ -265,6 +287,12 @@ function resumeStage(type: FrameType, number: number, invalid: Invalid): ResumeS
   const stage = RESUME_STAGES.find((candidate) => RESUME_STAGE_NUMBERS[candidate] === number);
   if (stage === undefined) throw invalid(`a ${type} stage that is known, got ${number}`);
   return stage;
+}
+
+function blockName(bytes: Uint8Array, invalid: Invalid): string {
+  const name = String.fromCharCode(...bytes);
+  if (!isBlockName(name)) throw invalid("a name of visible ASCII characters");
+  return name;
 }
 
 function checkCount(type: FrameType, count: number, invalid: Invalid): number {

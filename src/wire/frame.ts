@@ -28,6 +28,16 @@ export const RAW_BYTES_MAX = 1 << 20;
 export const CODED_BYTES_MAX = RAW_BYTES_MAX + (16 << 10);
 export const RETURN_BYTES_MAX = 64 << 10;
 export const JSON_BYTES_MAX = 16 << 10;
+/** SHA-256 of a piece of guest RAM. */
+export const DIGEST_BYTES = 32;
+/** Pieces that one VERIFY asks about. */
+export const DIGESTS_MAX = 2048;
+/** A piece: a power of two. */
+export const VERIFY_PIECE_BYTES_MIN = 4 << 10;
+export const VERIFY_PIECE_BYTES_MAX = 1 << 20;
+/** Before the name of the RAMBlock, whose length is one byte. */
+export const VERIFY_FIXED_BYTES = 16;
+export const BLOCK_NAME_BYTES_MAX = 255;
 /** u64 on the wire, but not above what a JavaScript number counts exactly. */
 export const SEQUENCE_MAX = Number.MAX_SAFE_INTEGER;
 
@@ -94,6 +104,18 @@ export type ResumedFrame = {
 export type ReturnedFrame = { type: "returned"; returnBytes: number };
 /** The source has received the last frame (RUNNING, in post-copy LOADED) and closes the connection. */
 export type DoneFrame = { type: "done" };
+/**
+ * What of the stopped guest's RAM is to be compared: `pieces` of `pieceBytes` in a RAMBlock, from `offsetBytes` on.
+ */
+export type VerifyFrame = {
+  type: "verify";
+  block: string;
+  offsetBytes: number;
+  pieceBytes: number;
+  pieces: number;
+};
+/** The digests of what VERIFY asked about, one behind the other. */
+export type DigestsFrame = { type: "digests"; digests: Uint8Array };
 export type AbortFrame = { type: "abort"; reason: Reason };
 export type KeepaliveFrame = { type: "keepalive" };
 
@@ -113,7 +135,9 @@ export type Frame =
   | ResumedFrame
   | ReturnedFrame
   | DoneFrame
-  | ReadyFrame;
+  | ReadyFrame
+  | VerifyFrame
+  | DigestsFrame;
 export type FrameType = Frame["type"];
 
 interface FrameLayout {
@@ -143,6 +167,8 @@ export const FRAME_LAYOUTS: Readonly<Record<FrameType, FrameLayout>> = {
   returned: layout(14, 8, 8),
   done: layout(15, 0, 0),
   ready: layout(16, 0, 0),
+  verify: layout(17, VERIFY_FIXED_BYTES + 1, VERIFY_FIXED_BYTES + BLOCK_NAME_BYTES_MAX),
+  digests: layout(18, DIGEST_BYTES, DIGESTS_MAX * DIGEST_BYTES),
 };
 
 /** On the wire. 0 is invalid. */
@@ -229,6 +255,21 @@ export function encodeFrame(frame: Frame): Uint8Array {
       setUint64(view, HEADER_BYTES, frame.returnBytes);
       return bytes;
     }
+    case "verify": {
+      const { block, offsetBytes, pieceBytes, pieces } = frame;
+      assert(
+        isPieceSize(pieceBytes) && 1 <= pieces && pieces <= DIGESTS_MAX,
+        "a VERIFY that can be answered",
+      );
+      const { bytes, view } = begin("verify", VERIFY_FIXED_BYTES, new TextEncoder().encode(block));
+      setUint64(view, HEADER_BYTES, offsetBytes);
+      view.setUint32(HEADER_BYTES + 8, pieceBytes);
+      view.setUint32(HEADER_BYTES + 12, pieces);
+      return bytes;
+    }
+    case "digests":
+      assert(frame.digests.length % DIGEST_BYTES === 0, "whole digests");
+      return begin("digests", 0, frame.digests).bytes;
     case "loaded":
     case "running":
     case "keepalive":
@@ -284,6 +325,16 @@ function writeHeader(view: DataView, type: FrameType, payloadBytes: number, sequ
 
 function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
+export function isPieceSize(bytes: number): boolean {
+  const isPowerOfTwo = (bytes & (bytes - 1)) === 0;
+  return isPowerOfTwo && VERIFY_PIECE_BYTES_MIN <= bytes && bytes <= VERIFY_PIECE_BYTES_MAX;
+}
+
+/** A name of a RAMBlock as VERIFY has it: visible characters, since messages repeat it. */
+export function isBlockName(name: string): boolean {
+  return /^[\x21-\x7e]{1,255}$/.test(name);
 }
 
 function isSequence(value: number): boolean {

@@ -45,30 +45,24 @@ describe("version negotiation", () => {
   });
 
   test("a peer one version newer that still speaks ours is welcome", () => {
-    const newer = { ...helloFrame(HELLO), versions: { min: 4, max: 5 } };
-    expect(answerHello(newer, OWN)).toMatchObject({ type: "welcome", version: 4 });
-    expect(answerHello(helloFrame(HELLO), OWN, { min: 4, max: 5 })).toMatchObject({ version: 4 });
+    const newer = { ...helloFrame(HELLO), versions: { min: 5, max: 6 } };
+    expect(answerHello(newer, OWN)).toMatchObject({ type: "welcome", version: 5 });
+    expect(answerHello(helloFrame(HELLO), OWN, { min: 5, max: 6 })).toMatchObject({ version: 5 });
   });
 
-  test("a peer that speaks version 2 alone is welcome, and its connections are not resumed", () => {
-    const resumption = { token: HELLO.session, timeoutMs: 1000 };
-    const older = { ...helloFrame(HELLO), versions: { min: 2, max: 2 } };
-    const answer = answerHello(older, { ...OWN, resumption });
-    expect(answer).toMatchObject({ type: "welcome", version: 2 });
-    expect(answer).not.toHaveProperty("body.resumption");
-    expect(answerHello(helloFrame(HELLO), { ...OWN, resumption })).toHaveProperty(
-      "body.resumption",
-      resumption,
-    );
+  test("a peer one version older is welcome, in its version", () => {
+    const older = { ...helloFrame(HELLO), versions: { min: 3, max: 4 } };
+    expect(answerHello(older, OWN)).toMatchObject({ type: "welcome", version: 4 });
+    expect(answerHello(helloFrame(HELLO), OWN, { min: 3, max: 4 })).toMatchObject({ version: 4 });
   });
 
   test("ranges that do not overlap are refused with both of them named", () => {
-    const newer = { ...helloFrame(HELLO), versions: { min: 5, max: 6 } };
+    const newer = { ...helloFrame(HELLO), versions: { min: 6, max: 7 } };
     expect(answerHello(newer, OWN)).toEqual({
       type: "refuse",
       reason: {
         code: "VERSION",
-        message: "source speaks protocol versions 5 to 6, destination 2 to 4 (Deltavee 0.2.0)",
+        message: "source speaks protocol versions 6 to 7, destination 3 to 5 (Deltavee 0.2.0)",
       },
     });
   });
@@ -115,7 +109,7 @@ describe("answerHello", () => {
 
 describe("welcomeMismatch", () => {
   const hello = helloFrame(HELLO);
-  const welcome: WelcomeFrame = { type: "welcome", version: 2, body: { ...OWN, entropyCodecs: [1] } };
+  const welcome: WelcomeFrame = { type: "welcome", version: 3, body: { ...OWN, entropyCodecs: [1] } };
 
   test("finds nothing in what answerHello chose", () => {
     const answer = answerHello(hello, OWN);
@@ -123,16 +117,7 @@ describe("welcomeMismatch", () => {
   });
 
   test.each<[string, WelcomeFrame, string]>([
-    ["a version", { ...welcome, version: 1 }, "version 1 was not offered (2 to 4)"],
-    [
-      "resumption in a version that has none",
-      {
-        ...welcome,
-        version: 2,
-        body: { ...welcome.body, resumption: { token: HELLO.session, timeoutMs: 1 } },
-      },
-      "version 2 has no resumption",
-    ],
+    ["a version", { ...welcome, version: 1 }, "version 1 was not offered (3 to 5)"],
     [
       "a codec",
       { ...welcome, body: { ...OWN, entropyCodecs: [1, 2] } },

@@ -7,18 +7,22 @@ import type { Hello, Welcome } from "./bodies.ts";
 import { printable, REASON_CHARS_MAX } from "./bodies.ts";
 import type { AbortFrame, HelloFrame, RefuseFrame, VersionRange, WelcomeFrame } from "./frame.ts";
 
-export const PROTOCOL_VERSION = 4;
-/** From this one on broken connections are resumed. */
-export const RESUMPTION_VERSION = 3;
+export const PROTOCOL_VERSION = 5;
 /** From this one on the destination can take the guest before it has all of its RAM. */
 export const POSTCOPY_VERSION = 4;
-/** What this program speaks. Version 1, which carried the bare stream, was never released. */
-export const PROTOCOL_VERSIONS: VersionRange = { min: 2, max: PROTOCOL_VERSION };
+/** From this one on RAM can be compared at both ends before the guest is given away. */
+export const VERIFY_VERSION = 5;
+/** What this program speaks. Versions 1 (the bare stream) and 2 (another checksum) were never released. */
+export const PROTOCOL_VERSIONS: VersionRange = { min: 3, max: PROTOCOL_VERSION };
 
 /** Codes that this program sends; a peer may send others. */
 export type RefuseCode =
   /** Another migration is under way. */
   | "BUSY"
+  /** No VM of this name is waited for. */
+  | "NO_VM"
+  /** The destination is shutting down. */
+  | "STOPPING"
   /** There is no such migration to be resumed here, or no longer. */
   | "SESSION"
   | "VERSION"
@@ -28,6 +32,8 @@ export type RefuseCode =
   | "UNAUTHORISED"
   /** Another kind of hypervisor, or one that cannot read the source's state. */
   | "HYPERVISOR"
+  /** The RAM of the hypervisor here cannot be read, so that it cannot be compared. */
+  | "VERIFY"
   /** No entropy codec in common. */
   | "CODEC"
   /** What came was not a HELLO that this side understands. */
@@ -78,7 +84,7 @@ export function answerHello(
   }
   const { deltavee, hypervisor, resumption } = own;
   const body: Welcome = { deltavee, entropyCodecs, hypervisor };
-  if (resumption !== undefined && version >= RESUMPTION_VERSION) body.resumption = resumption;
+  if (resumption !== undefined) body.resumption = resumption;
   return { type: "welcome", version, body };
 }
 
@@ -86,9 +92,6 @@ export function answerHello(
 export function welcomeMismatch(hello: HelloFrame, welcome: WelcomeFrame): string | undefined {
   if (welcome.version < hello.versions.min || welcome.version > hello.versions.max) {
     return `version ${welcome.version} was not offered (${formatRange(hello.versions)})`;
-  }
-  if (welcome.body.resumption !== undefined && welcome.version < RESUMPTION_VERSION) {
-    return `version ${welcome.version} has no resumption`;
   }
   const foreign = welcome.body.entropyCodecs.find((id) => !hello.body.entropyCodecs.includes(id));
   if (foreign !== undefined) {
@@ -105,13 +108,16 @@ export function refusalError(frame: RefuseFrame): DeltaveeError {
   const { code, message } = frame.reason;
   const text = `Destination refused the migration (${code}): ${message}`;
   if (code === "HYPERVISOR") return new DeltaveeError("HYPERVISOR_INCOMPATIBLE", text);
+  if (code === "VERIFY") return new DeltaveeError("VERIFY_UNAVAILABLE", text);
   if (NOT_AUTHORISED.has(code)) return new DeltaveeError("NOT_AUTHORISED", text);
   return new ProtocolError(code === "VERSION" ? "PROTOCOL_VERSION" : "PROTOCOL_REFUSED", text);
 }
 
 /** The REFUSE with which the destination answers whatever went wrong before WELCOME. */
 export function refusalFor(error: Error): RefuseFrame {
-  return refuseFrame(error instanceof ProtocolError ? "INVALID" : "INTERNAL", error.message);
+  if (error instanceof ProtocolError) return refuseFrame("INVALID", error.message);
+  const isVerify = error instanceof DeltaveeError && error.code === "VERIFY_UNAVAILABLE";
+  return refuseFrame(isVerify ? "VERIFY" : "INTERNAL", error.message);
 }
 
 function hypervisorMismatch(source: Pick<Hello, "hypervisor">, destination: Welcome): string | undefined {

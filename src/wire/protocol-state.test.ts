@@ -15,7 +15,7 @@ const OWN = {
   entropyCodecs: [2, 1],
 };
 const HELLO = helloFrame({ ...OWN, session: "00112233445566778899aabbccddeeff" });
-const WELCOME: Frame = { type: "welcome", version: 2, body: OWN };
+const WELCOME: Frame = { type: "welcome", version: 3, body: OWN };
 const RETURN: Frame = { type: "return", bytes: RAW };
 const LOADED: Frame = { type: "loaded" };
 const COMMIT: Frame = { type: "commit", resume: true };
@@ -24,7 +24,7 @@ const KEEPALIVE: Frame = { type: "keepalive" };
 const ABORT = abortFrame("CANCELLED", "enough");
 const REFUSE = refuseFrame("BUSY", "one at a time");
 
-const FROM_SOURCE = new Set<Frame["type"]>(["hello", "data", "commit"]);
+const FROM_SOURCE = new Set<Frame["type"]>(["hello", "data", "commit", "verify"]);
 
 /** One side's state after a conversation in which KEEPALIVE and ABORT are the source's. */
 function talk(side: Side, ...frames: Frame[]): ProtocolState {
@@ -136,7 +136,7 @@ describe("a peer's frame out of place", () => {
       "source",
       [HELLO],
       { type: "welcome", version: 1, body: OWN },
-      "welcome does not answer the hello: version 1 was not offered (2 to 4)",
+      "welcome does not answer the hello: version 1 was not offered (3 to 5)",
     ],
   ])("%s is a protocol error and changes nothing", (_, side, before, frame, message) => {
     const state = talk(side, ...before);
@@ -231,6 +231,47 @@ describe("post-copy", () => {
     ["DATA after LOADED", "destination", [...FETCHING_ALL, ack(4), LOADED], data(5)],
   ])("%s is a protocol error", (_, side, before, frame) => {
     expect(() => talk(side, ...before).received(frame)).toThrow(ProtocolError);
+  });
+});
+
+const VERIFY_HELLO = helloFrame({ ...HELLO.body, verify: true });
+const VERIFY_WELCOME: Frame = { ...RESUMABLE, version: 5 };
+const VERIFY: Frame = { type: "verify", block: "pc.ram", offsetBytes: 0, pieceBytes: 4096, pieces: 2 };
+const digests = (count: number): Frame => ({ type: "digests", digests: new Uint8Array(32 * count) });
+const TO_VERIFY = [VERIFY_HELLO, VERIFY_WELCOME, data(1), ack(1), LOADED];
+
+describe("a comparison of RAM", () => {
+  test.each<Side>(["source", "destination"])("comes between LOADED and COMMIT, at the %s", (side) => {
+    expect(talk(side, ...TO_VERIFY, VERIFY, KEEPALIVE, RETURN).stage).toBe("verifying");
+    const done = talk(side, ...TO_VERIFY, VERIFY, digests(2), VERIFY, digests(2), COMMIT);
+    expect(done).toMatchObject({ stage: "committed", committed: true });
+    expect(talk(side, ...TO_VERIFY, VERIFY, ABORT)).toMatchObject({ stage: "aborted", committed: false });
+  });
+
+  test("is a violation where HELLO has not said that it will come, or the version does not know it", () => {
+    const message = "verify, although it was not agreed upon";
+    const unasked = [HELLO, VERIFY_WELCOME, data(1), ack(1), LOADED];
+    expect(() => talk("destination", ...unasked).received(VERIFY)).toThrow(message);
+    const older = [VERIFY_HELLO, POSTCOPY_WELCOME, data(1), ack(1), LOADED];
+    expect(() => talk("destination", ...older).received(VERIFY)).toThrow(message);
+  });
+
+  test.each<[string, Side, Frame[], Frame]>([
+    ["VERIFY before LOADED", "destination", TO_VERIFY.slice(0, -1), VERIFY],
+    ["VERIFY before the answer", "destination", [...TO_VERIFY, VERIFY], VERIFY],
+    ["COMMIT before the answer", "destination", [...TO_VERIFY, VERIFY], COMMIT],
+    ["an answer that nobody has asked for", "source", TO_VERIFY, digests(2)],
+    ["an answer to less", "source", [...TO_VERIFY, VERIFY], digests(1)],
+    ["an answer to more", "source", [...TO_VERIFY, VERIFY], digests(3)],
+    ["a second answer", "source", [...TO_VERIFY, VERIFY, digests(2)], digests(2)],
+  ])("%s is a protocol error", (_, side, before, frame) => {
+    expect(() => talk(side, ...before).received(frame)).toThrow(ProtocolError);
+  });
+
+  test("is begun anew when the connection has broken", () => {
+    const state = talk("source", ...TO_VERIFY, VERIFY);
+    state.lost();
+    expect(state.reached).toBe("loaded");
   });
 });
 

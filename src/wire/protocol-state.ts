@@ -14,7 +14,8 @@ import type {
   ResumeStage,
   WelcomeFrame,
 } from "./frame.ts";
-import { POSTCOPY_VERSION, welcomeMismatch } from "./handshake.ts";
+import { DIGEST_BYTES } from "./frame.ts";
+import { POSTCOPY_VERSION, VERIFY_VERSION, welcomeMismatch } from "./handshake.ts";
 
 export type Side = "source" | "destination";
 
@@ -27,6 +28,8 @@ export type Stage =
   | "streaming"
   /** The destination has all of it, paused. */
   | "loaded"
+  /** Loaded, and VERIFY is out: the destination says what it has. */
+  | "verifying"
   /** COMMIT is out: the guest is the destination's. */
   | "committed"
   /** Post-copy: the destination could run the guest, and holds it paused; RAM still flows. */
@@ -82,9 +85,17 @@ const RULES: Readonly<Record<Stage, Partial<Record<FrameType, Rule>>>> = {
   loaded: {
     returned: source("loaded"),
     return: destination("loaded"),
+    verify: source("verifying"),
     commit: source("committed"),
     abort: both("aborted"),
     keepalive: both("loaded"),
+  },
+  verifying: {
+    returned: source("verifying"),
+    return: destination("verifying"),
+    digests: destination("loaded"),
+    abort: both("aborted"),
+    keepalive: both("verifying"),
   },
   committed: {
     returned: source("committed"),
@@ -154,6 +165,7 @@ const STEPS: Readonly<Record<ResumeStage, number>> = {
 const REACHED: Partial<Record<Stage, ResumeStage>> = {
   streaming: "streaming",
   loaded: "loaded",
+  verifying: "loaded",
   committed: "committed",
   ready: "ready",
   given: "given",
@@ -173,6 +185,8 @@ export class ProtocolState {
   #welcome: WelcomeFrame | undefined;
   #dataSequence = 0;
   #ackSequence = 0;
+  /** Pieces that the last VERIFY asks about. */
+  #asked = 0;
   /** What this side had come to when it lost the connection. */
   #reached: ResumeStage | undefined;
   #resume: ResumeFrame | undefined;
@@ -288,6 +302,14 @@ export class ProtocolState {
           this.#hello?.body.postcopy === true && (this.#welcome?.version ?? 0) >= POSTCOPY_VERSION;
         return isAgreed ? undefined : "ready, although post-copy was not agreed upon";
       }
+      case "verify": {
+        const isAgreed = this.#hello?.body.verify === true && (this.#welcome?.version ?? 0) >= VERIFY_VERSION;
+        return isAgreed ? undefined : "verify, although it was not agreed upon";
+      }
+      case "digests": {
+        const digests = frame.digests.length / DIGEST_BYTES;
+        return digests === this.#asked ? undefined : `${digests} digests: expected ${this.#asked}`;
+      }
       case "returned":
       case "done":
         return this.#resumable ? undefined : `${frame.type}, although connections are not resumed`;
@@ -332,6 +354,7 @@ export class ProtocolState {
     else if (frame.type === "welcome") this.#welcome = frame;
     else if (frame.type === "data") this.#dataSequence = frame.sequence;
     else if (frame.type === "ack") this.#ackSequence = frame.sequence;
+    else if (frame.type === "verify") this.#asked = frame.pieces;
     else if (frame.type === "commit") this.#committed = true;
     else if (frame.type === "ready") this.#isPostcopy = true;
     else if (frame.type === "resume") this.#resume = frame;

@@ -1,5 +1,6 @@
 // Holds PROTOCOL.md and the code together: its tables and its worked bytes are the fixtures here.
 
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { uncodedData } from "../../test/support/data-frame.ts";
@@ -7,6 +8,7 @@ import { workedBytes } from "../../test/support/worked-bytes.ts";
 import type { Frame, FrameType } from "./frame.ts";
 import {
   CODED_BYTES_MAX,
+  DIGESTS_MAX,
   encodeFrame,
   FRAME_LAYOUTS,
   JSON_BYTES_MAX,
@@ -14,6 +16,8 @@ import {
   PEER_SILENT_MS,
   RAW_BYTES_MAX,
   RETURN_BYTES_MAX,
+  VERIFY_PIECE_BYTES_MAX,
+  VERIFY_PIECE_BYTES_MIN,
 } from "./frame.ts";
 import { FrameReader } from "./frame-reader.ts";
 import { abortFrame, helloFrame, refuseFrame } from "./handshake.ts";
@@ -44,6 +48,7 @@ const SESSION = "00112233445566778899aabbccddeeff";
 const TOKEN = "ffeeddccbbaa99887766554433221100";
 const HYPERVISOR = { kind: "qemu", version: "10.0.2" } as const;
 const RAW = Uint8Array.of(0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3);
+const sha256 = (bytes: Uint8Array) => Uint8Array.from(createHash("sha256").update(bytes).digest());
 /** What the worked bytes say. */
 const WORKED: Record<Frame["type"], Frame> = {
   hello: helloFrame({
@@ -53,11 +58,12 @@ const WORKED: Record<Frame["type"], Frame> = {
     entropyCodecs: [4, 1],
     guestRamBytes: 512 * 1024 * 1024,
     postcopy: true,
+    verify: true,
     name: "web-1",
   }),
   welcome: {
     type: "welcome",
-    version: 4,
+    version: 5,
     body: {
       deltavee: "0.1.0",
       entropyCodecs: [1],
@@ -72,7 +78,7 @@ const WORKED: Record<Frame["type"], Frame> = {
   keepalive: { type: "keepalive" },
   resume: {
     type: "resume",
-    version: 4,
+    version: 5,
     stage: "streaming",
     connection: 2,
     session: SESSION,
@@ -81,6 +87,11 @@ const WORKED: Record<Frame["type"], Frame> = {
   },
   resumed: { type: "resumed", stage: "streaming", dataSequence: 1, ackSequence: 1 },
   loaded: { type: "loaded" },
+  verify: { type: "verify", block: "pc.ram", offsetBytes: 1 << 20, pieceBytes: 1 << 20, pieces: 1 },
+  digests: {
+    type: "digests",
+    digests: sha256(new Uint8Array(1 << 20)),
+  },
   commit: { type: "commit", resume: true },
   running: { type: "running" },
   done: { type: "done" },
@@ -172,6 +183,9 @@ describe("PROTOCOL.md", () => {
       KEEPALIVE_MS,
       PEER_SILENT_MS,
       BATCH_ENTRIES_MAX,
+      DIGESTS_MAX,
+      VERIFY_PIECE_BYTES_MIN,
+      VERIFY_PIECE_BYTES_MAX,
     };
     const rows = Object.entries(limits).map(([name, value]) => [`\`${name}\``, `${value}`]);
     expect(table("name", "value")).toEqual(rows);
@@ -197,6 +211,7 @@ const STAGES: [Stage, (Frame | typeof LOST)[]][] = [
   ["greeting", [hello]],
   ["streaming", [hello, welcome, data, ack]],
   ["loaded", LOADED],
+  ["verifying", [...LOADED, WORKED.verify]],
   ["committed", [...LOADED, commit]],
   ["ready", [hello, welcome, data, ready, ack]],
   ["given", GIVEN],

@@ -9,12 +9,19 @@ import type { RecordEvent } from "../../src/record/schema.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
 import { BreakableLink } from "./breakable-link.ts";
-import { eventsOf, expectMoved, expectStillOnSource, migration, startPair, summaryOf } from "./scene.ts";
+import {
+  eventsOf,
+  expectMoved,
+  expectStillOnSource,
+  goOnWithEachOther,
+  migration,
+  NOISE_LOAD,
+  startPair,
+  summaryOf,
+} from "./scene.ts";
 
 /** 16 MB/s of text, which direct mode cannot make less, over 12.5 MB/s. */
 const DENSE_LOAD = "ws=32768 rate=4000 pattern=text fill=text";
-/** The same of noise, which nothing makes less. */
-const NOISE_LOAD = "ws=32768 rate=4000 pattern=page fill=random";
 const PC_OF_72 = "pc-i440fx-7.2";
 const ARGUMENTS = ["--on-stall", "postcopy", "--max-downtime", "100ms"];
 
@@ -30,19 +37,6 @@ async function allowPostcopy(vm: QemuVm): Promise<void> {
   await vm.qmp.execute("migrate-set-capabilities", {
     capabilities: [{ capability: "postcopy-ram", state: true }],
   });
-}
-
-/** Of a post-copy that was interrupted: nothing has gone, and QEMU's own recovery brings the rest. */
-async function goOnWithEachOther(source: QemuVm, destination: QemuVm): Promise<void> {
-  expect(await source.qmp.execute("query-status")).toMatchObject({ running: false });
-  expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
-  expect(await destination.qmp.execute("query-status")).toMatchObject({ running: true });
-
-  const uri = `unix:${source.folder}/recover`;
-  await destination.qmp.execute("human-monitor-command", { "command-line": `migrate_recover ${uri}` });
-  await source.qmp.execute("migrate", { uri, resume: true });
-  await expectMoved(source, destination);
-  expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
 }
 
 describe.each(pairs)("post-copy from QEMU $name", ({ from, to, machine }) => {

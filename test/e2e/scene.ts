@@ -15,6 +15,8 @@ export const MEMORY_MIB = 256;
 export const HEAVY_LOAD = "ws=49152 rate=2000 pattern=sparse fill=random";
 /** Whole pages rewritten with text: no delta is small, but all of it compresses. */
 export const TEXT_LOAD = "ws=32768 rate=500 pattern=text fill=text";
+/** The same, much more of it and of noise: 16 MB/s that nothing makes less, so that pre-copy never ends. */
+export const NOISE_LOAD = "ws=32768 rate=4000 pattern=page fill=random";
 /** What a guest does while something else is tested. */
 export const LIGHT_LOAD = "ws=16384 rate=500 pattern=sparse fill=random";
 
@@ -66,6 +68,21 @@ export async function expectStillOnSource(source: QemuVm, destination?: QemuVm):
   const counters = heartbeatsOf(source.serial.lines).map(({ counter }) => counter);
   expect(counters).toEqual(counters.map((_, index) => index));
   expect(destination?.serial.lines ?? []).toEqual([]);
+}
+
+/** Of a post-copy that was interrupted: nothing has gone, and QEMU's own recovery brings the rest. */
+export async function goOnWithEachOther(source: QemuVm, destination: QemuVm): Promise<void> {
+  expect(await source.qmp.execute("query-status")).toMatchObject({ running: false });
+  expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
+  expect(await destination.qmp.execute("query-status")).toMatchObject({ running: true });
+
+  const uri = `unix:${source.folder}/recover`;
+  await destination.qmp.execute("human-monitor-command", { "command-line": `migrate_recover ${uri}` });
+  await source.qmp.execute("migrate", { uri, resume: true });
+  const status = async () => (await source.qmp.execute("query-migrate")).status;
+  await expect.poll(status, { timeout: 60_000 }).toBe("completed");
+  await expectMoved(source, destination);
+  expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
 }
 
 /** Page by page, both sides paused. */

@@ -20,6 +20,7 @@ const NAMES = [
   "resumed",
   "returned",
   "done",
+  "ready",
 ] as const;
 
 export interface SeenFrame {

@@ -18,8 +18,8 @@ export function judgeOutcome(simulation: Simulation): void {
   const { presence, crashedHypervisors } = world;
 
   // ---- the guest exists, and runs unless somebody says that it does not ----
-  const copies = [presence.source, presence.destination].filter((p) => p === "running" || p === "paused");
-  if (copies.length === 0 && crashedHypervisors.size === 0) violated("the guest is lost");
+  const isThere = whereIsAllOfIt(simulation);
+  if (!isThere && crashedHypervisors.size === 0) violated("the guest is lost");
   const runs = presence.source === "running" || presence.destination === "running";
   if (!plan.guestRuns && runs) violated("a paused guest was started");
 
@@ -53,6 +53,8 @@ export function judgeOutcome(simulation: Simulation): void {
       violated("the destination does not know where the guest is");
   }
 
+  judgePostcopy(simulation);
+
   // ---- nothing went wrong: it must have gone well ----
   if (isPlain(simulation) && sourceOutcome?.outcome !== "completed")
     violated(`nothing went wrong, and the migration ${sourceOutcome?.outcome}`);
@@ -61,12 +63,52 @@ export function judgeOutcome(simulation: Simulation): void {
     if (sourceOutcome?.outcome !== "completed")
       violated(`the link was away for a while, and the migration ${sourceOutcome?.outcome}`);
   }
-  if (presence.destination === "paused" && crashedHypervisors.size === 0) simulation.compareRam();
+  const isCopy = presence.destination === "paused" || simulation.incoming.postcopyGuest !== undefined;
+  if (isCopy && presence.destination !== "gone" && crashedHypervisors.size === 0) simulation.compareRam();
 
   for (const end of [...simulation.links, simulation.incomingChannel]) {
     if ((end?.waitingBytesMax ?? 0) > WAITING_BYTES_MAX) violated("an unbounded queue");
   }
   judgeRecords(simulation);
+}
+
+/** Whether all of the guest is somewhere, be it in two parts that can go on with each other. */
+function whereIsAllOfIt({ world, incoming, outgoing, steps }: Simulation): boolean {
+  const has = (place: "source" | "destination") =>
+    world.presence[place] === "running" || world.presence[place] === "paused";
+  const isPart = incoming.postcopyGuest !== undefined && incoming.loader?.complete !== true;
+  if (has("destination") && !isPart) return true;
+  // What has not run elsewhere is the newest.
+  if (has("source") && !(isPart && steps.has("destination runs the guest"))) return true;
+  const keepsItsPart = outgoing?.state !== "completed" && outgoing?.state !== "cancelled";
+  return has("source") && has("destination") && keepsItsPart;
+}
+
+/** Whoever says that it is over has seen to it that nothing is missing; whoever does not says that it is in part. */
+function judgePostcopy(simulation: Simulation): void {
+  const { world, plan, incoming, outgoing, commitSent, sourceOutcome, destinationOutcome } = simulation;
+  if (plan.postcopy === undefined || outgoing?.isPostcopy !== true) return;
+  const isWhole = incoming.loader?.complete === true;
+  const outcomes = [sourceOutcome, destinationOutcome].filter((outcome) => outcome !== undefined);
+  for (const { outcome } of outcomes) {
+    if (outcome === "completed" && !isWhole) world.violated("completed, and a part of the guest is missing");
+  }
+  const isSplit = commitSent && !isWhole;
+  if (isSplit && sourceOutcome !== undefined && sourceOutcome.error?.code !== "POSTCOPY_INTERRUPTED")
+    world.violated("a guest in two parts, and the source does not say so");
+  const isRunning =
+    incoming.postcopyGuest !== undefined && simulation.steps.has("destination runs the guest");
+  if (
+    isSplit &&
+    isRunning &&
+    destinationOutcome !== undefined &&
+    destinationOutcome.error?.code !== "POSTCOPY_INTERRUPTED"
+  )
+    world.violated("a guest in two parts, and the destination does not say so");
+  const isAgreed = sourceOutcome?.outcome === "completed" && destinationOutcome?.outcome === "completed";
+  const asked = incoming.postcopyGuest?.requests ?? 0;
+  if (isAgreed && asked !== outgoing.requests)
+    world.violated(`${asked} pages were asked for, and ${outgoing.requests} requests came`);
 }
 
 /** What is claimed must be so, as long as the hypervisor that it is about has lived on. */
@@ -129,7 +171,8 @@ function isSound({ plan }: Simulation): boolean {
   return (
     !plan.otherHypervisor &&
     !plan.otherVersion &&
-    plan.onStall === "switchover" &&
+    (plan.onStall === "switchover" ||
+      (plan.postcopy?.destinationHasIt === true && plan.outgoing.opaqueAfterPasses === undefined)) &&
     plan.timeMsMax === undefined &&
     plan.wireBytesMax === undefined &&
     plan.sourceCoderFailsAt === undefined &&

@@ -92,12 +92,62 @@ export const MUTATIONS: readonly Mutation[] = [
     sabotage: { outgoing: (vm) => changed<OutgoingVm>(vm, { isRunning: async () => true }) },
   },
   {
+    name: "post-copy: the destination runs the guest as soon as it could, without waiting for COMMIT",
+    sabotage: {
+      incoming: (vm) => {
+        if (vm.ready === undefined) return vm;
+        const ready = async () => {
+          await vm.ready?.();
+          await vm.resume();
+        };
+        return changed<IncomingVm>(vm, { ready });
+      },
+    },
+  },
+  {
+    name: "post-copy: the source hypervisor is told at once that all is well",
+    sabotage: { outgoing: endsPostcopyAtOnce },
+  },
+  {
+    name: "post-copy: a request for a page is lost now and then",
+    sabotage: {
+      outgoing: (vm) => {
+        let requests = 0;
+        const isLost = (bytes: Uint8Array) => REQUESTS.has(bytes[1]!) && ++requests % 3 === 0;
+        return changed<OutgoingVm>(vm, {
+          begin: async () =>
+            withWrite(
+              await vm.begin(),
+              (channel, bytes, written) => isLost(bytes) || channel.write(bytes, written),
+            ),
+        });
+      },
+    },
+  },
+  {
     name: "a guest that was paused is told to run at the destination",
     sabotage: {
       outgoing: (vm) => changed<OutgoingVm>(vm, { wasRunning: true }),
     },
   },
 ];
+
+const REQUESTS: ReadonlySet<number> = new Set([ReturnPathType.REQ_PAGES_ID, ReturnPathType.REQ_PAGES]);
+
+/** Gives the verdict when the guest is about to run at the destination, with pages missing there. */
+function endsPostcopyAtOnce(vm: OutgoingVm): OutgoingVm {
+  if (vm.startPostcopy === undefined) return vm;
+  let channel: Channel | undefined;
+  const begin = async () => {
+    channel = await vm.begin();
+    return channel;
+  };
+  const startPostcopy = async () => {
+    await vm.startPostcopy?.();
+    channel?.write(returnPathMessage(ReturnPathType.SHUT, 0));
+  };
+  return changed<OutgoingVm>(vm, { begin, startPostcopy });
+}
 
 /** The same object, but for what is given. */
 function changed<Port extends object>(port: Port, changes: Partial<Port>): Port {

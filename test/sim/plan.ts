@@ -10,6 +10,7 @@ import type { LineConditions } from "./sim-connection.ts";
 import { PAGE_BYTES, type Workload } from "./sim-guest.ts";
 import type { IncomingFaults, IncomingTraits } from "./sim-incoming.ts";
 import type { OutgoingFaults, OutgoingTraits } from "./sim-outgoing.ts";
+import type { PostcopyTraits } from "./sim-postcopy-guest.ts";
 import type { PrecopyFaults, PrecopyTraits } from "./sim-precopy.ts";
 
 /** What can be done to a running migration. */
@@ -73,6 +74,31 @@ const DESTINATION_STEPS = [
   "destination phase completed",
 ] as const;
 
+const POSTCOPY_STEPS = [
+  "source is told to go on as post-copy",
+  "source stops the guest",
+  "source hands over the package",
+  "destination asks for a page",
+  "destination could run the guest",
+  "destination phase switchover",
+  "destination sends ready",
+  "destination sends ready",
+  "source phase committed",
+  "source sends commit",
+  "source sends commit",
+  "destination phase committed",
+  "destination runs the guest",
+  "destination sends running",
+  "destination sends running",
+  "source is asked for a page",
+  "source has handed over everything",
+  "destination has loaded everything",
+  "destination sends loaded",
+  "source gets SHUT 0",
+  "source completes",
+  "source sends done",
+] as const;
+
 export interface PlannedFault {
   fault: Fault;
   /** Begins at the `count`th step of this name, or (without one) at `delayMs`. */
@@ -97,6 +123,8 @@ export interface Plan {
   workload: Workload;
   downtimeMsMax: number;
   onStall: StallPolicy;
+  /** The migration may end as post-copy; its guest is one that never lets pre-copy end. */
+  postcopy: PostcopyTraits | undefined;
   timeMsMax: number | undefined;
   wireBytesMax: number | undefined;
   /** Undefined: method standard. */
@@ -131,6 +159,9 @@ export interface Plan {
   destinationDiskLines: number | undefined;
   faults: PlannedFault[];
 }
+
+/** Of the migrations in which it can be: each takes as long as three others. */
+const POSTCOPY_SHARE = 0.12;
 
 export function drawPlan(seed: number): Plan {
   const random = new Random(seed);
@@ -181,6 +212,7 @@ export function drawPlan(seed: number): Plan {
       untilMs: random.magnitude(50, 3000),
       hotShare: random.pick([0.05, 0.3, 1]),
       sparseShare: random.pick([0, 0.5, 0.9, 1]),
+      isDense: false,
     },
     downtimeMsMax: random.pick([20, 100, 300, 2000, 2000]),
     onStall: random.weighted<StallPolicy>([
@@ -189,6 +221,7 @@ export function drawPlan(seed: number): Plan {
       ["abort", 8],
       ["wait", 4],
     ]),
+    postcopy: undefined,
     timeMsMax: rarely(0.03) ? random.magnitude(20, 3000) : undefined,
     wireBytesMax: rarely(0.03) ? random.magnitude(1000, 4 * ramBytes) : undefined,
     cacheBytes: random.pick([undefined, 0, (ramBytes * 2) / 3, ramBytes * 2, ramBytes * 2]),
@@ -274,11 +307,61 @@ export function drawPlan(seed: number): Plan {
     faults: Array.from({ length: faultCount }, () => drawFault(random, mode, delayMs)),
   };
   if (mode === "tunnel" && random.chance(0.1)) makeOutage(plan, random);
+  const later = new Random(seed ^ 0x90c0);
+  const mayPostcopy = mode === "tunnel" && hypervisor === "qemu" && plan.guestRuns;
+  if (mayPostcopy && later.chance(POSTCOPY_SHARE)) makePostcopy(plan, later);
   if (plan.faults.some(({ step }) => RESUMING_STEPS.includes(step))) {
     const fault = drawFault(random, mode, delayMs);
     plan.faults.push({ ...fault, fault: "connection lost", step: "source sends data" });
   }
   return plan;
+}
+
+/** A guest that never converges, and an operator who allows post-copy; what goes wrong does so around it. */
+function makePostcopy(plan: Plan, random: Random): void {
+  const { workload, toDestination, toSource, outgoing } = plan;
+  workload.pageCount = random.int(8, 24);
+  const ramBytes = workload.pageCount * PAGE_BYTES;
+  const bytesPerSecond = ramBytes / random.real(0.5, 1);
+  toDestination.bytesPerSecond = toSource.bytesPerSecond = bytesPerSecond;
+  // Ten seconds and more must pass before anything happens: with few events in each.
+  // And a guest that is larger than all buffers on the way.
+  for (const line of [toDestination, toSource, outgoing.socket, plan.incoming.socket]) {
+    line.pieceBytesMax = Math.max(8192, line.pieceBytesMax);
+    line.systemBytesMax = Math.min(8192, line.systemBytesMax);
+  }
+  plan.pacedBytesPerSecond = undefined;
+  workload.writesPerMs = 0.4;
+  workload.untilMs = Number.MAX_SAFE_INTEGER;
+  workload.hotShare = random.pick([0.3, 1]);
+  workload.isDense = true;
+  plan.downtimeMsMax = 20;
+  plan.onStall = "postcopy";
+  plan.timeMsMax = random.chance(0.05) ? random.real(11_000, 16_000) : undefined;
+  plan.wireBytesMax = undefined;
+  outgoing.opaqueAfterPasses = random.chance(0.02) ? random.int(1, 30) : undefined;
+  outgoing.sectionPages = random.pick([1, 2, 4]);
+  outgoing.deviceStateBytes = random.pick([17, 3000, 20_000]);
+  plan.postcopy = {
+    cancels: random.chance(0.3),
+    isOpaque: random.chance(0.08),
+    destinationHasIt: random.chance(0.98),
+    vcpus: random.int(1, 3),
+    packageNeeds: random.pick([0, 0, 1, 3]),
+  };
+  for (const fault of plan.faults) {
+    if (!random.chance(0.85)) continue;
+    fault.step = random.pick(POSTCOPY_STEPS);
+    fault.count = random.pick([1, 1, 1, 1, 2, 5]);
+    fault.delayMs = random.pick([
+      0,
+      0,
+      0,
+      random.real(0, 3),
+      toDestination.delayMs,
+      random.magnitude(1, 400),
+    ]);
+  }
 }
 
 /** Nothing is wrong but the link, which is away for a while: that is to cost this while and nothing else. */

@@ -1,7 +1,7 @@
 // A guest of a few pages: RAM, a workload that writes to it while the guest runs, and the state of its devices. The
 // workload is worked off when somebody looks, so that time in which nobody does costs nothing.
 
-import type { Random } from "./random.ts";
+import { Random } from "./random.ts";
 import type { SimClock } from "./sim-clock.ts";
 
 export const PAGE_BYTES = 4096;
@@ -17,10 +17,21 @@ export interface Workload {
   hotShare: number;
   /** Share of writes that change a few words; the others rewrite, empty or copy a page. */
   sparseShare: number;
+  /** They rewrite it, with what nothing makes small. */
+  isDense: boolean;
 }
 
 /** Writes that are worked off at once at most: more of them would hit the same pages again. */
 const WRITES_MAX = 600;
+
+/** No two stretches of it are alike. */
+const NOISE = noise(new Random(1), 16 * PAGE_BYTES);
+
+function noise(random: Random, lengthBytes: number): Buffer {
+  const bytes = Buffer.alloc(lengthBytes);
+  for (let at = 0; at < lengthBytes; at += 4) bytes.writeUInt32LE(random.bits(), at);
+  return bytes;
+}
 
 export class SimGuest {
   readonly ram: Buffer;
@@ -74,10 +85,11 @@ export class SimGuest {
 
   #write(): void {
     const random = this.#random;
-    const { hotShare, sparseShare } = this.#workload;
+    const { hotShare, sparseShare, isDense } = this.#workload;
     const hotPages = Math.max(1, Math.floor(this.pageCount * hotShare));
     const page = random.chance(0.9) ? random.int(0, hotPages - 1) : random.int(0, this.pageCount - 1);
-    if (random.chance(sparseShare)) {
+    if (isDense) this.#fillWithNoise(page);
+    else if (random.chance(sparseShare)) {
       for (let words = random.int(1, 4); words > 0; words--) {
         this.ram.writeUInt32LE(random.bits(), page * PAGE_BYTES + random.int(0, PAGE_BYTES / 4 - 1) * 4);
       }
@@ -89,6 +101,12 @@ export class SimGuest {
       // Kind 3 writes what is there already: dirty, and unchanged.
     }
     this.onWrite(page);
+  }
+
+  /** Cheap, since many are worked off in a simulation that lasts. */
+  #fillWithNoise(page: number): void {
+    const from = this.#random.int(0, NOISE.length - PAGE_BYTES);
+    this.page(page).set(NOISE.subarray(from, from + PAGE_BYTES));
   }
 
   /** Half text, which coders make smaller, half noise. */

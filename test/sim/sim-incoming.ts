@@ -1,14 +1,16 @@
 // A QEMU that takes a VM in: loads a stream, answers on the return path, ends when the stream breaks off. Started by
 // a destination engine it keeps the guest paused until it is told to let it run; waiting on the link itself, as a
-// stock one does in direct mode, it lets the guest run by itself when everything is loaded.
+// stock one does in direct mode, it lets the guest run by itself when everything is loaded. In post-copy the guest
+// may run as soon as the package is loaded, and a stream that breaks off ends nothing.
 
 import { DeltaveeError, QmpCommandError, QmpInterruptedError } from "../../src/base/errors.ts";
 import type { Channel, IncomingVm } from "../../src/engine/ports.ts";
-import { Loader } from "../support/loader.ts";
-import { be16 } from "../support/stream-builder.ts";
+import { LoadError, Loader } from "../support/loader.ts";
+import { be16, be32 } from "../support/stream-builder.ts";
 import type { Random } from "./random.ts";
 import type { SimClock } from "./sim-clock.ts";
 import { connection, type LineConditions, type SimEnd } from "./sim-connection.ts";
+import { type PostcopyTraits, SimPostcopyGuest } from "./sim-postcopy-guest.ts";
 import type { World } from "./world.ts";
 
 export interface IncomingTraits {
@@ -40,23 +42,42 @@ export class SimIncoming implements IncomingVm {
   loader: Loader | undefined;
   /** Bytes of the stream that it has taken. */
   loadedBytes = 0;
+  /** In post-copy, from the package on. */
+  postcopyGuest: SimPostcopyGuest | undefined;
+  readonly ready?: () => Promise<void>;
   readonly #world: World;
   readonly #clock: SimClock;
   readonly #random: Random;
   readonly #traits: IncomingTraits;
   readonly #faults: IncomingFaults;
+  readonly #postcopy: PostcopyTraits | undefined;
   readonly #loaded: Promise<void>;
+  readonly #ready: Promise<void>;
+  #resolveReady!: () => void;
   #resolveLoaded!: () => void;
   #rejectLoaded!: (error: Error) => void;
   #socket: SimEnd | undefined;
   #ended = false;
+  #checkedRecords = 0;
 
-  constructor(world: World, clock: SimClock, random: Random, traits: IncomingTraits, faults: IncomingFaults) {
+  constructor(
+    world: World,
+    clock: SimClock,
+    random: Random,
+    traits: IncomingTraits,
+    faults: IncomingFaults,
+    postcopy: PostcopyTraits | undefined,
+  ) {
     this.#world = world;
     this.#clock = clock;
     this.#random = random;
     this.#traits = traits;
     this.#faults = faults;
+    this.#postcopy = postcopy;
+    this.#ready = new Promise((resolve) => {
+      this.#resolveReady = resolve;
+    });
+    if (postcopy?.destinationHasIt === true) this.ready = () => this.#ready;
     this.#loaded = new Promise((resolve, reject) => {
       this.#resolveLoaded = resolve;
       this.#rejectLoaded = reject;
@@ -136,9 +157,15 @@ export class SimIncoming implements IncomingVm {
           if (failsAfterBytes !== undefined && (this.loadedBytes >= failsAfterBytes || loader.complete))
             throw new Error("state of a device that is not there");
         } catch (thrown) {
+          // In direct mode a stream may be altered on its way.
+          if (thrown instanceof LoadError && !startsByItself)
+            this.#world.violated(`a stream that cannot be loaded: ${thrown.message}`);
+          // A guest that runs there, or is about to, dies with it.
+          if (this.postcopyGuest !== undefined) this.#world.crashedHypervisors.add("destination");
           this.#cannotLoad(loader, String(thrown));
           return;
         }
+        this.#follow(loader);
         if (loader.complete) {
           this.#isLoaded(loader, startsByItself);
           return;
@@ -160,8 +187,46 @@ export class SimIncoming implements IncomingVm {
     socket.write(Buffer.concat([be16(7), be16(0)]));
   }
 
+  /** Post-copy: what has come with the last piece. */
+  #follow(loader: Loader): void {
+    if (!loader.isPostcopy) {
+      this.#checkedRecords = loader.records.length;
+      return;
+    }
+    const { stoppedRam } = this.#world;
+    if (this.postcopyGuest === undefined) {
+      if (stoppedRam === undefined) {
+        this.#world.violated("a package of a guest that never stopped");
+        return;
+      }
+      const send = (message: Buffer) => void this.#socket?.write(message);
+      const block = loader.blocks[0]!;
+      this.postcopyGuest = new SimPostcopyGuest(
+        ...([this.#world, this.#clock, this.#random.fork(), block, stoppedRam, send] as const),
+      );
+      this.#checkedRecords = loader.records.length;
+      this.#loadPackage();
+      return;
+    }
+    for (const { page } of loader.records.slice(this.#checkedRecords)) this.postcopyGuest.arrived(page);
+    this.#checkedRecords = loader.records.length;
+  }
+
+  #loadPackage(): void {
+    this.postcopyGuest!.need(this.#postcopy?.packageNeeds ?? 0, () => {
+      this.#clock.after(this.#random.real(0, 5), () => {
+        if (this.#ended) return;
+        this.#socket?.write(Buffer.concat([be16(2), be16(4), be32(3)]));
+        this.#world.set("destination", "paused");
+        this.#world.step("destination could run the guest");
+        this.#clock.after(this.#random.real(0, this.#traits.eventMsMax), () => this.#resolveReady());
+      });
+    });
+  }
+
   #isLoaded(loader: Loader, startsByItself: boolean): void {
-    this.#world.set("destination", "paused");
+    const inPostcopy = this.postcopyGuest !== undefined;
+    if (!inPostcopy) this.#world.set("destination", "paused");
     this.#world.step("destination has loaded everything");
     const wasRunning = loader.devices[0]?.[0] === 1;
     const { eventMsMax } = this.#traits;
@@ -172,7 +237,10 @@ export class SimIncoming implements IncomingVm {
       // The verdict on the return path and the event on the monitor: either may be noticed first.
       loader.shut(0);
       if (startsByItself) this.#socket?.end();
-      this.#clock.after(this.#random.real(0, eventMsMax), () => this.#resolveLoaded());
+      this.#clock.after(this.#random.real(0, eventMsMax), () => {
+        if (inPostcopy) void this.#ready.then(this.#resolveLoaded);
+        else this.#resolveLoaded();
+      });
     });
   }
 
@@ -180,6 +248,7 @@ export class SimIncoming implements IncomingVm {
     if (this.#world.presence.destination !== "paused") throw new Error("a guest that is not there is run");
     this.#world.set("destination", "running");
     this.#world.step("destination runs the guest");
+    this.postcopyGuest?.run(this.#postcopy?.vcpus ?? 1);
   }
 
   #cannotLoad(loader: Loader, reason: string): void {
@@ -189,7 +258,10 @@ export class SimIncoming implements IncomingVm {
   }
 
   #streamEnded(loader: Loader, reason: string): void {
-    if (!loader.complete && !this.#ended) this.#end(reason);
+    if (loader.complete || this.#ended) return;
+    // It keeps what it has, and runs on until it needs what it has not.
+    if (this.postcopyGuest !== undefined) this.#world.step("destination's post-copy is interrupted");
+    else this.#end(reason);
   }
 
   #end(reason: string): void {

@@ -1,7 +1,9 @@
 // A QEMU that gives its VM away, as far as the engine can see one (facts: QEMU 7.2 and 10.0 through a proxy): it
 // iterates by its own count and switches over within its limit, once it has SWITCHOVER_ACK where it waits for one;
 // it resumes the guest when its socket ends or it is cancelled before it has its verdict; with SHUT 0 and everything
-// written it completes, paused. Written from src/stream/FORMAT.md; shares no code with src/stream.
+// written it completes, paused. Told to end as post-copy it stops the guest at once, sends what is missing, what was
+// asked for first, and from then on resumes the guest only when it is told to. Written from src/stream/FORMAT.md;
+// shares no code with src/stream.
 
 import { DeltaveeError, QmpCommandError, QmpInterruptedError } from "../../src/base/errors.ts";
 import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "../../src/engine/ports.ts";
@@ -10,6 +12,7 @@ import type { Random } from "./random.ts";
 import type { SimClock } from "./sim-clock.ts";
 import { connection, type LineConditions, type SimEnd } from "./sim-connection.ts";
 import { PAGE_BYTES, type SimGuest } from "./sim-guest.ts";
+import type { PostcopyTraits } from "./sim-postcopy-guest.ts";
 import type { World } from "./world.ts";
 
 export interface OutgoingTraits {
@@ -37,7 +40,8 @@ export interface OutgoingFaults {
   limitFails: boolean;
 }
 
-type State = "idle" | "active" | "completing" | "completed" | "failed" | "cancelled" | "dead";
+/** interrupted: QEMU's postcopy-paused, from which only its own recovery leads on. */
+type State = "idle" | "active" | "completing" | "completed" | "failed" | "cancelled" | "interrupted" | "dead";
 
 const PASS_MS_MIN = 2;
 const RETURN_TIMEOUT_MS = 2000;
@@ -50,6 +54,7 @@ export class SimOutgoing implements OutgoingVm {
   readonly switchoverControl: "ack" | "limit";
   readonly awaitsDestinationAck = false;
   readonly committed?: () => void;
+  readonly startPostcopy?: () => Promise<void>;
   readonly wasRunning: boolean;
   readonly ended: Promise<OutgoingEnd>;
   /** The first byte of device state has gone into the socket. */
@@ -58,12 +63,17 @@ export class SimOutgoing implements OutgoingVm {
   /** Its monitor answers. */
   isReachable = true;
   state: State = "idle";
+  /** It has switched over to post-copy, and the guest stands still. */
+  isPostcopy = false;
+  /** Requests for pages that have come. */
+  requests = 0;
   readonly #world: World;
   readonly #clock: SimClock;
   readonly #random: Random;
   readonly #guest: SimGuest;
   readonly #traits: OutgoingTraits;
   readonly #faults: OutgoingFaults;
+  readonly #postcopy: PostcopyTraits | undefined;
   #resolveEnded!: (end: OutgoingEnd) => void;
   #socket: SimEnd | undefined;
   readonly #dirty = new Set<number>();
@@ -81,6 +91,9 @@ export class SimOutgoing implements OutgoingVm {
   #blocked = false;
   /** The guard has been told that it must not resume the guest by itself. */
   #isCommitted = false;
+  #isPostcopyAsked = false;
+  /** Asked for, and not sent yet. */
+  #requested: number[] = [];
 
   constructor(
     world: World,
@@ -89,6 +102,7 @@ export class SimOutgoing implements OutgoingVm {
     guest: SimGuest,
     traits: OutgoingTraits,
     faults: OutgoingFaults,
+    postcopy: PostcopyTraits | undefined,
   ) {
     this.#world = world;
     this.#clock = clock;
@@ -96,6 +110,7 @@ export class SimOutgoing implements OutgoingVm {
     this.#guest = guest;
     this.#traits = traits;
     this.#faults = faults;
+    this.#postcopy = postcopy;
     this.switchoverControl = traits.control;
     this.wasRunning = guest.runs;
     this.ended = new Promise((resolve) => {
@@ -106,6 +121,7 @@ export class SimOutgoing implements OutgoingVm {
         this.#isCommitted = true;
       };
     }
+    if (postcopy !== undefined) this.startPostcopy = () => this.#startPostcopy();
     guest.onWrite = (page) => this.#dirty.add(page);
     world.set("source", guest.runs ? "running" : "paused");
   }
@@ -173,6 +189,7 @@ export class SimOutgoing implements OutgoingVm {
         iteration: Math.max(0, this.#syncs - 1),
         remainingBytes: (this.#remainingPages + this.#dirty.size) * PAGE_BYTES,
         dirtyPagesPerSecond: this.#dirtyPagesPerSecond,
+        isPostcopy: this.isPostcopy,
       };
     });
   }
@@ -181,6 +198,12 @@ export class SimOutgoing implements OutgoingVm {
     return this.#command("migrate_cancel", () => {
       if (this.#faults.cancel === "refused")
         throw new QmpCommandError("migrate_cancel", "GenericError", "no");
+      if (this.isPostcopy && this.#postcopy?.cancels !== true)
+        throw new QmpCommandError(
+          "migrate_cancel",
+          "GenericError",
+          "Postcopy migration in progress, cannot cancel",
+        );
       this.cancelled();
       if (this.#faults.cancel === "unanswered") throw new QmpInterruptedError("migrate_cancel", "no answer");
     });
@@ -188,7 +211,8 @@ export class SimOutgoing implements OutgoingVm {
 
   resume(): Promise<void> {
     return this.#command("cont", () => {
-      if (this.state !== "completed") throw new QmpCommandError("cont", "GenericError", "not finalized yet");
+      const isOver = this.state === "completed" || (this.state === "cancelled" && this.isPostcopy);
+      if (!isOver) throw new QmpCommandError("cont", "GenericError", "not finalized yet");
       this.#world.sourceMayResume = true;
       this.#guest.runs = true;
       this.#world.set("source", "running");
@@ -210,6 +234,7 @@ export class SimOutgoing implements OutgoingVm {
 
   /** Whoever did it: Deltavee, or a person at the monitor. */
   cancelled(): void {
+    if (this.isPostcopy && this.#postcopy?.cancels !== true) return;
     if (this.state === "active" || this.state === "completing") this.#keepGuest("cancelled", "cancelled");
   }
 
@@ -276,17 +301,19 @@ export class SimOutgoing implements OutgoingVm {
         this.#put(Buffer.concat([Buffer.of(2), be32(2)]));
         for (const page of pages.slice(start, start + sectionPages)) this.#putPage(page);
         this.#endSection();
+        this.#remainingPages = Math.max(0, pages.length - start - sectionPages);
         await this.#flush();
         if (this.state !== "active") return;
+        if (!this.#maySwitchToPostcopy) continue;
+        for (const page of pages.slice(start + sectionPages)) this.#dirty.add(page);
+        return this.#goPostcopy();
       }
+      if (this.#maySwitchToPostcopy) return this.#goPostcopy();
       // One that has nothing to send looks again at once; every look would be an event.
       await this.#clock.sleep(PASS_MS_MIN + this.#random.real(0, pages.length === 0 ? 60 : 10));
       if (this.state !== "active") return;
     }
-    guest.runs = false;
-    this.#world.stoppedRam = Buffer.from(guest.ram);
-    this.#world.set("source", "paused");
-    this.#world.step("source stops the guest");
+    this.#stopGuest();
     await this.#clock.sleep(this.#random.real(0, 3));
     if (this.state !== "active") return;
     if (saysSwitchover) this.#put(Buffer.concat([Buffer.of(8), be16(11), be16(0)]));
@@ -308,10 +335,91 @@ export class SimOutgoing implements OutgoingVm {
     if (this.state !== "active") return;
     this.#put(Buffer.concat([Buffer.of(6), be32(2), Buffer.from("{}")]));
     await this.#flush();
+    this.#hasHandedOver();
+  }
+
+  #stopGuest(): void {
+    this.#guest.runs = false;
+    this.#world.stoppedRam = Buffer.from(this.#guest.ram);
+    this.#world.set("source", "paused");
+    this.#world.step("source stops the guest");
+  }
+
+  #hasHandedOver(): void {
     if (this.state !== "active") return;
     this.#world.step("source has handed over everything");
     this.state = "completing";
     this.#complete();
+  }
+
+  // ---- post-copy ----
+
+  #startPostcopy(): Promise<void> {
+    return this.#command("migrate-start-postcopy", () => {
+      if (this.state === "idle")
+        throw new QmpCommandError("migrate-start-postcopy", "GenericError", "no migration is under way");
+      this.#isPostcopyAsked = true;
+      this.#world.step("source is told to go on as post-copy");
+    });
+  }
+
+  get #maySwitchToPostcopy(): boolean {
+    return this.#isPostcopyAsked && (this.#traits.control === "limit" || this.#acked);
+  }
+
+  async #goPostcopy(): Promise<void> {
+    const { sectionPages, deviceStateBytes } = this.#traits;
+    this.isPostcopy = true;
+    this.#world.sourceMayResume = false;
+    this.#stopGuest();
+    await this.#clock.sleep(this.#random.real(0, 3));
+    if (this.state !== "active") return;
+    if (this.#postcopy?.isOpaque === true) {
+      this.isOpaque = true;
+      this.#put(Buffer.concat([Buffer.of(8), be16(99), be16(0)]));
+    }
+    const pages = [...this.#dirty].sort((a, b) => a - b);
+    const ranges = Buffer.concat(
+      pages.map((page) => Buffer.concat([be64(page * PAGE_BYTES), be64(PAGE_BYTES)])),
+    );
+    const discard = Buffer.concat([Buffer.of(0), counted("pc.ram"), Buffer.of(0), ranges]);
+    if (pages.length > 0) this.#put(Buffer.concat([Buffer.of(8), be16(6), be16(discard.length), discard]));
+    this.#world.step("source hands over the package");
+    const state = Buffer.alloc(deviceStateBytes, 0x5d);
+    state[0] = this.wasRunning ? 1 : 0;
+    this.#put(Buffer.concat([Buffer.of(8), be16(7), be16(4), be32(state.length), state]));
+    await this.#flush();
+    const missing = new Set(pages);
+    while (missing.size > 0 && this.state === "active") {
+      this.#put(Buffer.concat([Buffer.of(2), be32(2)]));
+      const wanted = [...this.#requested.splice(0), ...missing].filter((page) => missing.has(page));
+      for (const page of new Set(wanted.slice(0, sectionPages))) {
+        this.#putPage(page);
+        missing.delete(page);
+      }
+      this.#endSection();
+      this.#remainingPages = missing.size;
+      await this.#flush();
+      // Its own rate, so that requests come while there is something left to be asked for.
+      await this.#clock.sleep(this.#random.real(0, 3));
+    }
+    if (this.state !== "active") return;
+    this.#put(Buffer.concat([Buffer.of(3), be32(2)]));
+    this.#endSection();
+    this.#put(Buffer.of(0));
+    await this.#flush();
+    this.#hasHandedOver();
+  }
+
+  #gotRequest(type: number, body: Buffer): void {
+    this.requests++;
+    this.#world.step("source is asked for a page");
+    const [at, lengthBytes] = [Number(body.readBigUInt64BE(0)), body.readUInt32BE(8)];
+    const name = type === 3 ? body.toString("latin1", 13) : "pc.ram";
+    const isSound = name === "pc.ram" && at % PAGE_BYTES === 0 && lengthBytes === PAGE_BYTES;
+    if (!isSound || at >= this.#guest.ram.length || !this.isPostcopy)
+      this.#world.violated(`a request for ${lengthBytes} bytes at ${at} of ${name}`);
+    this.#requested.push(at / PAGE_BYTES);
   }
 
   #putPage(page: number): void {
@@ -361,6 +469,7 @@ export class SimOutgoing implements OutgoingVm {
       if (input.length < 4 || input.length < 4 + input.readUInt16BE(2)) return;
       this.#returned = input.subarray(4 + input.readUInt16BE(2));
       const type = input.readUInt16BE(0);
+      if (type === 3 || type === 4) this.#gotRequest(type, input.subarray(4, 4 + input.readUInt16BE(2)));
       if (type === 7) {
         this.#world.step("source gets SWITCHOVER_ACK");
         this.#acked = true;
@@ -398,16 +507,17 @@ export class SimOutgoing implements OutgoingVm {
     if (this.state === "active" || this.state === "completing") this.#keepGuest("failed", reason);
   }
 
-  /** Only a completed migration leaves the guest stopped. */
+  /** Only a completed migration leaves the guest stopped, and one that was post-copy. */
   #keepGuest(outcome: "failed" | "cancelled", reason: string): void {
-    this.state = outcome;
+    this.state = this.isPostcopy && outcome === "failed" ? "interrupted" : outcome;
     this.#world.step(`source ends its migration: ${outcome}, ${reason}`);
     this.#socket?.destroy();
     this.#wake();
     this.#clock.after(this.#random.real(0, 5), () => {
       if (this.state === "dead") return;
-      if (this.wasRunning) this.#guest.runs = true;
-      this.#world.set("source", this.wasRunning ? "running" : "paused");
+      const resumes = this.wasRunning && !this.isPostcopy;
+      if (resumes) this.#guest.runs = true;
+      this.#world.set("source", resumes ? "running" : "paused");
       this.#tellEnd({ outcome, reason });
     });
   }

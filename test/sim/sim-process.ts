@@ -62,6 +62,7 @@ export class OutgoingVmOf implements OutgoingVm {
   readonly #vm: OutgoingVm;
   readonly ended: Promise<OutgoingEnd>;
   readonly committed?: () => void;
+  readonly startPostcopy?: () => Promise<void>;
 
   constructor(process: SimProcess, vm: OutgoingVm) {
     this.#process = process;
@@ -72,13 +73,16 @@ export class OutgoingVmOf implements OutgoingVm {
         if (process.alive) vm.committed?.();
       };
     }
+    if (vm.startPostcopy !== undefined) {
+      this.startPostcopy = () => process.call(async () => vm.startPostcopy?.());
+    }
   }
 
   get description(): string {
     return this.#vm.description;
   }
 
-  get switchoverControl(): "ack" | "limit" {
+  get switchoverControl(): OutgoingVm["switchoverControl"] {
     return this.#vm.switchoverControl;
   }
 
@@ -101,6 +105,7 @@ export class OutgoingVmOf implements OutgoingVm {
 
 export class IncomingVmOf implements IncomingVm {
   readonly description: string;
+  readonly ready?: () => Promise<void>;
   readonly #process: SimProcess;
   readonly #vm: IncomingVm;
 
@@ -108,6 +113,7 @@ export class IncomingVmOf implements IncomingVm {
     this.#process = process;
     this.#vm = vm;
     this.description = vm.description;
+    if (vm.ready !== undefined) this.ready = () => process.call(async () => vm.ready?.());
   }
 
   begin = (mayPostcopy: boolean) => this.#process.call(() => this.#vm.begin(mayPostcopy));

@@ -150,6 +150,10 @@ export const MINIMUM_COUNTS: Counts = {
   "mode tunnel, precopy": 800,
   "mode tunnel, qemu": 2000,
   "outages that cost nothing but time": 150,
+  "post-copy begun": 150,
+  "post-copy: completed, with the destination": 100,
+  "post-copy: failed, unknown": 8,
+  "post-copy: the guest runs there": 125,
   "resumed connections": 450,
   seeds: 10000,
   "source cancelled, paused on source": 20,
@@ -169,6 +173,7 @@ export const MINIMUM_COUNTS: Counts = {
   "source error MAX_TIME_REACHED": 25,
   "source error MIGRATION_FAILED": 400,
   "source error OUT_OF_MEMORY": 15,
+  "source error POSTCOPY_INTERRUPTED": 25,
   "source error PROTOCOL_REFUSED": 45,
   "source error PROTOCOL_VERSION": 25,
   "source failed, paused on source": 95,
@@ -242,6 +247,11 @@ export class Statistics {
     if (steps.has("guard gives the verdict")) this.#count("verdicts of the guard");
     if (steps.has("destination sends resumed")) this.#count("resumed connections");
     if (steps.has("RAM compared")) this.#count("RAM compared");
+    if (steps.has("source hands over the package")) this.#count("post-copy begun");
+    if (steps.has("destination runs the guest") && steps.has("source hands over the package")) {
+      this.#count("post-copy: the guest runs there");
+      this.#count(`post-copy: ${outcome}`);
+    }
     if (gaveUp) this.#count("a person gave up");
     this.#count("known case left out", excluded);
   }

@@ -91,6 +91,9 @@ export class SaidOfTrace implements TraceHandler {
   codec(name: string): void {
     this.lines.push(`codec ${name}`);
   }
+  time(atMs: number): void {
+    this.lines.push(`time ${atMs}`);
+  }
   page(
     block: number,
     page: number,

@@ -1,10 +1,20 @@
 // Keys and certificates for tests of TLS, made when they are needed: a small authority, and folders as QEMU lays them
 // out.
 
-import { generateKeyPairSync, type KeyObject } from "node:crypto";
+import { generateKeyPairSync, type KeyObject, sign, X509Certificate } from "node:crypto";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type CertificateContent, writeCertificate } from "../../src/link/tls/certificate-writer.ts";
+import {
+  BIT_STRING,
+  type CertificateContent,
+  INTEGER,
+  nameOf,
+  oid,
+  SEQUENCE,
+  time,
+  tlv,
+  writeCertificate,
+} from "../../src/link/tls/certificate-writer.ts";
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 
@@ -52,6 +62,29 @@ export class Authority {
       key,
     });
     return { key, certificate };
+  }
+
+  /** A list of certificates that are called back (RFC 5280, 5, version 1), PEM. */
+  revoke(hosts: readonly HostCertificate[], nextUpdate = daysFromNow(1)): string {
+    const since = daysFromNow(-1);
+    const entries = hosts.map(({ certificate }) => {
+      const serial = Buffer.from(new X509Certificate(certificate).serialNumber, "hex");
+      return tlv(SEQUENCE, tlv(INTEGER, serial), time(since));
+    });
+    const algorithm = tlv(SEQUENCE, oid("ecdsaWithSha256"));
+    // A list of none is left out.
+    const list = entries.length === 0 ? [] : [tlv(SEQUENCE, ...entries)];
+    const toBeSigned = tlv(
+      SEQUENCE,
+      algorithm,
+      nameOf(this.subject),
+      time(daysFromNow(-2)),
+      time(nextUpdate),
+      ...list,
+    );
+    const signature = sign("sha256", toBeSigned, this.key);
+    const der = tlv(SEQUENCE, toBeSigned, algorithm, tlv(BIT_STRING, [0], signature));
+    return `-----BEGIN X509 CRL-----\n${der.toString("base64")}\n-----END X509 CRL-----\n`;
   }
 }
 

@@ -3,11 +3,18 @@
 // two guests run.
 
 import type { Clock } from "../../src/base/clock.ts";
-import type { Channel, IncomingVm, OutgoingEnd, OutgoingStatus, OutgoingVm } from "../../src/engine/ports.ts";
+import type {
+  Channel,
+  IncomingVm,
+  OutgoingEnd,
+  OutgoingStatus,
+  OutgoingVm,
+  StoppedRam,
+} from "../../src/engine/ports.ts";
 import type { GuestStream } from "./arbitrary-stream.ts";
 import { Loader } from "./loader.ts";
 import { type ChannelConditions, type MemoryChannel, memoryChannels } from "./memory-channel.ts";
-import { be16, be32, be64 } from "./stream-builder.ts";
+import { be16, be32, be64, counted } from "./stream-builder.ts";
 
 /** Where guests run. Throws, and remembers it, as soon as there are two. */
 export class World {
@@ -58,6 +65,8 @@ export class FakeOutgoing implements OutgoingVm {
   /** Pages that the destination has asked for. */
   requests = 0;
   readonly startPostcopy?: () => Promise<void>;
+  /** For a test to give. */
+  openRam?: () => Promise<StoppedRam>;
   readonly #world: World;
   readonly #clock: Clock;
   readonly #faults: OutgoingFaults;
@@ -163,7 +172,7 @@ export class FakeOutgoing implements OutgoingVm {
         this.#acked = true;
         this.#play();
       }
-      if (type === 4) this.requests++;
+      if (type === 3 || type === 4) this.requests++;
       if (type === 1 && this.#faults.isStuck !== true) {
         const verdict = message.readUInt32BE(at + 4);
         if (this.isPostcopy && verdict === 0) {
@@ -220,6 +229,14 @@ export interface IncomingFaults {
   isMute?: boolean;
   /** Takes so many bytes of whatever comes for a guest. */
   loadsAnything?: number;
+  /** Sends its SWITCHOVER_ACK, as a QEMU does that has the capability on. */
+  acksSwitchover?: boolean;
+}
+
+/** As a destination asks for pages of a RAMBlock, the first time. */
+export function requestForPages(idstr: string, offsetBytes: number, lengthBytes: number): Buffer {
+  const name = counted(idstr);
+  return Buffer.concat([be16(3), be16(12 + name.length), be64(offsetBytes), be32(lengthBytes), name]);
 }
 
 /** What both kinds of destination have in common: a loader behind a channel. */
@@ -257,7 +274,7 @@ class LoadingSide {
             isReady = true;
             // What the package ends with, and what the guest, or a device, finds missing.
             channel.write(Buffer.concat([be16(2), be16(4), be32(3)]));
-            channel.write(Buffer.concat([be16(4), be16(12), be64(0), be32(4096)]));
+            channel.write(requestForPages(this.loader.blocks[0]!.idstr, 0, 4096));
             ready();
           }
           if (this.loader.complete && faults.failsToLoad === true) throw new Error("device state is wrong");
@@ -302,6 +319,8 @@ export class FakeIncoming implements IncomingVm {
   side: LoadingSide | undefined;
   discarded = false;
   mayPostcopy = false;
+  /** For a test to give. */
+  openRam?: () => Promise<StoppedRam>;
   readonly #world: World;
   readonly #clock: Clock;
   readonly #conditions: Partial<ChannelConditions>;
@@ -336,6 +355,7 @@ export class FakeIncoming implements IncomingVm {
     this.mayPostcopy = mayPostcopy;
     if (this.#faults.refuses === true) throw new Error("no memory");
     const [ours, theirs] = memoryChannels(this.#clock, this.#conditions);
+    if (this.#faults.acksSwitchover === true) ours.write(Buffer.concat([be16(7), be16(0)]));
     this.side = new LoadingSide(
       ours,
       this.#faults,
@@ -348,6 +368,11 @@ export class FakeIncoming implements IncomingVm {
       () => this.#isReady(),
     );
     return theirs;
+  }
+
+  /** It turns out that it cannot load what has come. */
+  failNow(reason: string): void {
+    this.#reject(new Error(reason));
   }
 
   ready(): Promise<void> {

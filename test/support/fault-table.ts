@@ -40,16 +40,16 @@ export class FaultTable {
 
 /**
  * What stands in the file between `<!-- name -->` and `<!-- /name -->`. With UPDATE_RELIABILITY=1 in the environment
- * `content` is put there first.
+ * `content` is put there first, if there is any.
  */
-export function documentedTable(name: string, content: string, document = RELIABILITY): string {
+export function documentedTable(name: string, content?: string, document = RELIABILITY): string {
   const file = join(PACKAGE_ROOT, document);
   const [begin, end] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
   const text = existsSync(file) ? readFileSync(file, "utf8") : "";
   const start = text.indexOf(begin) + begin.length;
   const to = text.indexOf(end, start);
   if (start < begin.length || to === -1) throw new Error(`${document} has no place for ${begin}`);
-  if (process.env.UPDATE_RELIABILITY === "1") {
+  if (content !== undefined && process.env.UPDATE_RELIABILITY === "1") {
     writeFileSync(file, `${text.slice(0, start)}\n${content}\n${text.slice(to)}`);
     return content;
   }

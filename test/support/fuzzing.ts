@@ -1,5 +1,5 @@
 // What the fuzz tests have in common: how many inputs each tries, and that it is known afterwards how many there were,
-// from which seed, and what memory they took. FUZZ_RUNS: inputs for each property; FUZZ_SEED: where they begin;
+// from which seed, and what memory and CPU time they took. FUZZ_RUNS: inputs for each property; FUZZ_SEED: where they begin;
 // FUZZ_REPORT: a file to which each test file appends one line of JSON (scripts/fuzz.mjs adds them up).
 
 import { appendFileSync } from "node:fs";
@@ -9,6 +9,7 @@ import { afterAll } from "vitest";
 const asked = process.env.FUZZ_RUNS;
 const seed = process.env.FUZZ_SEED === undefined ? undefined : Number(process.env.FUZZ_SEED);
 const residentBytesBefore = process.memoryUsage.rss();
+const cpuBefore = process.cpuUsage();
 let inputs = 0;
 
 /** What a property tries: few in the tests of every day. */
@@ -63,5 +64,7 @@ function count<Input>(details: fc.RunDetails<Input>): void {
 afterAll(() => {
   if (process.env.FUZZ_REPORT === undefined) return;
   const grownBytes = process.memoryUsage.rss() - residentBytesBefore;
-  appendFileSync(process.env.FUZZ_REPORT, `${JSON.stringify({ inputs, grownBytes })}\n`);
+  const { user, system } = process.cpuUsage(cpuBefore);
+  const cpuSeconds = (user + system) / 1e6;
+  appendFileSync(process.env.FUZZ_REPORT, `${JSON.stringify({ inputs, grownBytes, cpuSeconds })}\n`);
 });

@@ -19,11 +19,14 @@ export function modelOf(parts: ModelParts = {}): GuestModel {
     pages,
     zeroPages: pages / 4,
     rateClasses: [
-      { pages: pages - hotPages, changesPerSecond: 0 },
-      { pages: hotPages, changesPerSecond },
-    ],
-    deltaSizes: [
-      { afterMs: 1000, xbzrleBytes: deltaBytes * 1.2, tunnelBytes: deltaBytes, wholeCodedBytes: 2000 },
+      { pages: pages - hotPages, changesPerSecond: 0, deltaSizes: [] },
+      {
+        pages: hotPages,
+        changesPerSecond,
+        deltaSizes: [
+          { afterMs: 1000, xbzrleBytes: deltaBytes * 1.2, tunnelBytes: deltaBytes, wholeCodedBytes: 2000 },
+        ],
+      },
     ],
     codedShare: { fast: 0.5, strong: 0.45 },
     rewrittenPagesPerSecond: parts.rewrittenPagesPerSecond ?? 0,

@@ -34,7 +34,7 @@ export class Loader {
   pageBytes = 4096;
   /** Everything has been read, device state and all. */
   complete = false;
-  /** Payloads of the device sections. */
+  /** Payloads of the device sections; in post-copy the package. */
   readonly devices: Buffer[] = [];
   readonly #hasDescription: boolean;
   readonly #reply: (bytes: Buffer) => void;
@@ -184,7 +184,7 @@ export class Loader {
         }
       }
     } else if (command === 7) {
-      yield* this.#take(payload.readUInt32BE());
+      this.devices.push(Buffer.from(yield* this.#take(payload.readUInt32BE())));
       this.isPostcopy = true;
     } else if (command !== 3 && command !== 11 && command !== 99) throw new Error(`command ${command}`);
   }

@@ -1,3 +1,3 @@
 // Where this package lies, which tests and benchmarks share with the lab.
 
-export * from "../../src/lab/package-root.ts";
+export * from "../../src/base/package-root.ts";

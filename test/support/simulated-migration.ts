@@ -47,6 +47,8 @@ export interface MigrationSetup {
     action: (migration: Migration) => void;
     times?: number;
   };
+  /** RAM is to be compared at both ends. */
+  verify?: boolean;
   /** Connections that break are resumed. */
   resumption?: { sourceTimeoutMs?: number; destinationTimeoutMs?: number; switchoverTimeoutMs?: number };
 }
@@ -130,7 +132,12 @@ export class Migration {
     } else this.stock = new StockDestination(world, this.destinationEnd, setup.incoming);
     const { cacheBytes, deltaCodec = DELTA_WORD_MASK } = setup;
     const tunnel = {
-      hello: { ...own, session, ...(setup.stream.isPostcopy && { postcopy: true }) },
+      hello: {
+        ...own,
+        session,
+        ...(setup.stream.isPostcopy && { postcopy: true }),
+        ...(setup.verify && { verify: true }),
+      },
       deltaCodec,
       ...(resumption && {
         reconnect: { connect: () => this.#reconnect(), timeoutMs: resumption.sourceTimeoutMs ?? 60_000 },

@@ -6,7 +6,6 @@ import type { Socket } from "node:net";
 import { join } from "node:path";
 import { type Clock, systemClock } from "../../src/base/clock.ts";
 import { parseBytesPerSecond } from "../../src/base/units.ts";
-import { makeBatchCoder, makeHome } from "../../src/cli/engine-parts.ts";
 import { DELTA_WORD_MASK } from "../../src/codec/delta/delta-codec.ts";
 import { ENTROPY_CODEC_IDS, ENTROPY_NONE } from "../../src/codec/entropy/entropy-coder.ts";
 import type { Promises } from "../../src/engine/convergence.ts";
@@ -16,6 +15,7 @@ import { type PrecopyLimits, PrecopyVm } from "../../src/engine/precopy.ts";
 import { SourceEngine, type SourceOutcome } from "../../src/engine/source.ts";
 import { V86Incoming } from "../../src/hypervisor/v86/incoming.ts";
 import { V86Guest } from "../../src/hypervisor/v86/outgoing.ts";
+import { makeBatchCoder, makeHome } from "../../src/library/engine-parts.ts";
 import { type Address, connect, listen } from "../../src/link/address.ts";
 import { Relay } from "../../src/link/relay.ts";
 import { SocketChannel } from "../../src/link/socket-channel.ts";
@@ -51,6 +51,8 @@ export interface V86MigrationOptions {
   beforeResume?: (migration: V86Migration) => Promise<void>;
   /** The guest stands still for as long as it takes. */
   comparesMemory?: boolean;
+  /** RAM is compared at both ends, by the engines. */
+  verify?: boolean;
   /** A connection that breaks is resumed, if that takes no longer. */
   reconnectMs?: number;
   /** Of both engines; the guests and the link have their own. */
@@ -154,6 +156,7 @@ export class V86Migration {
       hypervisor: identityOf(source),
       entropyCodecs: isDelta ? [...ENTROPY_CODEC_IDS] : [ENTROPY_NONE],
       guestRamBytes: source.host.memoryBytes,
+      ...(options.verify ? { verify: true } : {}),
     };
     const home = makeHome();
     this.#sourceCoder = makeBatchCoder(home);
@@ -265,6 +268,7 @@ export class V86Migration {
         begin: () => incoming.begin(),
         loaded: () => incoming.loaded(),
         discard: () => incoming.discard(),
+        openRam: () => incoming.openRam(),
         resume: async () => {
           if (this.#options.comparesMemory !== false)
             differing = await differingPages(source.host, destination.host);

@@ -2,12 +2,14 @@
 // all VMs that are one and the same guest never more than one may run.
 
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { PAGE_BYTES } from "../../src/hypervisor/v86/dirty-scan.ts";
 import { PAGES_PER_CALL_MAX } from "../../src/hypervisor/v86/protocol.ts";
 import { VmHost } from "../../src/hypervisor/v86/vm-host.ts";
+import { PACKAGE_ROOT } from "./package-root.ts";
 import { parseVerification, type Verification } from "./serial.ts";
 
-const GUEST = readFileSync(new URL("../../guest/guest.elf", import.meta.url));
+const GUEST = readFileSync(join(PACKAGE_ROOT, "guest/guest.elf"));
 /** A guest whose heart beats this often and this much after it was asked to verify will answer. */
 const WAIT_MS_MAX = 60_000;
 

@@ -1,6 +1,6 @@
 // Which hypervisor the demo runs on, and whether it really runs here.
 
-import { constants } from "node:fs";
+import { constants, existsSync } from "node:fs";
 import { access } from "node:fs/promises";
 import { DeltaveeError, toError, UsageError } from "../../base/errors.ts";
 import { formatMs } from "../../base/units.ts";
@@ -36,9 +36,9 @@ export interface ChosenHypervisor {
 export interface Probes {
   /** "7.2.22", or undefined when there is no QEMU that runs at the path. */
   qemuVersion(path: string): Promise<string | undefined>;
-  kvmIsThere(): Promise<boolean>;
-  /** Boots the guest once and ends it. Resolves to why that did not work, if it did not. */
-  bootFailure(hypervisor: HypervisorSpec, timeoutMs: number): Promise<Error | undefined>;
+  kvmFailure(path: string): Promise<KvmFailure | undefined>;
+  /** Why v86 does not boot a guest within so long, if it does not. */
+  v86Failure(timeoutMs: number): Promise<Error | undefined>;
 }
 
 /**
@@ -48,12 +48,12 @@ export interface Probes {
 export async function chooseHypervisor(
   choice: HypervisorChoice,
   qemuPath: string,
-  probes: Probes = { qemuVersion, kvmIsThere, bootFailure },
+  probes: Probes = { qemuVersion, kvmFailure, v86Failure },
 ): Promise<ChosenHypervisor> {
   if (choice === "v86") return { spec: { kind: "v86" }, says: "v86, embedded" };
   if (choice === "qemu") return qemu(qemuPath, probes);
   const version = await probes.qemuVersion(qemuPath);
-  const failure = await probes.bootFailure({ kind: "v86" }, V86_PROBE_TIMEOUT_MS);
+  const failure = await probes.v86Failure(V86_PROBE_TIMEOUT_MS);
   if (failure === undefined) {
     const alternative = version === undefined ? "needs no QEMU" : `--hypervisor qemu takes QEMU ${version}`;
     return { spec: { kind: "v86" }, says: `v86, embedded (${alternative})` };
@@ -79,9 +79,11 @@ async function qemu(path: string, probes: Probes): Promise<ChosenHypervisor> {
       `No QEMU that runs at "${path}": install it (Debian: qemu-system-x86), or give its path by --qemu`,
     );
   }
-  const withoutKvm = await kvmFailure(path, probes);
+  const withoutKvm = await probes.kvmFailure(path);
   const accelerator = withoutKvm === undefined ? "kvm" : "tcg";
-  const how = withoutKvm === undefined ? "with KVM" : `without KVM (${withoutKvm})`;
+  // Why it does not is what deltavee doctor tells.
+  const why = withoutKvm?.kind === "broken" ? "a test guest did not boot with it" : withoutKvm?.text;
+  const how = why === undefined ? "with KVM" : `without KVM (${why})`;
   return {
     spec: { kind: "qemu", path, accelerator },
     says: `QEMU ${version}, ${how}`,
@@ -95,22 +97,29 @@ async function qemu(path: string, probes: Probes): Promise<ChosenHypervisor> {
   };
 }
 
-async function kvmIsThere(): Promise<boolean> {
-  try {
-    await access("/dev/kvm", constants.R_OK | constants.W_OK);
-    return true;
-  } catch {
-    return false;
-  }
+export interface KvmFailure {
+  readonly kind: "absent" | "forbidden" | "broken";
+  readonly text: string;
 }
 
 /** /dev/kvm alone proves little: in some clouds and containers it can be opened, and the guest then hangs. */
-async function kvmFailure(path: string, probes: Probes): Promise<string | undefined> {
-  if (!(await probes.kvmIsThere())) return "/dev/kvm is not there, or not for this user";
-  const failure = await probes.bootFailure({ kind: "qemu", path, accelerator: "kvm" }, KVM_PROBE_TIMEOUT_MS);
-  return failure === undefined ? undefined : "a test guest did not boot with it";
+export async function kvmFailure(path: string): Promise<KvmFailure | undefined> {
+  if (!existsSync("/dev/kvm")) return { kind: "absent", text: "there is no /dev/kvm" };
+  try {
+    await access("/dev/kvm", constants.R_OK | constants.W_OK);
+  } catch {
+    return { kind: "forbidden", text: "/dev/kvm is not for this user" };
+  }
+  const failure = await bootFailure({ kind: "qemu", path, accelerator: "kvm" }, KVM_PROBE_TIMEOUT_MS);
+  if (failure === undefined) return undefined;
+  return { kind: "broken", text: `a test guest did not boot with KVM: ${failure.message}` };
 }
 
+function v86Failure(timeoutMs: number): Promise<Error | undefined> {
+  return bootFailure({ kind: "v86" }, timeoutMs);
+}
+
+/** Boots the guest once and ends it. Resolves to why that did not work, if it did not. */
 async function bootFailure(hypervisor: HypervisorSpec, timeoutMs: number): Promise<Error | undefined> {
   let said = "";
   let look = (): void => {};

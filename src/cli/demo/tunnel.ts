@@ -9,12 +9,12 @@ import { ENTROPY_CODEC_IDS, ENTROPY_NONE } from "../../codec/entropy/entropy-cod
 import { DestinationEngine } from "../../engine/destination.ts";
 import type { IncomingVm, OutgoingVm } from "../../engine/ports.ts";
 import { SourceEngine } from "../../engine/source.ts";
+import { makeBatchCoder, makeHome } from "../../library/engine-parts.ts";
 import { type Address, connect, listen } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
 import { PageCache } from "../../memory/page-cache.ts";
 import type { RunRecord } from "../../record/writer.ts";
 import type { HypervisorIdentity } from "../../wire/bodies.ts";
-import { makeBatchCoder, makeHome } from "../engine-parts.ts";
 import type { MigrationOrder } from "./messages.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;

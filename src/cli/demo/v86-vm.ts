@@ -1,11 +1,11 @@
 // A VM of the demo under the embedded hypervisor. Its pre-copy loop is ours, so "standard" is that loop without
 // page cache and compression, under limits that make it give up converging.
 
-import { createRequire } from "node:module";
 import { systemClock } from "../../base/clock.ts";
 import { PRECOPY_LIMITS, PrecopyVm } from "../../engine/precopy.ts";
 import { V86Incoming } from "../../hypervisor/v86/incoming.ts";
 import { V86Guest } from "../../hypervisor/v86/outgoing.ts";
+import { v86Version } from "../../hypervisor/v86/version.ts";
 import { VmHost } from "../../hypervisor/v86/vm-host.ts";
 import type { DemoVm, VmContext } from "./demo-vm.ts";
 import { readGuestKernel, STANDARD_ITERATIONS_MAX } from "./guest.ts";
@@ -21,9 +21,7 @@ export async function openV86Vm(spec: VmSpec, context: VmContext): Promise<DemoV
     onSerialLine: (line, hostMs) => context.onSerial(`${line}\n`, hostMs),
     onFailure: context.onFailure,
   });
-  const manifest: { version: string } = createRequire(import.meta.url)("v86/package.json");
-  // Without the name of the build, which is nothing to people; what decides is the compatibility text.
-  const version = manifest.version.replace(/\+.*$/, "");
+  const version = v86Version();
   const identity = { kind: "v86" as const, version, compatibility: host.compatibility };
   return {
     hypervisor: `v86 ${version}`,

@@ -16,6 +16,9 @@ import { plain } from "../../report/text.ts";
 const EVALUATION_COMMAND = "deltavee lab report --evaluation docs/evaluation.md";
 const FORECASTS_COMMAND = "deltavee lab report --forecasts docs/when-it-pays.md";
 
+const COMPARE_HELP = "\nExample:\n  deltavee lab compare vanilla tunnel";
+const REPORT_HELP = "\nExamples:\n  deltavee lab report\n  deltavee lab report --html page.html";
+
 export function compareCommand(resultsDefault: string): Command {
   return new Command("compare")
     .description("put two sets of results, or two methods, side by side, run by run of the same setting")
@@ -24,6 +27,7 @@ export function compareCommand(resultsDefault: string): Command {
     .option("--results <folder>", "where experiments lie", resultsDefault)
     .option("--markdown", "as Markdown")
     .option("--json", "as JSON")
+    .addHelpText("after", COMPARE_HELP)
     .action(async (a: string, b: string, options: { results: string; markdown?: true; json?: true }) => {
       const sides = await readSides(a, b, options.results);
       tellNotices(sides.notices);
@@ -44,6 +48,7 @@ export function reportCommand(resultsDefault: string): Command {
     .option("--html <file>", "write one HTML file that loads nothing")
     .option("--evaluation <file>", "write the generated sections of docs/evaluation.md into this file")
     .option("--forecasts <file>", "write how far forecasts were off into its section of this file")
+    .addHelpText("after", REPORT_HELP)
     .action(async (folder: string, options: { html?: string; evaluation?: string; forecasts?: string }) => {
       const results = await readResults(folder);
       tellNotices(results.notices);

@@ -6,7 +6,7 @@
 import { createHmac, randomInt, scrypt, timingSafeEqual } from "node:crypto";
 import { promisify } from "node:util";
 import { ProtocolError } from "../../base/errors.ts";
-import { PEER_NAME } from "./paired-keys.ts";
+import { isPeerName } from "../../library/paired-keys.ts";
 
 /** Without those that are taken for each other: 32 characters, 5 bits each. */
 const ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
@@ -109,7 +109,7 @@ function splitMessage(message: Uint8Array): { head: Uint8Array; mac: Uint8Array;
   if (messageBytes(message) !== message.length) throw invalid();
   const head = message.subarray(0, message.length - MAC_BYTES);
   const name = Buffer.from(head.subarray(MAGIC.length + 1)).toString("latin1");
-  if (!PEER_NAME.test(name)) throw invalid();
+  if (!isPeerName(name)) throw invalid();
   return { head, mac: message.subarray(message.length - MAC_BYTES), name };
 }
 

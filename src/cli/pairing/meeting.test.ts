@@ -6,10 +6,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import tls from "node:tls";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { type OwnKeys, PairedKeys } from "../../library/paired-keys.ts";
 import type { Address } from "../../link/address.ts";
 import { newCode } from "./exchange.ts";
 import { type Meeting, meetAt, waitAt } from "./meeting.ts";
-import { type OwnKeys, PairedKeys } from "./paired-keys.ts";
 
 const ANY: Address = { kind: "tcp", host: "127.0.0.1", port: 0 };
 const code = newCode();

@@ -6,6 +6,7 @@ import type { Socket } from "node:net";
 import tls from "node:tls";
 import { LinkError, ProtocolError, TlsError, toError } from "../../base/errors.ts";
 import { formatMs } from "../../base/units.ts";
+import type { OwnKeys } from "../../library/paired-keys.ts";
 import { type Address, connect, type Listener, listen } from "../../link/address.ts";
 import { fingerprintOf } from "../../link/tls/secure.ts";
 import {
@@ -16,7 +17,6 @@ import {
   PairingExchange,
   type PairingSide,
 } from "./exchange.ts";
-import type { OwnKeys } from "./paired-keys.ts";
 
 /** Strangers at a time, each for no longer than MEETING_MS_MAX. */
 const STRANGERS_MAX = 16;

@@ -4,7 +4,7 @@
 import { formatBytes, formatBytesPerSecond, formatMs } from "../../base/units.ts";
 import type { FleetOrder, FleetOutcome } from "../../planner/fleet.ts";
 import type { Interval, MethodForecast, Plan } from "../../planner/forecast.ts";
-import { deltaSizeAfter, dirtyPagesPerSecond, type GuestModel } from "../../planner/guest-model.ts";
+import { dirtyPagesPerSecond, type GuestModel, meanDeltaSize } from "../../planner/guest-model.ts";
 import type { LinkModel } from "../../planner/link-model.ts";
 import { columns, formatCount, formatRatio } from "../../report/text.ts";
 
@@ -43,11 +43,11 @@ function guestLines(guest: GuestModel): string[] {
   ];
   if (guest.rewrittenPagesPerSecond > 0)
     rows.push(["rewritten alike", `${formatCount(guest.rewrittenPagesPerSecond)} pages/s`]);
-  if (guest.deltaSizes.length > 0) {
-    const { xbzrleBytes, tunnelBytes } = deltaSizeAfter(guest, 1000);
+  const size = meanDeltaSize(guest, 1000);
+  if (size !== undefined) {
     rows.push([
       "a page's change",
-      `${formatBytes(xbzrleBytes)} as XBZRLE, ${formatBytes(tunnelBytes)} in the tunnel`,
+      `${formatBytes(size.xbzrleBytes)} as XBZRLE, ${formatBytes(size.tunnelBytes)} in the tunnel`,
     ]);
   }
   const { fast, strong } = guest.codedShare;

@@ -9,8 +9,8 @@ import { DeltaveeError, toError, UsageError } from "../../base/errors.ts";
 import type { GuestMemory } from "../../memory/guest-memory.ts";
 import type { QmpAddress, QmpClient } from "./qmp.ts";
 
-const PAGE_BYTES = 4096;
-const PAGEMAP_ENTRY_BYTES = 8;
+export const PAGE_BYTES = 4096;
+export const PAGEMAP_ENTRY_BYTES = 8;
 /** Upper byte of an entry (Documentation/admin-guide/mm/pagemap): bit 63 present, bit 62 swapped out. */
 const PRESENT_OR_SWAPPED = 0xc0;
 /** Legacy holes of a PC's RAM are parts of it that the guest sees as ROM; they are of no size that matters. */
@@ -65,7 +65,7 @@ export function openGuestMemory({ pid, ranges }: GuestMemoryPlace): OpenGuestMem
     isPresent: (page) => {
       const at = (addressOf(page) / PAGE_BYTES) * PAGEMAP_ENTRY_BYTES;
       readWhole(pid, pagemap, entry, at);
-      return (entry[PAGEMAP_ENTRY_BYTES - 1]! & PRESENT_OR_SWAPPED) !== 0;
+      return isPresentEntry(entry, 0);
     },
     read: (page, target) => readWhole(pid, memory, target, addressOf(page)),
     close: () => {
@@ -143,7 +143,13 @@ export function parseMemoryTree(text: string): { start: number; bytes: number }[
     .filter(({ bytes }) => bytes >= RANGE_BYTES_MIN);
 }
 
-function openProc(pid: number, name: string): number {
+/** Of entries of a pagemap: whether there is anything in the page. */
+export function isPresentEntry(entries: Uint8Array, page: number): boolean {
+  return (entries[page * PAGEMAP_ENTRY_BYTES + PAGEMAP_ENTRY_BYTES - 1]! & PRESENT_OR_SWAPPED) !== 0;
+}
+
+/** @throws DeltaveeError HYPERVISOR_FAILED when it may not be opened */
+export function openProc(pid: number, name: string): number {
   try {
     return openSync(`/proc/${pid}/${name}`, "r");
   } catch (thrown) {

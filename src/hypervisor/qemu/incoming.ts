@@ -2,11 +2,12 @@
 // is told before anything arrives not to start the guest by itself, so that nothing runs before COMMIT.
 
 import { DeltaveeError, toError } from "../../base/errors.ts";
-import type { Channel, IncomingVm } from "../../engine/ports.ts";
+import type { Channel, IncomingVm, StoppedRam } from "../../engine/ports.ts";
 import { connect } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
+import { openStoppedRam } from "./stopped-ram.ts";
 
 const CONNECT_TIMEOUT_MS = 5000;
 /** A migration may take days; nobody waits for its end with less patience. */
@@ -119,6 +120,10 @@ export class QemuIncoming implements IncomingVm {
   async ready(): Promise<void> {
     if (this.#ready === undefined) throw new DeltaveeError("HYPERVISOR_FAILED", "No migration has begun");
     await this.#ready;
+  }
+
+  openRam(): Promise<StoppedRam> {
+    return openStoppedRam(this.#qmp);
   }
 
   async resume(): Promise<void> {

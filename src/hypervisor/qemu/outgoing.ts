@@ -5,7 +5,7 @@
 import type { Socket } from "node:net";
 import { systemClock } from "../../base/clock.ts";
 import { DeltaveeError, QmpCommandError, toError } from "../../base/errors.ts";
-import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm } from "../../engine/ports.ts";
+import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm, StoppedRam } from "../../engine/ports.ts";
 import { type Listener, listen } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
 import { DirtyForecast } from "./dirty-forecast.ts";
@@ -14,6 +14,7 @@ import { type GuestMemoryPlace, locateGuestMemory } from "./guest-memory.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
+import { openStoppedRam } from "./stopped-ram.ts";
 
 /**
  * Far above any link: pacing is ours, QEMU must never hold back by itself. And a number that nobody types: QEMU's
@@ -230,6 +231,10 @@ export class QemuOutgoing implements OutgoingVm {
     return locateGuestMemory(this.#qmp, pid);
   }
 
+  openRam(): Promise<StoppedRam> {
+    return openStoppedRam(this.#qmp);
+  }
+
   /** To be put back at the end, by whoever can. */
   get settings(): MigrationSettings {
     return this.#restore;
@@ -431,10 +436,16 @@ export class QemuOutgoing implements OutgoingVm {
         : { remainingBytes: this.#forecast.remainingBytes(iteration, ram.remaining) }),
       ...(ram === undefined ? {} : { dirtyPagesPerSecond: ram["dirty-pages-rate"] }),
       ...(downtime === undefined ? {} : { downtimeMs: downtime }),
-      isPostcopy: status?.startsWith("postcopy-") === true,
+      isPostcopy: await this.#isInPostcopy(status),
     };
     if (ram !== undefined) this.#handoverBytesPerSecond = (ram.mbps * 1e6) / 8;
     if (status !== undefined) await this.#entered(status, info["error-desc"]);
+  }
+
+  /** QEMU calls it so a moment before it stops the guest. */
+  async #isInPostcopy(status: MigrationStatus | undefined): Promise<boolean> {
+    if (status?.startsWith("postcopy-") !== true) return false;
+    return !(await this.#qmp.execute("query-status")).running;
   }
 
   /** Whoever manages the VM may pause it in the middle of a migration: it must then arrive paused. */

@@ -3,9 +3,10 @@
 // caller of `loaded` to tell the source: on the return path there are no reasons.
 
 import { DeltaveeError, toError } from "../../base/errors.ts";
-import type { Channel, ChannelListener, IncomingVm } from "../../engine/ports.ts";
+import type { Channel, ChannelListener, IncomingVm, StoppedRam } from "../../engine/ports.ts";
 import { ReturnPathType } from "../../stream/format.ts";
 import { returnPathMessage } from "../../stream/return-path.ts";
+import { v86StoppedRam } from "./stopped-ram.ts";
 import type { VmHost } from "./vm-host.ts";
 
 /** Stream bytes on their way to the VM's thread; above this the sender has to wait. */
@@ -54,6 +55,10 @@ export class V86Incoming implements IncomingVm {
 
   loaded(): Promise<void> {
     return this.#loaded;
+  }
+
+  async openRam(): Promise<StoppedRam> {
+    return v86StoppedRam(this.#host);
   }
 
   resume(): Promise<void> {

@@ -1,8 +1,10 @@
 // A v86 VM as the pre-copy loop needs it (engine/precopy.ts): its RAM, its dirty pages, its device state.
 
+import type { StoppedRam } from "../../engine/ports.ts";
 import type { PrecopyGuest } from "../../engine/precopy.ts";
 import type { StreamBlock } from "../../stream/reader.ts";
 import { PAGE_BYTES } from "./dirty-scan.ts";
+import { BLOCK, v86StoppedRam } from "./stopped-ram.ts";
 import type { VmHost } from "./vm-host.ts";
 
 /** Name of the machine and of its device section in the stream. */
@@ -25,7 +27,7 @@ export class V86Guest implements PrecopyGuest {
     this.#host = host;
     this.#isRunning = options.isRunning;
     this.description = `v86 ${options.version}`;
-    this.block = { idstr: "ram", lengthBytes: host.memoryBytes };
+    this.block = { idstr: BLOCK, lengthBytes: host.memoryBytes };
   }
 
   /** Whoever else stops the VM meanwhile would not be noticed: a migration has it to itself. */
@@ -60,5 +62,9 @@ export class V86Guest implements PrecopyGuest {
 
   deviceState(): Promise<Uint8Array> {
     return this.#host.saveDeviceState();
+  }
+
+  async openRam(): Promise<StoppedRam> {
+    return v86StoppedRam(this.#host);
   }
 }

@@ -14,11 +14,15 @@ function beat(counter: number, due: number, spentNs: number): Uint8Array {
 
 /** A guest with a beat each 2 ms, from 0 ms on. */
 class Guest {
-  readonly log = new BeatLog();
+  readonly log: BeatLog;
   #counter = 0;
   #due = 0;
   #spentNs = 0;
   ms = 0;
+
+  constructor(beatsMax?: number) {
+    this.log = new BeatLog(beatsMax);
+  }
 
   beats(count: number, { dueEach = 1, workNs = WORK_NS, isLost = false } = {}): void {
     for (let i = 0; i < count; i++) {
@@ -109,6 +113,24 @@ describe("the view of a guest's heartbeat", () => {
     log.add(new Uint8Array(31), 2);
     log.add(beat(4, 4, 0), 3);
     expect(log.count).toBe(1);
+  });
+
+  it("goes on when it is full, and knows of all that came before", () => {
+    const guest = new Guest(400);
+    guest.beats(100);
+    guest.ms += 50;
+    guest.beats(900);
+    const beganMs = guest.ms + 1;
+    guest.beats(301);
+    guest.beats(7, { isLost: true });
+    guest.ms += 70;
+    guest.beats(2000);
+    const { metrics } = guest.log.view({ beganMs, endedMs: guest.ms, finishedMs: guest.ms });
+    expect(guest.log.count).toBeLessThanOrEqual(400);
+    expect(metrics.heartbeatsLost).toBe(7);
+    expect(metrics.heartbeatGapMs).toBe(70 + 8 * PERIOD_MS);
+    expect(metrics.heartbeatGapMsBefore).toBe(50 + PERIOD_MS);
+    expect(metrics.slowdownShare).toBeCloseTo(0);
   });
 
   it("keeps its series short, however long it listened", () => {

@@ -5,7 +5,7 @@ import type { ClientSeries, ClientView } from "../model.ts";
 
 /** Four integers: lab/guest/heartbeat.c. */
 const BEAT_BYTES = 32;
-/** A beat each 2 ms for more than half an hour; what comes later is not kept. */
+/** A beat each 2 ms for half an hour; in the next one every other beat is kept, then every fourth for two hours, ... */
 const BEATS_MAX = 1_000_000;
 const SERIES_POINTS_MAX = 200;
 /** A guest that has not been heard of for so long when all ends is not there any more. */
@@ -32,11 +32,25 @@ export class BeatLog {
   #counter = new Float64Array(1024);
   #due = new Float64Array(1024);
   #spentMs = new Float64Array(1024);
+  /** How many had arrived with it, and the longest time without one since the beat that is kept before it. */
+  #arrived = new Float64Array(1024);
+  #gapMs = new Float64Array(1024);
+  readonly #beatsMax: number;
+  #arrivals = 0;
+  /** One of so many beats is kept, the last one always; and of how many the last one stands for. */
+  #stride = 1;
+  #inLast = 1;
+  /** Of those that are kept. */
   count = 0;
+
+  /** `beatsMax`: even. Bounds what is kept, not how long it goes on. */
+  constructor(beatsMax: number = BEATS_MAX) {
+    this.#beatsMax = beatsMax;
+  }
 
   /** A datagram that is no heartbeat, or one that was overtaken by a later, is left out. */
   add(datagram: Uint8Array, receivedMs: number): void {
-    if (datagram.length !== BEAT_BYTES || this.count === BEATS_MAX) return;
+    if (datagram.length !== BEAT_BYTES) return;
     const view = new DataView(datagram.buffer, datagram.byteOffset, datagram.length);
     const [counter, due, spentNs] = [0, 16, 24].map((at) => Number(view.getBigUint64(at))) as [
       number,
@@ -44,11 +58,28 @@ export class BeatLog {
       number,
     ];
     if (this.count > 0 && counter <= this.#counter[this.count - 1]!) return;
+    const gapMs = this.count === 0 ? 0 : receivedMs - this.#receivedMs[this.count - 1]!;
+    this.#makeRoom();
+    const at = this.count - 1;
+    this.#receivedMs[at] = receivedMs;
+    this.#counter[at] = counter;
+    this.#due[at] = due;
+    this.#spentMs[at] = spentNs / 1e6;
+    this.#arrived[at] = ++this.#arrivals;
+    this.#gapMs[at] = Math.max(this.#gapMs[at]!, gapMs);
+  }
+
+  /** For one more beat, behind the last one or in its place. */
+  #makeRoom(): void {
+    const isFull = this.#inLast === this.#stride;
+    if (isFull && this.count === this.#beatsMax) this.#thinOut();
+    if (this.count > 0 && this.#inLast < this.#stride) {
+      this.#inLast++;
+      return;
+    }
     if (this.count === this.#counter.length) this.#grow();
-    this.#receivedMs[this.count] = receivedMs;
-    this.#counter[this.count] = counter;
-    this.#due[this.count] = due;
-    this.#spentMs[this.count] = spentNs / 1e6;
+    this.#gapMs[this.count] = 0;
+    this.#inLast = 1;
     this.count++;
   }
 
@@ -105,14 +136,15 @@ export class BeatLog {
 
   /** Beats that were sent and have not arrived, between two that have. */
   #lost(from: number, to: number): number {
-    return to <= from ? 0 : this.#counter[to]! - this.#counter[from]! - (to - from);
+    if (to <= from) return 0;
+    return this.#counter[to]! - this.#counter[from]! - (this.#arrived[to]! - this.#arrived[from]!);
   }
 
   /** The longest time without a beat that ended with one of [from, to). */
   #largestGap(from: number, to: number): { ms: number; at: number } | undefined {
     let largest: { ms: number; at: number } | undefined;
     for (let at = from; at < to; at++) {
-      const ms = this.#receivedMs[at]! - this.#receivedMs[at - 1]!;
+      const ms = this.#gapMs[at]!;
       if (largest === undefined || ms > largest.ms) largest = { ms, at };
     }
     return largest;
@@ -148,6 +180,19 @@ export class BeatLog {
     ];
   }
 
+  /** Makes room: of each pair the later beat stays, with the longer of both gaps. */
+  #thinOut(): void {
+    this.count /= 2;
+    this.#stride *= 2;
+    this.#inLast = this.#stride;
+    for (let at = 0; at < this.count; at++) {
+      const [first, second] = [2 * at, 2 * at + 1];
+      this.#gapMs[at] = Math.max(this.#gapMs[first]!, this.#gapMs[second]!);
+      for (const values of [this.#receivedMs, this.#counter, this.#due, this.#spentMs, this.#arrived])
+        values[at] = values[second]!;
+    }
+  }
+
   #grow(): void {
     const grown = (values: Float64Array): Float64Array<ArrayBuffer> => {
       const longer = new Float64Array(values.length * 2);
@@ -158,5 +203,7 @@ export class BeatLog {
     this.#counter = grown(this.#counter);
     this.#due = grown(this.#due);
     this.#spentMs = grown(this.#spentMs);
+    this.#arrived = grown(this.#arrived);
+    this.#gapMs = grown(this.#gapMs);
   }
 }

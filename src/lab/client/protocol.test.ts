@@ -2,9 +2,9 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
+import { PACKAGE_ROOT } from "../../base/package-root.ts";
 import { type ClientProcess, startClientProcess } from "../client-process.ts";
 import { tempFolder } from "../host-process.ts";
-import { PACKAGE_ROOT } from "../package-root.ts";
 import { parseMessage } from "./protocol.ts";
 
 const PROTOCOL = pathToFileURL(join(PACKAGE_ROOT, "dist/lab/client/protocol.js")).href;

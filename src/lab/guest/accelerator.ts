@@ -4,8 +4,8 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { toError } from "../../base/errors.ts";
+import { PACKAGE_ROOT } from "../../base/package-root.ts";
 import { tempFolder } from "../host-process.ts";
-import { PACKAGE_ROOT } from "../package-root.ts";
 import type { QemuBinary } from "../qemu-binaries.ts";
 import { type Accelerator, startQemuProcess } from "./qemu-process.ts";
 

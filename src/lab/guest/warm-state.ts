@@ -3,10 +3,10 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { PACKAGE_ROOT } from "../../base/package-root.ts";
 import { cachedFolder, cacheKey } from "../cache.ts";
 import type { GuestImage } from "../image/image.ts";
 import type { GuestShape, Scenario, ScenarioParameters } from "../model.ts";
-import { PACKAGE_ROOT } from "../package-root.ts";
 import type { QemuBinary } from "../qemu-binaries.ts";
 import { machineArguments } from "./guest-vm.ts";
 import type { Accelerator } from "./qemu-process.ts";

@@ -4,8 +4,8 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { PACKAGE_ROOT } from "../../base/package-root.ts";
 import { type TempFolder, tempFolder } from "../host-process.ts";
-import { PACKAGE_ROOT } from "../package-root.ts";
 
 const SOURCE = join(PACKAGE_ROOT, "test/support/writer-check.c");
 /** The writer's own main never ends, and is not called here. */

@@ -9,7 +9,7 @@ import {
   addNamespace,
   addNeighbour,
   removeLeftoverNamespaces,
-  removeNamespace,
+  removeNamespaces,
   requireNamespaces,
   run,
 } from "./namespaces.ts";
@@ -46,8 +46,11 @@ export async function openHosts(link: LabLink): Promise<TestHosts> {
   const made: string[] = [];
   let shaped: ShapedLink | undefined;
   const remove = async () => {
-    for (const netns of made.splice(0)) await removeNamespace(netns);
-    await shaped?.remove();
+    try {
+      await removeNamespaces(made);
+    } finally {
+      await shaped?.remove();
+    }
   };
   const add = (name: string): string => {
     made.push(addNamespace(PREFIX, name));

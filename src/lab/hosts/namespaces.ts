@@ -82,7 +82,7 @@ export function addNeighbour(netns: string, device: string, address: string, mac
 }
 
 /** With the processes in it and its devices. Idempotent. */
-export async function removeNamespace(name: string): Promise<void> {
+async function removeNamespace(name: string): Promise<void> {
   if (!namespaces().includes(name)) return;
   for (const deadlineMs = performance.now() + END_TIMEOUT_MS; ; await sleep(LOOK_EVERY_MS)) {
     const pids = run("ip", "netns", "pids", name).split("\n").filter(Boolean).map(Number);
@@ -95,9 +95,34 @@ export async function removeNamespace(name: string): Promise<void> {
   run("ip", "netns", "del", name);
 }
 
+/**
+ * Each of them, also where another cannot be: what is removed is taken from `names`, so that a second call tries the
+ * rest again. @throws AggregateError that names those which are left
+ */
+export async function removeNamespaces(
+  names: string[],
+  remove: (name: string) => Promise<void> = removeNamespace,
+): Promise<void> {
+  const errors: Error[] = [];
+  for (const name of [...names]) {
+    try {
+      await remove(name);
+      names.splice(names.indexOf(name), 1);
+    } catch (thrown) {
+      errors.push(toError(thrown));
+    }
+  }
+  if (errors.length > 0) {
+    throw new AggregateError(
+      errors,
+      `Test hosts are left: ${errors.map(({ message }) => message).join("; ")}`,
+    );
+  }
+}
+
 /** What killed runs have left behind; runs that are alive are not touched. */
 export async function removeLeftoverNamespaces(prefix: string): Promise<void> {
-  for (const name of namespaces()) if (isLeftover(name, prefix)) await removeNamespace(name);
+  await removeNamespaces(namespaces().filter((name) => isLeftover(name, prefix)));
 }
 
 export function namespaces(): string[] {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { parsePackages, recipe, sourcesList } from "./debian.ts";
+import { makeRoot, parsePackages, recipe, sourcesList } from "./debian.ts";
 
 describe("the list of packages", () => {
   it("has packages and sources, and its comments and empty lines are none", () => {
@@ -37,5 +37,13 @@ describe("what apt is told", () => {
     for (const sources of [undefined, "Types: deb\nURIs: http://mirror.example/x\nSuites: trixie\n"]) {
       expect(sourcesList(sources)).toMatch(/^deb \[.*\] http:\/\/deb\.debian\.org\/debian bookworm /m);
     }
+  });
+});
+
+describe("the making of a root file system", () => {
+  it("does not begin once it has been called off", async () => {
+    const reason = new Error("interrupted");
+    const made = makeRoot("/nowhere", { binary: [], source: [] }, () => {}, AbortSignal.abort(reason));
+    await expect(made).rejects.toBe(reason);
   });
 });

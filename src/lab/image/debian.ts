@@ -72,25 +72,36 @@ export function recipe({ binary, source }: PackageList): string[] {
   ];
 }
 
-/** Makes it in `root`, which must not be there. @throws UsageError where mmdebstrap is missing */
+/**
+ * Makes it in `root`, which must not be there. When `signal` aborts, the making ends, and this rejects with its reason.
+ * @throws UsageError where mmdebstrap is missing
+ */
 export async function makeRoot(
   root: string,
   packages: PackageList,
   progress: (line: string) => void,
+  signal?: AbortSignal,
 ): Promise<void> {
+  signal?.throwIfAborted();
   const child = await startProcess("mmdebstrap", [...recipe(packages), SUITE, root, "-"], {
     onStderr: (chunk) => {
       for (const line of chunk.toString().split("\n")) if (/^I: /.test(line)) progress(line.slice(3));
     },
   });
+  const stop = () => void child.stop();
+  signal?.addEventListener("abort", stop, { once: true });
+  // It may have been aborted while the process was started.
+  if (signal?.aborted === true) stop();
   child.stdin.end(sourcesList(readIfThere(SOURCES_FILE)));
-  const { code, signal } = await child.exited;
+  const { code, signal: killedBy } = await child.exited;
+  signal?.removeEventListener("abort", stop);
+  signal?.throwIfAborted();
   if (code === 127) {
     throw new UsageError(
       "The guest is made of Debian's packages by mmdebstrap, which is not here: apt-get install mmdebstrap",
     );
   }
-  if (code !== 0) throw new Error(`mmdebstrap failed (${signal ?? `code ${code}`}): ${child.stderrTail()}`);
+  if (code !== 0) throw new Error(`mmdebstrap failed (${killedBy ?? `code ${code}`}): ${child.stderrTail()}`);
 }
 
 function readIfThere(path: string): string | undefined {

@@ -17,8 +17,8 @@ import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import { toError, UsageError } from "../../base/errors.ts";
+import { PACKAGE_ROOT } from "../../base/package-root.ts";
 import { cachedFolder, cacheKey } from "../cache.ts";
-import { PACKAGE_ROOT } from "../package-root.ts";
 import { guestPrograms } from "../tools.ts";
 import { makeRoot, parsePackages, recipe, SUITE } from "./debian.ts";
 
@@ -45,7 +45,10 @@ export interface GuestImage {
 export type Progress = (text: string) => void;
 
 /** The image as the sources of this package say: from the cache, or made, which takes minutes. Needs root. */
-export async function buildImage(progress: Progress = () => {}): Promise<GuestImage> {
+export async function buildImage(
+  progress: Progress = () => {},
+  signal: AbortSignal | undefined = undefined,
+): Promise<GuestImage> {
   if (process.geteuid?.() !== 0) {
     throw new UsageError("The guest's root file system can only be made by root: run this as root");
   }
@@ -60,8 +63,9 @@ export async function buildImage(progress: Progress = () => {}): Promise<GuestIm
   const folder = await cachedFolder(`image-${key}`, async (making) => {
     const base = await cachedFolder(`base-${baseKey}`, (baseFolder) => {
       progress(`making a root file system of ${packages.binary.length} packages and what they need`);
-      return makeRoot(join(baseFolder, "root"), packages, progress);
+      return makeRoot(join(baseFolder, "root"), packages, progress, signal);
     });
+    signal?.throwIfAborted();
     progress("making the disk");
     await makeImage(making, join(base, "root"), programs);
   });

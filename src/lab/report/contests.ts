@@ -3,6 +3,7 @@
 
 import { formatBytesPerSecond } from "../../base/units.ts";
 import { type Spread, spreadOf } from "../../report/statistics.ts";
+import { METHODS } from "../method/all.ts";
 import type { Setting } from "../model.ts";
 import { type RunResult, settingKey } from "./results.ts";
 
@@ -21,18 +22,6 @@ export interface Contest {
   readonly groups: readonly Group[];
 }
 
-/** As they stand in tables. Methods that are not named here come after them. */
-const METHODS = [
-  "vanilla",
-  "xbzrle-64m",
-  "xbzrle-tenth",
-  "xbzrle-full",
-  "multifd-zstd",
-  "auto-converge",
-  "postcopy",
-  "direct",
-  "tunnel",
-];
 export const STANDARD = "vanilla";
 /** Also with settings of their own, as "tunnel-xbrle". */
 const OURS = /^(direct|tunnel)(-|$)/;
@@ -68,9 +57,10 @@ export function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): Map
   return groups;
 }
 
+/** As the lab has them; others come after them, by name. */
 export function byMethod(a: string, b: string): number {
   const [rankA, rankB] = [a, b].map((method) => {
-    const index = METHODS.indexOf(method);
+    const index = METHODS.findIndex(({ name }) => name === method);
     return index < 0 ? METHODS.length : index;
   });
   return rankA! - rankB! || (a < b ? -1 : a > b ? 1 : 0);

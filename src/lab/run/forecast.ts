@@ -22,7 +22,8 @@ const planSchema = z.object({
   reason: z.string(),
 });
 
-/** It looks at the guest for one second and a half, and computes for as long again. */
+/** Long enough to see a guest come back to what it writes to in turn; on a busy machine all of it takes several times that. */
+const SAMPLE_TIME = "6s";
 const TIMEOUT_MS = 60_000;
 
 /** @throws Error when what was forecast cannot be understood */
@@ -34,6 +35,7 @@ export const forecast: Forecast = async ({ source }, plan) => {
   const { bytesPerSecond, roundTripMs, lossShare } = setting.link;
   const run = await runCli([
     ...["plan", "--qmp", source.toolQmp.path, "--pid", String(source.pid), "--json"],
+    ...["--sample-time", SAMPLE_TIME],
     ...[
       "--link",
       `${Math.round(bytesPerSecond)}B/s`,

@@ -1,6 +1,6 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { takeLock } from "./lock.ts";
 
@@ -34,6 +34,22 @@ test.each([`${NO_PROCESS}\n`, "", "nonsense"])("one that was left behind is take
   writeFileSync(path, left);
   takeLock(path);
   expect(readFileSync(path, "utf8")).toBe(`${process.pid}\n`);
+});
+
+test("one that is being taken over by somebody is left to him", () => {
+  takeLock(path).release();
+  writeFileSync(path, `${NO_PROCESS}\n`);
+  takeLock(`${path}.after-${NO_PROCESS}`, process.ppid);
+  expect(() => takeLock(path)).toThrow(`in use by process ${process.ppid}`);
+  expect(readFileSync(path, "utf8")).toBe(`${NO_PROCESS}\n`);
+});
+
+test("a take-over that was cut short is taken over, and nothing is left of it", () => {
+  takeLock(path).release();
+  writeFileSync(path, `${NO_PROCESS}\n`);
+  writeFileSync(`${path}.after-${NO_PROCESS}`, `${NO_PROCESS + 1}\n`);
+  takeLock(path);
+  expect(readdirSync(dirname(path))).toEqual(["lock"]);
 });
 
 test("one that somebody else has taken over is not released", () => {

@@ -4,6 +4,7 @@
 import type { Scenario, ScenarioParameters, Stage } from "../model.ts";
 import { numberOf } from "../parameters.ts";
 import { clientActivity } from "./client-activity.ts";
+import { FAILURES, THROUGHPUT } from "./transactions.ts";
 
 const PORT = 6379;
 const MIB = 1024 ** 2;
@@ -68,18 +69,11 @@ export const enterprise: Scenario = {
   warmParameters: ["databaseMiB", "documentBytes"],
   metrics: [
     { name: "sessionsLost", title: "lost sessions", unit: "", isLowerBetter: true },
-    { name: "transactionsTimedOut", title: "transactions timed out", unit: "", isLowerBetter: true },
-    { name: "transactionsFailed", title: "transactions failed", unit: "", isLowerBetter: true },
+    ...FAILURES,
     { name: "leasesExpired", title: "expired locks", unit: "", isLowerBetter: true },
     { name: "writesLost", title: "acknowledged writes lost", unit: "", isLowerBetter: true },
     { name: "serviceDownMs", title: "service down", unit: "ms", isLowerBetter: true },
-    { name: "throughputBefore", title: "transactions before", unit: "1/s", isLowerBetter: false },
-    { name: "throughputDuring", title: "transactions during", unit: "1/s", isLowerBetter: false },
-    { name: "throughputAfter", title: "transactions after", unit: "1/s", isLowerBetter: false },
-    { name: "latencyMs99Before", title: "latency before (99 %)", unit: "ms", isLowerBetter: true },
-    { name: "latencyMs99During", title: "latency during (99 %)", unit: "ms", isLowerBetter: true },
-    { name: "latencyMs99After", title: "latency after (99 %)", unit: "ms", isLowerBetter: true },
-    { name: "transactions", title: "transactions", unit: "", isLowerBetter: false },
+    ...THROUGHPUT,
   ],
   warmUp,
   async begin(stage, parameters) {

@@ -3,6 +3,7 @@
 import type { Scenario, ScenarioParameters, Stage } from "../model.ts";
 import { numberOf, wordOf } from "../parameters.ts";
 import { clientActivity } from "./client-activity.ts";
+import { FAILURES, THROUGHPUT } from "./transactions.ts";
 
 const PORT = 5432;
 const DATA_FOLDER = "/var/lib/postgresql/lab";
@@ -58,17 +59,10 @@ export const postgres: Scenario = {
   },
   warmParameters: ["scale", "sharedBuffersMiB"],
   metrics: [
-    { name: "transactionsTimedOut", title: "transactions timed out", unit: "", isLowerBetter: true },
-    { name: "transactionsFailed", title: "transactions failed", unit: "", isLowerBetter: true },
+    ...FAILURES,
     { name: "writesLost", title: "acknowledged transactions lost", unit: "", isLowerBetter: true },
     { name: "serviceDownMs", title: "longest time without a commit", unit: "ms", isLowerBetter: true },
-    { name: "throughputBefore", title: "transactions before", unit: "1/s", isLowerBetter: false },
-    { name: "throughputDuring", title: "transactions during", unit: "1/s", isLowerBetter: false },
-    { name: "throughputAfter", title: "transactions after", unit: "1/s", isLowerBetter: false },
-    { name: "latencyMs99Before", title: "latency before (99 %)", unit: "ms", isLowerBetter: true },
-    { name: "latencyMs99During", title: "latency during (99 %)", unit: "ms", isLowerBetter: true },
-    { name: "latencyMs99After", title: "latency after (99 %)", unit: "ms", isLowerBetter: true },
-    { name: "transactions", title: "transactions", unit: "", isLowerBetter: false },
+    ...THROUGHPUT,
   ],
   warmUp,
   async begin(stage, parameters) {

@@ -20,11 +20,11 @@ export interface CertificateContent {
   isAuthority?: boolean;
 }
 
-const SEQUENCE = 0x30;
+export const SEQUENCE = 0x30;
 const SET = 0x31;
 const BOOLEAN = 0x01;
-const INTEGER = 0x02;
-const BIT_STRING = 0x03;
+export const INTEGER = 0x02;
+export const BIT_STRING = 0x03;
 const OCTET_STRING = 0x04;
 const UTF8_STRING = 0x0c;
 const UTC_TIME = 0x17;
@@ -124,12 +124,12 @@ function ipv6Bytes(address: string): number[] {
   });
 }
 
-function nameOf(commonName: string): Buffer {
+export function nameOf(commonName: string): Buffer {
   const attribute = tlv(SEQUENCE, oid("commonName"), tlv(UTF8_STRING, Buffer.from(commonName)));
   return tlv(SEQUENCE, tlv(SET, attribute));
 }
 
-function time(date: Date): Buffer {
+export function time(date: Date): Buffer {
   const text = `${date.toISOString().replace(/\.\d+|[-:T]/g, "")}`;
   if (date.getUTCFullYear() >= UTC_TIME_ENDS) return tlv(GENERALIZED_TIME, Buffer.from(text));
   return tlv(UTC_TIME, Buffer.from(text.slice(2)));
@@ -142,11 +142,12 @@ function serialNumber(): Buffer {
   return bytes;
 }
 
-function oid(name: keyof typeof OID): Buffer {
+export function oid(name: keyof typeof OID): Buffer {
   return Buffer.from(OID[name], "hex");
 }
 
-function tlv(tag: number, ...contents: (Uint8Array | readonly number[])[]): Buffer {
+/** A DER element. */
+export function tlv(tag: number, ...contents: (Uint8Array | readonly number[])[]): Buffer {
   const body = Buffer.concat(contents.map((content) => Buffer.from(content as Uint8Array)));
   const length: number[] = [];
   for (let rest = body.length; rest > 0; rest = Math.floor(rest / 256)) length.unshift(rest % 256);

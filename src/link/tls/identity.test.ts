@@ -38,6 +38,14 @@ test("a folder as QEMU lays it out is read, for each side", () => {
   expect(readTlsFolder(folder, "client").revoked).toBeUndefined();
 });
 
+test("a list of revoked certificates is read where there is one, and refused where it is none", () => {
+  const list = authority.revoke([good]);
+  writeFileSync(join(folder, "ca-crl.pem"), list);
+  expect(readTlsFolder(folder, "server").revoked).toBe(list);
+  writeFileSync(join(folder, "ca-crl.pem"), "nothing");
+  expect(refusal()).toMatch(/There is no list of revoked certificates \(PEM\) in .*ca-crl.pem/);
+});
+
 test("a folder where a file should be is named", () => {
   unlinkSync(join(folder, "server-key.pem"));
   mkdirSync(join(folder, "server-key.pem"));

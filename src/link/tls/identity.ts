@@ -5,6 +5,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { createSecureContext } from "node:tls";
 import { TlsError } from "../../base/errors.ts";
 
 export interface TlsIdentity {
@@ -37,6 +38,7 @@ export function readTlsFolder(folder: string, side: TlsSide, now = new Date()): 
   parseCertificate(trusted, authorities);
   const own = readOwn(join(folder, `${side}-key.pem`), join(folder, `${side}-cert.pem`), now);
   const revoked = readIfThere(join(folder, REVOKED_FILE));
+  if (revoked !== undefined) checkRevoked(revoked, join(folder, REVOKED_FILE));
   return { ...own, trusted: [trusted], ...(revoked === undefined ? {} : { revoked }) };
 }
 
@@ -80,6 +82,15 @@ function parseKey(pem: string, file: string): KeyObject {
     // Not the cause's words: they are about what is in the file.
     const why = pem.includes("ENCRYPTED") ? "is encrypted" : "cannot be read";
     throw invalid(`The private key in ${file} ${why}: a key in PEM without a passphrase is needed`);
+  }
+}
+
+/** OpenSSL would read it when the first peer comes. */
+function checkRevoked(pem: string, file: string): void {
+  try {
+    createSecureContext({ crl: pem });
+  } catch {
+    throw invalid(`There is no list of revoked certificates (PEM) in ${file}`);
   }
 }
 

@@ -143,6 +143,29 @@ describe("who is let in", () => {
     expect((server as SecureConnection).peer.isNamed("client.example")).toBe(false);
   });
 
+  test("a certificate that is on the list of revoked ones is refused, at either side, and others are not", async () => {
+    const revoked = authority.revoke([CLIENT, authority.issue(["server.example"])]);
+    const strict = (host: HostCertificate) => ({ ...identity(host), revoked });
+    const refused = await handshake(strict(SERVER), identity(CLIENT));
+    expect((refused.server as RejectedConnection).why).toBe("it has been revoked");
+    const other = await handshake(strict(SERVER), identity(authority.issue(["client.example"])));
+    expect(other.server).toHaveProperty("peer");
+
+    const ofServer = { ...identity(CLIENT), revoked: authority.revoke([SERVER]) };
+    const { client } = await handshake(identity(SERVER), ofServer);
+    expect(client).toMatch(/^TLS_PEER_REJECTED: .*: it has been revoked$/);
+    const accepted = await handshake(identity(SERVER), { ...ofServer, revoked: authority.revoke([CLIENT]) });
+    expect(accepted.client).toHaveProperty("peer");
+  });
+
+  test("a list of revoked certificates that is out of date lets nobody in, and says so", async () => {
+    const revoked = authority.revoke([], daysFromNow(-0.5));
+    const { server } = await handshake({ ...identity(SERVER), revoked }, identity(CLIENT));
+    expect((server as RejectedConnection).why).toBe(
+      "the list of revoked certificates (ca-crl.pem) has expired",
+    );
+  });
+
   const forged = new Authority(authority.subject);
   const bad: [string, HostCertificate, RegExp][] = [
     ["has expired", authority.issue(["127.0.0.1"], { notAfter: daysFromNow(-0.5) }), /it has expired/],
@@ -281,7 +304,9 @@ describe("as a channel", () => {
       for (let at = 0; at < CONTENT.length; at += 200_000) channel.write(CONTENT.subarray(at, at + 200_000));
       channel.end();
     }
-    await expect.poll(() => readers.map(({ events }) => events)).toEqual([["ended"], ["ended"]]);
+    await expect
+      .poll(() => readers.map(({ events }) => events), { timeout: 30_000 })
+      .toEqual([["ended"], ["ended"]]);
     for (const { bytes, foreign, calls } of readers) {
       expect(bytes.equals(CONTENT)).toBe(true);
       expect(foreign).toBeLessThan(calls);

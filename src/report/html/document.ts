@@ -28,6 +28,8 @@ export function scrollable(name: string, table: string): string {
   return `<div class="scroll" role="region" aria-label="${escapeHtml(name)}" tabindex="0">${table}</div>`;
 }
 
+/** A column without a name has a cell that is none: nothing is read out for it. */
 export function headRow(names: readonly string[]): string {
-  return `<thead><tr>${names.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join("")}</tr></thead>`;
+  const cells = names.map((name) => (name === "" ? "<td></td>" : `<th scope="col">${escapeHtml(name)}</th>`));
+  return `<thead><tr>${cells.join("")}</tr></thead>`;
 }

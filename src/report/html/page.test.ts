@@ -61,7 +61,7 @@ test("Axes are labelled with units", () => {
 });
 
 test("Decisions stand with their reasons", () => {
-  expect(htmlReport(runs)).toMatch(/<td>switchover<\/td><td>now<\/td><td>\d+ pages remain;/);
+  expect(htmlReport(runs)).toMatch(/<td>switchover: now<\/td><td>\d+ pages remain;/);
 });
 
 test("Markup in any text of a record stays text", () => {

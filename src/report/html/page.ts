@@ -17,6 +17,7 @@ import { labRows } from "../lab-figures.ts";
 import { linkEventText } from "../link-text.ts";
 import { comparisonRows, comparisonVerdict, outcomeText } from "../summary.ts";
 import { formatCount } from "../text.ts";
+import { verifiedText } from "../verified-text.ts";
 import {
   heartbeatFigure,
   iterationBytesFigure,
@@ -26,6 +27,7 @@ import {
 } from "./charts.ts";
 import { clientFigures } from "./client-charts.ts";
 import { documentHtml, headRow, scrollable } from "./document.ts";
+import { forecastSection } from "./forecast.ts";
 import { escapeHtml } from "./svg.ts";
 
 /** Rows of a table of decisions, notices or iterations; the record has the rest. */
@@ -34,19 +36,35 @@ const ROWS_MAX = 200;
 const MIB = 1024 * 1024;
 
 export function htmlReport(runs: readonly RecordedRun[]): string {
-  const figures = runs.map(runFigures);
   const title = `Migration report: ${runs.map(({ label }) => label).join(", ")}`;
   return documentHtml(
     title,
     `<header>
 <h1>Migration report</h1>
-${figures.map(outcomeHtml).join("\n")}
-${verdictHtml(figures)}
+${outcomesHtml(runs)}
 </header>
 <main>
-<h2>Summary</h2>
-${comparisonTable(runs, figures)}
-<h2>Downtime and link</h2>
+${summaryHtml(runs)}
+${courseHtml(runs)}
+</main>
+<footer>Drawn from the run record${runs.length > 1 ? "s" : ""} by Deltavee. Downtime is measured from outside, by the guest's heartbeat, where one was watched; what the hypervisor says stands beside it.</footer>`,
+  );
+}
+
+/** How each run ended, in a sentence, and of two what that comes to. */
+export function outcomesHtml(runs: readonly RecordedRun[]): string {
+  const figures = runs.map(runFigures);
+  return `${figures.map(outcomeHtml).join("\n")}\n${verdictHtml(figures)}`;
+}
+
+/** The figures of runs that are over. */
+export function summaryHtml(runs: readonly RecordedRun[]): string {
+  return `<h2>Summary</h2>\n${comparisonTable(runs, runs.map(runFigures))}`;
+}
+
+/** How it came to that: forecasts, plots, iterations, decisions, notices. Also of runs that are still going. */
+export function courseHtml(runs: readonly RecordedRun[]): string {
+  return `${forecastSection(runs)}<h2>Downtime and link</h2>
 <div class="grid-2">
 ${heartbeatFigure(runs)}${throughputFigure(runs)}</div>
 <h2>Convergence</h2>
@@ -56,13 +74,10 @@ ${raceFigures(runs)}</div>
 <div class="grid-2">
 ${pageClassFigures(runs)}${iterationBytesFigure(runs)}</div>
 ${runs.map(iterationTable).join("\n")}
-${labSection(runs, figures)}<h2>Decisions</h2>
+${labSection(runs, runs.map(runFigures))}<h2>Decisions</h2>
 ${runs.map(decisionTable).join("\n")}
 <h2>Worth knowing</h2>
-${runs.map(noticeList).join("\n")}
-</main>
-<footer>Drawn from the run record${runs.length > 1 ? "s" : ""} by Deltavee. Downtime is measured from outside, by the guest's heartbeat, where one was watched; what the hypervisor says stands beside it.</footer>`,
-  );
+${runs.map(noticeList).join("\n")}`;
 }
 
 function outcomeHtml(figures: RunFigures): string {
@@ -160,11 +175,11 @@ function decisionTable({ label, events }: RecordedRun): string {
   const decisions = eventsOf(events, "decision");
   if (decisions.length === 0) return `<p class="muted">${escapeHtml(label)}: none recorded.</p>`;
   const rows = decisions.slice(0, ROWS_MAX).map(({ atMs, subject, choice, reason }) => {
-    const cells = [formatMs(atMs), subject, choice, reason];
+    const cells = [formatMs(atMs), `${subject}: ${choice}`, reason];
     return `<tr>${cells.map((cell) => `<td>${escapeHtml(cell)}</td>`).join("")}</tr>`;
   });
   const table =
-    `<table class="decisions"><caption>${escapeHtml(label)}</caption>${headRow(["at", "about", "chosen", "because"])}` +
+    `<table class="decisions"><caption>${escapeHtml(label)}</caption>${headRow(["at", "decision", "because"])}` +
     `<tbody>${rows.join("\n")}</tbody></table>`;
   return `${scrollable(`Decisions of ${label}`, table)}${more(decisions.length)}`;
 }
@@ -181,6 +196,7 @@ function noticeList({ label, events }: RecordedRun): string {
 function noticeText(event: RecordEvent): string | undefined {
   if (event.type === "error") return `error ${event.code}: ${event.message}`;
   if (event.type === "notice") return event.message;
+  if (event.type === "verified") return verifiedText(event);
   if (event.type === "link") return `link ${linkEventText(event)}`;
   if (event.type !== "opaque") return undefined;
   return `from byte ${formatCount(event.offsetBytes)} on the stream was carried untouched: ${event.reason}`;

@@ -89,9 +89,10 @@ ${classRules()}
 table{border-collapse:collapse;font-size:.95rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--muted);font-size:.9rem;padding-bottom:4px}
 th,td{padding:5px 14px 5px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--grid)}
-thead th{border-bottom:1px solid var(--muted)}
+thead th,thead td{border-bottom:1px solid var(--muted)}
 tbody th{font-weight:400;color:var(--muted)}
-.figures td,.figures thead th+th{text-align:right;padding-left:10px}
+.figures td,.figures thead *+th{text-align:right;padding-left:10px}
+.figures td[colspan]{text-align:center}
 .figures .first td{font-weight:700;font-size:1.15rem}
 .figures .first th{color:var(--text);font-weight:600}
 .decisions td:first-child{white-space:nowrap;color:var(--muted)}

@@ -1,0 +1,113 @@
+// What a migration needs of this host itself: Node, memory, clocks. Everything is given as arguments, so that a host
+// can be made up.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import { formatBytes, formatMs } from "../../base/units.ts";
+import type { Finding } from "./finding.ts";
+
+/** As package.json says ("engines"). */
+const NODE_MIN = [20, 19] as const;
+/** The page cache takes at most this part of the machine unless it is told to (docs/page-cache.md). */
+const CACHE_SHARE = 0.25;
+/** Less than this for a page cache is little for any guest. */
+const CACHE_BYTES_LOW = 256 * 1024 * 1024;
+const CLOCK_LOOKS = 20;
+const CLOCK_EVERY_MS = 10;
+/** Wall clocks are slewed by parts in a thousand; what is more is a step. */
+const CLOCK_STEP_MS = 50;
+
+export function checkNode(nodeVersion: string): Finding {
+  const [major = 0, minor = 0] = nodeVersion.split(".").map(Number);
+  const values = { version: nodeVersion };
+  if (major > NODE_MIN[0] || (major === NODE_MIN[0] && minor >= NODE_MIN[1])) {
+    return { check: "node", level: "ok", says: `Node ${nodeVersion}`, values };
+  }
+  return {
+    check: "node",
+    level: "problem",
+    says: `Node ${nodeVersion} is older than ${NODE_MIN.join(".")}`,
+    means: "Deltavee is not tested with it, and parts of it will not start",
+    advice: `Install Node ${NODE_MIN.join(".")} or newer`,
+    values,
+  };
+}
+
+/** `guestRamBytes`: of the VM that is to move, where it is known. */
+export function checkMemory(host: {
+  totalBytes: number;
+  availableBytes: number;
+  guestRamBytes?: number | undefined;
+}): Finding {
+  const { totalBytes, availableBytes, guestRamBytes } = host;
+  const wantedBytes = Math.min(totalBytes * CACHE_SHARE, guestRamBytes ?? Number.POSITIVE_INFINITY);
+  const values = { totalBytes, availableBytes, cacheBytesMax: Math.floor(wantedBytes) };
+  const says = `${formatBytes(availableBytes)} of ${formatBytes(totalBytes)} are available`;
+  if (availableBytes < Math.min(wantedBytes, CACHE_BYTES_LOW)) {
+    return {
+      check: "memory",
+      level: "problem",
+      says: `only ${says}`,
+      means: "A page cache that finds no memory ends the migration, or drives the host into swapping",
+      advice: "Free memory, or give the page cache less of it (--cache-size)",
+      values,
+    };
+  }
+  if (availableBytes < wantedBytes) {
+    return {
+      check: "memory",
+      level: "warning",
+      says,
+      means: `The page cache may take ${formatBytes(wantedBytes)} on this host, and that is not there`,
+      advice: `Give it less: --cache-size ${Math.floor(availableBytes / 2 / 2 ** 20)}MiB`,
+      values,
+    };
+  }
+  const cache = `the page cache may take ${formatBytes(wantedBytes)} of it`;
+  return { check: "memory", level: "ok", says: `${says}, ${cache}`, values };
+}
+
+export interface Clocks {
+  monotonicMs(): number;
+  wallMs(): number;
+}
+
+export const HOST_CLOCKS: Clocks = { monotonicMs: () => performance.now(), wallMs: () => Date.now() };
+
+/** Looks at both for a fifth of a second: whether one runs backwards, and whether they run alike. */
+export async function checkClock(
+  clocks: Clocks,
+  wait: (ms: number) => Promise<unknown> = sleep,
+): Promise<Finding> {
+  const startMs = clocks.monotonicMs();
+  const startWallMs = clocks.wallMs();
+  let beforeMs = startMs;
+  let worstStepMs = 0;
+  for (let look = 0; look < CLOCK_LOOKS; look++) {
+    await wait(CLOCK_EVERY_MS);
+    const nowMs = clocks.monotonicMs();
+    if (nowMs < beforeMs) {
+      return {
+        check: "clock",
+        level: "problem",
+        says: `the monotonic clock ran backwards by ${formatMs(beforeMs - nowMs)}`,
+        means: "Downtimes and link rates are measured with it: promises cannot be kept",
+        advice: "Look at the host's clock source (Linux: /sys/devices/system/clocksource)",
+      };
+    }
+    beforeMs = nowMs;
+    const stepMs = Math.abs(clocks.wallMs() - startWallMs - (nowMs - startMs));
+    worstStepMs = Math.max(worstStepMs, stepMs);
+  }
+  const values = { stepMs: worstStepMs };
+  if (worstStepMs > CLOCK_STEP_MS) {
+    return {
+      check: "clock",
+      level: "warning",
+      says: `the wall clock was set by ${formatMs(worstStepMs)} while it was looked at`,
+      means: "Certificates are judged by it, and records of both sides cannot be put side by side",
+      advice: "See what sets it: a time service should slew it, not step it",
+      values,
+    };
+  }
+  return { check: "clock", level: "ok", says: "monotonic and wall clock run alike", values };
+}

@@ -1,0 +1,176 @@
+// When a migration's forecast is made and said, by what its record says of how far it is.
+
+import { expect, test } from "vitest";
+import { modelOf } from "../../../test/support/guest-model.ts";
+import { DeltaveeError } from "../../base/errors.ts";
+import { planMigration } from "../../planner/forecast.ts";
+import { NO_PAGES, type RecordEntry, type RecordEvent } from "../../record/schema.ts";
+import type { SampledGuest } from "../guest.ts";
+import { LiveForecast } from "./live-forecast.ts";
+
+const GIB = 2 ** 30;
+
+/** After so much time so much is left. */
+const sampleEvent = (linkBytesPerSecond: number, atMs = 0, remainingBytes = GIB): RecordEvent => ({
+  type: "sample",
+  ...{ handedOverBytes: 0, wireBytes: 0, inFlightBytes: 0, windowBytes: 0, pages: NO_PAGES },
+  ...{ linkBytesPerSecond, roundTripMs: 20, atMs, remainingBytes },
+});
+/** Whatever has been begun has gone on as far as it can. */
+async function settled(): Promise<void> {
+  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+const GUEST: SampledGuest = { plan: async (question) => planMigration({ ...question, guest: modelOf() }) };
+
+function begin(sample: (signal: AbortSignal) => Promise<SampledGuest | undefined> = async () => GUEST) {
+  const said: RecordEntry[] = [];
+  const forecast = new LiveForecast({
+    ...{ method: "tunnel", downtimeMsMax: 300, cacheBytes: 2 ** 32, sample },
+    record: { add: (entry) => void said.push(entry) },
+  });
+  /** A GiB that will take more than a minute, of which half a second is over. */
+  const lasts = (linkBytesPerSecond = 0) => {
+    forecast.listener(sampleEvent(linkBytesPerSecond, 0));
+    forecast.listener(sampleEvent(linkBytesPerSecond, 500, 0.995 * GIB));
+  };
+  return { said, forecast, lasts };
+}
+
+test("it is said once, when the guest is sampled and the link is known", async () => {
+  const { said, forecast, lasts } = begin();
+  forecast.listener(sampleEvent(12.5e6));
+  await settled();
+  expect(said).toEqual([]);
+  lasts(12.5e6);
+  await settled();
+  expect(said).toMatchObject([
+    { type: "forecast", method: "tunnel", converges: "yes", linkBytesPerSecond: 12.5e6, roundTripMs: 20 },
+  ]);
+  forecast.listener(sampleEvent(25e6));
+  await settled();
+  expect(said).toHaveLength(1);
+});
+
+test("a link that is not known yet is waited for", async () => {
+  const { said, forecast, lasts } = begin();
+  lasts();
+  await settled();
+  expect(said).toEqual([]);
+  forecast.listener(sampleEvent(12.5e6));
+  await settled();
+  expect(said).toHaveLength(1);
+});
+
+test("a migration that is over by then is not forecast, nor is its guest sampled", async () => {
+  let samples = 0;
+  const { said, forecast, lasts } = begin(async () => {
+    samples++;
+    return GUEST;
+  });
+  forecast.listener(sampleEvent(12.5e6));
+  forecast.end();
+  lasts(12.5e6);
+  await settled();
+  expect([samples, said]).toEqual([0, []]);
+});
+
+test("one that will be over soon is not either, unless it turns out to last", async () => {
+  let samples = 0;
+  const { said, forecast } = begin(async () => {
+    samples++;
+    return GUEST;
+  });
+  forecast.listener(sampleEvent(400e6, 0, 2 * GIB));
+  forecast.listener(sampleEvent(400e6, 400, 2 * GIB));
+  forecast.listener(sampleEvent(400e6, 600, 1.5 * GIB));
+  forecast.listener(sampleEvent(400e6, 2000, 0.2 * GIB));
+  await settled();
+  expect([samples, said]).toEqual([0, []]);
+  // It dirties as much as it sends.
+  for (let atMs = 2000; atMs <= 60_000; atMs += 250) forecast.listener(sampleEvent(400e6, atMs, 0.2 * GIB));
+  await settled();
+  expect(samples).toBe(1);
+  expect(said).toHaveLength(1);
+});
+
+test("sampling stops with the migration", async () => {
+  let stopped: AbortSignal | undefined;
+  const { said, forecast, lasts } = begin((signal) => {
+    stopped = signal;
+    return new Promise(() => {});
+  });
+  lasts();
+  await settled();
+  expect(stopped?.aborted).toBe(false);
+  forecast.end();
+  expect(stopped?.aborted).toBe(true);
+  expect(said).toEqual([]);
+});
+
+test("memory that may not be read is said to be the reason for no forecast; the migration goes on", async () => {
+  const { said, lasts } = begin(async () => {
+    throw new DeltaveeError("HYPERVISOR_FAILED", "The memory of process 7 may not be read");
+  });
+  lasts();
+  await settled();
+  expect(said).toEqual([{ type: "notice", message: "No forecast: The memory of process 7 may not be read" }]);
+});
+
+test("a forecast that cannot be made is said to be missing, and ends nothing else", async () => {
+  const broken: SampledGuest = { plan: () => Promise.reject(new Error("the model is broken")) };
+  const { said, forecast, lasts } = begin(async () => broken);
+  lasts();
+  await settled();
+  forecast.listener(sampleEvent(12.5e6));
+  await settled();
+  expect(said).toEqual([{ type: "notice", message: "No forecast: the model is broken" }]);
+});
+
+test("nothing is forecast behind the summary of what has been", async () => {
+  const { said, forecast, lasts } = begin();
+  lasts();
+  await settled();
+  forecast.listener(sampleEvent(12.5e6));
+  forecast.listener({
+    ...{ type: "summary", atMs: 1000, outcome: "completed", vm: "with the destination", totalMs: 1000 },
+    ...{ handedOverBytes: 0, wireBytes: 0, pages: NO_PAGES },
+  });
+  await settled();
+  expect(said).toEqual([]);
+});
+
+test("a forecast that is ready only when the migration is over is none", async () => {
+  let ready: () => void = () => {};
+  const { said, forecast, lasts } = begin(async () => ({
+    plan: async (question) => {
+      await new Promise<void>((resolve) => {
+        ready = resolve;
+      });
+      return GUEST.plan(question);
+    },
+  }));
+  lasts();
+  await settled();
+  forecast.listener(sampleEvent(12.5e6));
+  await settled();
+  forecast.end();
+  ready();
+  await settled();
+  expect(said).toEqual([]);
+});
+
+test("the link is asked about once, however often it is measured while the answer is not there", async () => {
+  let questions = 0;
+  const { forecast, lasts } = begin(async () => ({
+    plan: () => {
+      questions++;
+      return new Promise(() => {});
+    },
+  }));
+  lasts();
+  await settled();
+  for (let i = 0; i < 3; i++) forecast.listener(sampleEvent(12.5e6));
+  await settled();
+  expect(questions).toBe(1);
+});

@@ -1,0 +1,151 @@
+// The forecast of a migration that has just begun: its guest is sampled, and the forecast computed, in a thread of its own
+// while the first pass is under way; the link is as the migration itself has measured it by then. Said once, in the
+// record; how it came out in truth is told at the end. A migration that will be over soon is its own forecast: looking at
+// it would hold it up.
+
+import { Worker } from "node:worker_threads";
+import { toError } from "../../base/errors.ts";
+import { workerLocation } from "../../base/worker-location.ts";
+import type { GuestMemoryPlace } from "../../hypervisor/qemu/guest-memory.ts";
+import type { Plan } from "../../planner/forecast.ts";
+import type { RecordEntry, RecordEvent } from "../../record/schema.ts";
+import type { SampledGuest, Sampler } from "../guest.ts";
+import type { SampleWorkerData } from "./sample-worker.ts";
+
+/** So much of a migration says how long the rest of it will take; and a rest shorter than the other is not forecast. */
+const PACE_MS = 500;
+const REST_MS_MIN = 5000;
+/** Less than for a plan: the migration needs the same cores. */
+const SAMPLE_PAGES = 2048;
+const SPAN_MS = 800;
+
+export interface LiveForecastOptions {
+  readonly method: "direct" | "tunnel";
+  readonly downtimeMsMax: number;
+  readonly cacheBytes: number;
+  readonly record: { add(entry: RecordEntry): void };
+  readonly sample: Sampler;
+}
+
+type SampleEvent = Extract<RecordEvent, { type: "sample" }>;
+
+interface Link {
+  readonly bytesPerSecond: number;
+  readonly roundTripMs: number;
+}
+
+export class LiveForecast {
+  readonly #options: LiveForecastOptions;
+  readonly #stop = new AbortController();
+  /** The first that was heard of what is to be moved. */
+  #from: { atMs: number; remainingBytes: number } | undefined;
+  #isSampled = false;
+  #guest: SampledGuest | undefined;
+  #link: Link | undefined;
+  #isOver = false;
+  #isSaid = false;
+
+  constructor(options: LiveForecastOptions) {
+    this.#options = options;
+  }
+
+  /** Hears of what the migration measures. */
+  readonly listener = (event: RecordEvent): void => {
+    // What comes after it is no forecast.
+    if (event.type === "summary") this.end();
+    if (event.type !== "sample") return;
+    if (!this.#isOver && !this.#isSampled && this.#lasts(event)) {
+      this.#isSampled = true;
+      void this.#sample();
+    }
+    if (event.linkBytesPerSecond === 0) return;
+    this.#link = { bytesPerSecond: event.linkBytesPerSecond, roundTripMs: event.roundTripMs ?? 0 };
+    // Not from within the record's own telling of this event.
+    queueMicrotask(() => this.#say());
+  };
+
+  /** The migration is over. Idempotent. */
+  end(): void {
+    this.#isOver = true;
+    this.#stop.abort();
+  }
+
+  /** At the pace so far, which is none where more is dirtied than is sent. */
+  #lasts({ atMs, remainingBytes = Number.POSITIVE_INFINITY }: SampleEvent): boolean {
+    this.#from ??= { atMs, remainingBytes };
+    const elapsedMs = atMs - this.#from.atMs;
+    if (elapsedMs < PACE_MS) return false;
+    const movedBytes = this.#from.remainingBytes - remainingBytes;
+    return !(movedBytes > 0) || (remainingBytes / movedBytes) * elapsedMs >= REST_MS_MIN;
+  }
+
+  async #sample(): Promise<void> {
+    try {
+      this.#guest = await this.#options.sample(this.#stop.signal);
+    } catch (thrown) {
+      if (!this.#isOver) this.#sayWhyNot(thrown);
+      return;
+    }
+    this.#say();
+  }
+
+  #say(): void {
+    if (this.#isOver || this.#isSaid || this.#guest === undefined || this.#link === undefined) return;
+    this.#isSaid = true;
+    // Nobody is there to catch it, and a migration is not to end for what was expected of it.
+    this.#forecast(this.#guest, this.#link).catch((thrown) => {
+      if (!this.#isOver) this.#sayWhyNot(thrown);
+    });
+  }
+
+  #sayWhyNot(thrown: unknown): void {
+    this.#options.record.add({ type: "notice", message: `No forecast: ${toError(thrown).message}` });
+  }
+
+  async #forecast(guest: SampledGuest, { bytesPerSecond, roundTripMs }: Link): Promise<void> {
+    const { method, downtimeMsMax, cacheBytes, record } = this.#options;
+    const { forecasts, reason } = await guest.plan({
+      link: { bytesPerSecond, roundTripMs, lossShare: 0 },
+      downtimeMsMax,
+      cacheBytes,
+      methods: [method],
+    });
+    // It has come to its end meanwhile: that was no forecast.
+    if (this.#isOver) return;
+    const { converges, totalMs, downtimeMs, wireBytes } = forecasts[0]!;
+    record.add({
+      ...{ type: "forecast", method, converges, totalMs, downtimeMs, wireBytes, reason },
+      ...{ linkBytesPerSecond: bytesPerSecond, roundTripMs },
+    });
+    this.end();
+  }
+}
+
+/** In a thread of its own, which is there until it is told to stop. */
+export function sampleInWorker(place: GuestMemoryPlace): Sampler {
+  return (signal) => {
+    const workerData: SampleWorkerData = { place, samplePages: SAMPLE_PAGES, spanMs: SPAN_MS };
+    const worker = new Worker(workerLocation("library/forecast/sample-worker"), { workerData });
+    worker.unref();
+    /** The next that it says, or why it will not. */
+    const heard = <Answer>() =>
+      new Promise<Answer | undefined>((resolve, reject) => {
+        worker.once("message", resolve);
+        worker.once("error", reject);
+        worker.once("exit", () => resolve(undefined));
+      });
+    signal.addEventListener("abort", () => void worker.terminate());
+    return heard<"sampled">().then((sampled) =>
+      sampled === undefined
+        ? undefined
+        : {
+            plan: async (question) => {
+              worker.postMessage(question);
+              const plan = await heard<Plan>();
+              if (plan === undefined) throw new Error("the thread that plans has ended");
+              return plan;
+            },
+          },
+    );
+  };
+}

@@ -1,0 +1,23 @@
+// A thread that samples a guest's memory once, says so, and then answers questions about what is to be expected of it:
+// the migration that goes on beside it is kept waiting by neither.
+
+import { parentPort, workerData } from "node:worker_threads";
+import { assert } from "../../base/assert.ts";
+import type { GuestMemoryPlace } from "../../hypervisor/qemu/guest-memory.ts";
+import { type PlanQuestion, planMigration } from "../../planner/forecast.ts";
+import { samplePlace } from "./sample.ts";
+
+export interface SampleWorkerData {
+  place: GuestMemoryPlace;
+  samplePages: number;
+  spanMs: number;
+}
+
+assert(parentPort !== null, "runs in a worker thread");
+const { place, ...how } = workerData as SampleWorkerData;
+const port = parentPort;
+const guest = await samplePlace(place, how);
+port.on("message", (question: Omit<PlanQuestion, "guest">) =>
+  port.postMessage(planMigration({ ...question, guest })),
+);
+port.postMessage("sampled");

@@ -1,0 +1,55 @@
+// A guest under a QEMU on this host, known by its monitor: to be given away, or to be taken in.
+
+import { processListeningOn } from "../hypervisor/qemu/guest-memory.ts";
+import { QemuIncoming } from "../hypervisor/qemu/incoming.ts";
+import { QemuOutgoing } from "../hypervisor/qemu/outgoing.ts";
+import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
+import { keepJournal, leftByTheDead, openStateFolder } from "../state/keep.ts";
+import { sampleInWorker } from "./forecast/live-forecast.ts";
+import type { DestinationGuest, SourceGuest } from "./guest.ts";
+
+export function qemuSource(qmp: QmpAddress): SourceGuest {
+  return {
+    async open({ mode, onStall, stateDir, notice }) {
+      const states = openStateFolder(stateDir, notice);
+      const left = leftByTheDead(states, qmp);
+      const vm = await QemuOutgoing.open(qmp, {
+        notice,
+        mayThrottle: onStall === "throttle",
+        mayPostcopy: onStall === "postcopy",
+        guarded: mode === "direct",
+        left: left.settings,
+      });
+      return {
+        vm,
+        identity: { kind: "qemu", version: vm.version },
+        guestRamBytes: vm.guestRamBytes,
+        names: () => vm.names(),
+        keepJournal(named) {
+          const subject = { ...named, side: "source", settings: vm.settings } as const;
+          const journal = keepJournal(states, { subject, qmp, notice, guestRuns: () => vm.wasRunning });
+          left.forget();
+          return journal;
+        },
+        sampler: async () => sampleInWorker(await vm.locateMemory(processListeningOn(qmp))),
+        close: () => vm.close(),
+      };
+    },
+  };
+}
+
+export function qemuDestination(qmp: QmpAddress): DestinationGuest {
+  return {
+    async open({ stateDir, notice }) {
+      const states = openStateFolder(stateDir, notice);
+      const vm = await QemuIncoming.open(qmp, notice);
+      return {
+        vm,
+        identity: { kind: "qemu", version: vm.version },
+        keepJournal: (named) =>
+          keepJournal(states, { subject: { ...named, side: "destination", mode: "tunnel" }, qmp, notice }),
+        close: () => vm.close(),
+      };
+    },
+  };
+}

@@ -1,0 +1,70 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { z } from "zod";
+import { arbitraryEntries } from "../../test/support/arbitrary-record.ts";
+import { writeRecord } from "../../test/support/write-record.ts";
+import { jsonSchemaChecker } from "./json-schema.ts";
+import { recordEventSchema } from "./schema.ts";
+
+type Json = Record<string, unknown>;
+
+const schema = z.toJSONSchema(recordEventSchema, { io: "input" }) as { oneOf: unknown[] };
+const checker = jsonSchemaChecker(schema);
+
+/** One place in it, at any depth, has another value, is missing, or is new. */
+function damaged(event: Json, at: number, value: unknown): Json {
+  const copy = structuredClone(event);
+  const places: [holder: Json, name: string][] = [];
+  const look = (holder: Json) => {
+    for (const [name, each] of Object.entries(holder)) {
+      places.push([holder, name]);
+      if (typeof each === "object" && each !== null) look(each as Json);
+    }
+    places.push([holder, "new"]);
+  };
+  look(copy);
+  const [holder, name] = places[at % places.length]!;
+  if (value === undefined) delete holder[name];
+  else holder[name] = value;
+  return copy;
+}
+
+test("An event is taken, and taken as the same, exactly where zod takes it", () => {
+  const anything = fc.oneof(
+    fc.jsonValue({ maxDepth: 2 }),
+    fc.constantFrom(undefined, -1, Number.POSITIVE_INFINITY, "source", "0", [], {}, null, [{}]),
+  );
+  const taken = { same: 0, refused: 0 };
+  fc.assert(
+    fc.property(arbitraryEntries, fc.nat(), anything, (entries, at, value) => {
+      for (const line of writeRecord(entries).text.trim().split("\n")) {
+        const other = damaged(JSON.parse(line), at, value);
+        const byZod = recordEventSchema.safeParse(other);
+        const ours = checker.types.has(other.type) ? checker.check(other) : { issue: "type" };
+        if (byZod.success) {
+          expect(ours).toStrictEqual(byZod.data);
+          taken.same++;
+        } else {
+          expect(ours).toHaveProperty("issue");
+          taken.refused++;
+        }
+      }
+    }),
+    { numRuns: 300 },
+  );
+  expect(Math.min(taken.same, taken.refused)).toBeGreaterThan(100);
+});
+
+test("What is wrong is named with its place", () => {
+  expect(checker.check({ type: "phase", atMs: 1, phase: "gone" })).toEqual({
+    issue: expect.stringMatching(/^phase: expected one of setup, iterating/),
+  });
+  expect(checker.check({ type: "heartbeat", atMs: 1, counter: 1, gapMs: -1, side: "source" })).toEqual({
+    issue: "gapMs: expected at least 0",
+  });
+  expect(checker.check({ type: "notice", atMs: 1 })).toEqual({ issue: "message: missing" });
+});
+
+test("A schema that says what is not understood is refused, not half obeyed", () => {
+  expect(() => jsonSchemaChecker({ oneOf: [{ type: "string", pattern: "^a" }] })).toThrow(/"pattern"/);
+});

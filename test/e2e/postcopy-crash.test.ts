@@ -1,0 +1,178 @@
+// `migrate` or `receive` killed outright in a post-copy through the tunnel, between QEMUs 10.0: where the guest is, what
+// is said, and that `deltavee status` and `deltavee recover` know, and do no harm. The table of docs/reliability.md is
+// what these tests have seen. What the link does to a post-copy: postcopy.test.ts.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import { describe, expect, onTestFinished, test } from "vitest";
+import type { RecordEvent } from "../../src/record/schema.ts";
+import { documentedTable, FaultTable } from "../support/fault-table.ts";
+import { type Ended, ended, type Migration } from "../support/migration.ts";
+import { runCli } from "../support/processes.ts";
+import { findQemus } from "../support/qemu-binaries.ts";
+import type { QemuVm } from "../support/qemu-vm.ts";
+import { heartbeatsOf } from "../support/serial.ts";
+import { expectStillOnSource, goOnWithEachOther, migration, NOISE_LOAD, startPair } from "./scene.ts";
+
+const binary = findQemus().get("10.0");
+
+/** Time enough between the stop and READY; and fetching takes some 6 s. */
+const LINK = { rate: "40mbit", delay: "100ms" };
+const GOAL = ["--on-stall", "postcopy", "--max-downtime", "100ms"];
+/** Nobody comes back here. */
+const IMPATIENT = ["--reconnect-timeout", "1s"];
+const EVENT_TIMEOUT_MS = 90_000;
+/** Long enough for whoever runs the guest to show it. */
+const SETTLE_MS = 1000;
+
+const MOMENTS = {
+  "package on its way": (event: RecordEvent) => event.type === "phase" && event.phase === "switchover",
+  fetching: (event: RecordEvent) => event.type === "sample" && (event.requestedBytes ?? 0) > 0,
+} as const;
+type Moment = keyof typeof MOMENTS;
+
+interface Case {
+  killed: "migrate" | "receive";
+  moment: Moment;
+  /** In words; with the code that the one that lives says. */
+  outcome: string;
+  check: (scene: Scene) => Promise<void>;
+}
+
+interface Scene {
+  source: QemuVm;
+  destination: QemuVm;
+  running: Migration;
+}
+
+interface Status {
+  migrations: { side: "source" | "destination"; underWay: boolean; vm: string; advice: string }[];
+}
+
+const CASES: readonly Case[] = [
+  {
+    killed: "migrate",
+    moment: "package on its way",
+    outcome: "paused on source (complete) LINK_LOST",
+    async check({ source, destination, running }) {
+      await destination.exited;
+      expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
+      expect(await runsNow(source)).toBe(false);
+      const here = await known(running, "source");
+      expect(here).toMatchObject({ underWay: false, vm: "paused on source" });
+      expect(here!.advice).toContain("Do not end the QEMU here");
+      await expectNothingDone(running, source);
+    },
+  },
+  {
+    killed: "receive",
+    moment: "package on its way",
+    outcome: "source LINK_LOST",
+    async check({ source, destination, running }) {
+      await expectStillOnSource(source, destination);
+      const there = await known(running, "destination");
+      expect(there).toMatchObject({ underWay: false, vm: "running on source" });
+      const { path } = destination.toolQmp;
+      expect(await recover(running, "--qmp", path)).toMatchObject({ code: 0, stderr: "" });
+      expect((await status(running)).migrations).toEqual([]);
+    },
+  },
+  {
+    killed: "migrate",
+    moment: "fetching",
+    outcome: "destination, in part POSTCOPY_INTERRUPTED",
+    check: (scene) => expectInPart(scene, "unknown"),
+  },
+  {
+    killed: "receive",
+    moment: "fetching",
+    outcome: "destination, in part POSTCOPY_INTERRUPTED",
+    check: (scene) => expectInPart(scene, "unknown"),
+  },
+];
+
+/** Each takes half a minute: the whole table is made when it is renewed, or asked for. */
+const isWhole = process.env.UPDATE_RELIABILITY === "1" || process.env.ALL_FAULTS === "1";
+const cases = CASES.filter(
+  ({ killed, moment }) => isWhole || (killed === "receive") === (moment === "fetching"),
+);
+const rowOf = ({ killed }: Pick<Case, "killed">) => `${killed} killed`;
+
+const table = new FaultTable("QEMU 10.0, tunnel", Object.keys(MOMENTS));
+const seen = new Set<Case>();
+
+describe.skipIf(binary === undefined)("post-copy of QEMU 10.0 in a tunnel", () => {
+  test.each(cases)("$killed is killed, $moment", async (which) => {
+    const { killed, moment, outcome, check } = which;
+    const { source, destination } = await startPair({ binary: binary!, append: NOISE_LOAD });
+    const running = await migration({
+      ...{ mode: "tunnel", source, destination, ...LINK },
+      migrateArguments: [...GOAL, ...IMPATIENT],
+      receiveArguments: IMPATIENT,
+    });
+    await running.migrate.stdout.waitFor(
+      ({ text }) => text.startsWith("{") && MOMENTS[moment](JSON.parse(text) as RecordEvent),
+      moment,
+      { timeoutMs: EVENT_TIMEOUT_MS },
+    );
+    running[killed]!.kill("SIGKILL");
+    const [migrate, receive] = await Promise.all([ended(running.migrate), ended(running.receive!)]);
+    const said = (killed === "migrate" ? receive : migrate).stderr;
+    const code = outcome.slice(outcome.lastIndexOf(" ") + 1);
+    expect(said).toContain(`deltavee: ${code}: `);
+    await sleep(SETTLE_MS);
+    await check({ source, destination, running });
+    table.note(rowOf(which), moment, outcome);
+    seen.add(which);
+  });
+
+  test("docs/reliability.md shows what this run has seen", ({ skip }) => {
+    skip(seen.size < CASES.length, "not all of it was asked for, or not all of it came out as expected");
+    const content = table.markdown([...new Set(CASES.map(rowOf))]);
+    expect(documentedTable("postcopy-faults", content)).toBe(content);
+  });
+});
+
+/** Nobody has lost anything: status says so on both sides, recover leaves both alone, and QEMU's own recovery goes on. */
+async function expectInPart({ source, destination, running }: Scene, atSource: string): Promise<void> {
+  expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
+  const [here, there] = [await known(running, "source"), await known(running, "destination")];
+  expect(here).toMatchObject({ underWay: false, vm: atSource });
+  expect(there).toMatchObject({ underWay: false, vm: "running on destination" });
+  for (const { advice } of [here!, there!]) expect(advice).toContain("End neither QEMU");
+  await expectNothingDone(running, source);
+  await expectNothingDone(running, destination);
+  await goOnWithEachOther(source, destination);
+}
+
+/** Whatever it is told: each QEMU may have what nobody else has. */
+async function expectNothingDone(running: Migration, vm: QemuVm): Promise<void> {
+  const before = await vm.qmp.execute("query-status");
+  const { path } = vm.toolQmp;
+  expect(await recover(running, "--qmp", path)).toMatchObject({ code: 4 });
+  for (const word of ["--resume-here", "--give-up-here"])
+    expect((await recover(running, "--qmp", path, word)).code).not.toBe(0);
+  expect(await vm.qmp.execute("query-status")).toEqual(before);
+}
+
+async function runsNow(vm: QemuVm): Promise<boolean> {
+  const from = vm.serial.lines.length;
+  await sleep(SETTLE_MS);
+  return heartbeatsOf(vm.serial.lines.slice(from)).length > 0;
+}
+
+async function known(running: Migration, side: "source" | "destination") {
+  return (await status(running)).migrations.find((each) => each.side === side);
+}
+
+async function status({ stateFolder }: Migration): Promise<Status> {
+  const run = await runCli(["status", "--state-dir", stateFolder, "--json"]);
+  onTestFinished(async () => void (await run.stop()));
+  expect((await ended(run)).stderr).toBe("");
+  return JSON.parse(run.stdout.tail()) as Status;
+}
+
+async function recover({ stateFolder }: Migration, ...what: string[]): Promise<Ended> {
+  const run = await runCli(["recover", "--state-dir", stateFolder, ...what]);
+  onTestFinished(async () => void (await run.stop()));
+  return ended(run);
+}
