@@ -96,8 +96,7 @@ describe.skipIf(chromium === undefined)("in Chromium", () => {
     // The second one is followed, and the end of both.
     await textOf(page, "h1", /^delta$/);
     await textOf(page, "#connection", /^Deltavee has ended/);
-    // Whether the guest has arrived whole is for demo.test.ts to see: here the page tells what the record tells.
-    await demo.exited;
+    expect(await demo.exited).toEqual({ code: 0, signal: null });
     const paths = ["standard", "delta"].map((label) => join(out, `${label}.ndjson`));
     const [standard, delta] = await Promise.all(paths.map((path) => readRecordFile(path)));
     const figures = runFigures({ label: "delta", events: delta!.events });
