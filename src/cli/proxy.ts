@@ -118,7 +118,7 @@ async function proxy({ to, connect, ...options }: Options): Promise<void> {
   await serveDestination({ ...options, connect: connect! });
 }
 
-function checkSource(to: Address, { listen, allow, ...security }: ProxyOptions): void {
+function checkSource(to: Address, { listen, allow }: ProxyOptions): void {
   if (!isLoopback(listen)) {
     throw new UsageError(
       "At the source, listen where only this host comes in: unix:PATH, or a port of 127.0.0.1",
@@ -126,13 +126,6 @@ function checkSource(to: Address, { listen, allow, ...security }: ProxyOptions):
   }
   if (to.kind !== "unix" && to.port === 0) throw new UsageError("Port 0 is not a destination");
   if (allow.length > 0) throw new UsageError("--allow is for the destination (--connect)");
-  const { tlsDir, keysDir, insecurePlaintext, tlsHostname } = security;
-  const isSecured = [tlsDir, keysDir, insecurePlaintext, tlsHostname].some((option) => option !== undefined);
-  if (to.kind !== "deltavee" && isSecured) {
-    throw new UsageError(
-      "TLS is for a tunnel (--to deltavee://...): in direct mode QEMU itself is at the other end",
-    );
-  }
 }
 
 function checkDestination(

@@ -1,5 +1,6 @@
 // What a migration and a reception need of a VM beside its hypervisor's ports, whichever hypervisor that is: QEMU, which
-// outlives this process (qemu-guest.ts), or the embedded one, which does not (embedded-vm.ts).
+// outlives this process (qemu-guest.ts), one that others manage (managed-guest.ts), or the embedded one, which ends with
+// this process (embedded-vm.ts).
 
 import type { IncomingVm, OutgoingVm } from "../engine/ports.ts";
 import type { StallPolicy } from "../engine/stall-policies.ts";
@@ -7,6 +8,7 @@ import type { Plan, PlanQuestion } from "../planner/forecast.ts";
 import type { RunRecord } from "../record/writer.ts";
 import type { JournalSubject } from "../state/journal.ts";
 import type { KeptJournal } from "../state/keep.ts";
+import type { PageObserver } from "../trace/format.ts";
 import type { HypervisorIdentity } from "../wire/bodies.ts";
 
 export type Notice = (message: string) => void;
@@ -36,7 +38,10 @@ export interface SourceContext {
 export interface OpenSource {
   readonly vm: OutgoingVm;
   readonly identity: HypervisorIdentity;
-  readonly guestRamBytes: number;
+  /** Undefined: not known. */
+  readonly guestRamBytes: number | undefined;
+  /** Has to see each page: how far the hypervisor is, is told from them. There is no page trace then. */
+  readonly observer?: PageObserver;
   /** By which the destination may know it. */
   names(): Promise<{ name?: string; uuid?: string }>;
   /** Keeps track of the migration beyond the end of this process. Absent: the guest ends with it. */

@@ -159,8 +159,11 @@ describe("migrate and receive", { timeout: 300_000 }, () => {
     stop.abort();
     expect(codeOf(await ended.catch((thrown: unknown) => thrown))).toBe("CANCELLED");
     const source = await open("boot");
-    const error: unknown = await migrate({ vm: source.vm, to: address }).catch((thrown: unknown) => thrown);
-    expect(codeOf(error)).toBe("LINK_FAILED");
+    const events: RecordEvent[] = [];
+    const onEvent = (event: RecordEvent) => void events.push(event);
+    const told = { code: "LINK_FAILED", vm: "running on source" };
+    await expect(migrate({ vm: source.vm, to: address, onEvent })).rejects.toMatchObject(told);
+    expect(events.at(-1)).toMatchObject({ type: "error", ...told });
   });
 
   test("before anything is begun a migration that is not wanted any more is not", async () => {
@@ -168,6 +171,8 @@ describe("migrate and receive", { timeout: 300_000 }, () => {
     expect(codeOf(await migrate(options).catch((thrown: unknown) => thrown))).toBe("CANCELLED");
     const there = { qmp: options.qmp, listen: "127.0.0.1:0", signal: AbortSignal.abort() };
     expect(codeOf(await receive(there).catch((thrown: unknown) => thrown))).toBe("CANCELLED");
+    const signal = AbortSignal.abort(new DeltaveeError("HYPERVISOR_INCOMPATIBLE", "Cannot carry it"));
+    await expect(migrate({ ...options, signal })).rejects.toBe(signal.reason);
   });
 });
 

@@ -1,6 +1,6 @@
 // A migration from this host, put together: the VM's hypervisor, the link, the source engine between them, and what is
-// kept beside: the run record, the state file, a forecast, a page trace. What `deltavee migrate` and the library's
-// migrate() run.
+// kept beside: the run record, the state file, a forecast, a page trace. What `deltavee migrate`, `serve` and `proxy` and
+// the library's migrate() run.
 
 import { cpus, totalmem } from "node:os";
 import { DeltaveeError, UsageError } from "../base/errors.ts";
@@ -8,6 +8,7 @@ import { formatBytes, formatMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import { DELTA_WORD_MASK, type DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
+import type { Channel, OutgoingVm } from "../engine/ports.ts";
 import { measureDigestBytesPerSecond } from "../engine/ram-digests.ts";
 import { SourceEngine, type TunnelOptions } from "../engine/source.ts";
 import type { StallPolicy } from "../engine/stall-policies.ts";
@@ -26,6 +27,7 @@ import {
   type OpenRun,
   RECONNECT_MS_DEFAULT,
   type RunResult,
+  reasonOf,
   summaryOf,
   throwIfCancelled,
   unlessCancelled,
@@ -53,7 +55,7 @@ export interface MigrationSpec extends SourceLinkOptions {
   trace?: { path: string; contents: boolean } | undefined;
   stateDir?: string | undefined;
   hasForecast: boolean;
-  /** The guest stays at the source, where that can still be. */
+  /** The guest stays at the source, where that can still be. A DeltaveeError as its reason is how the migration ends. */
   signal?: AbortSignal | undefined;
   /** From then on any downtime will do. */
   anyDowntime?: AbortSignal | undefined;
@@ -100,7 +102,11 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
   let coder: WorkerBatchCoder | undefined;
   let trace: OpenTrace | undefined;
   const cancel = () => {
-    if (engine?.cancel()) notice("Interrupted: giving the migration up, the guest goes on here");
+    const why = reasonOf(signal);
+    const isInTime = engine?.cancel(why);
+    // A reason says itself: the migration ends with it.
+    if (why !== undefined) return;
+    if (isInTime) notice("Interrupted: giving the migration up, the guest goes on here");
     else notice("Too late to cancel: the guest belongs to the destination already");
   };
   try {
@@ -118,8 +124,7 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
     if (link.isOpenToOthers) notice(PLAINTEXT_NOTICE);
     if (spec.isToVerify) await prepareToVerify(guest, notice);
     const home = makeHome();
-    const connecting = link.open(CONNECT_TIMEOUT_MS);
-    const channel = await unlessCancelled(connecting, signal, (late) => late.destroy());
+    const channel = await reach(link, { vm, record, signal });
     // From here on there is something to put right: up to here QEMU was asked only.
     const session = link.newSession();
     journal = guest.keepJournal?.({ session, mode, peer: formatAddress(spec.to) });
@@ -141,7 +146,7 @@ export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promi
       onStall,
       record,
       defer: setImmediate,
-      observer: trace?.writer,
+      observer: guest.observer ?? trace?.writer,
       cpuMs,
       idleCoreMs,
     });
@@ -203,8 +208,25 @@ function checkSpec(spec: MigrationSpec): void {
   }
 }
 
+/** The destination. If it cannot be reached nothing has begun, and the guest stays as it is. @throws DeltaveeError */
+async function reach(
+  link: SourceLink,
+  { vm, record, signal }: { vm: OutgoingVm; record: RunRecord; signal: AbortSignal | undefined },
+): Promise<Channel> {
+  try {
+    return await unlessCancelled(link.open(CONNECT_TIMEOUT_MS), signal, (late) => late.destroy());
+  } catch (thrown) {
+    if (thrown instanceof DeltaveeError) {
+      thrown.vm = vm.wasRunning ? "running on source" : "paused on source";
+      record.add({ type: "error", code: thrown.code, message: thrown.message, vm: thrown.vm });
+    }
+    throw thrown;
+  }
+}
+
 function sayWhatItIs(record: RunRecord, spec: MigrationSpec, guest: OpenSource, cacheBytesMax: number): void {
   const { timeMsMax, wireBytesMax, linkBytesPerSecondMax } = spec;
+  const { guestRamBytes } = guest;
   record.add({
     type: "run",
     version: 1,
@@ -215,7 +237,7 @@ function sayWhatItIs(record: RunRecord, spec: MigrationSpec, guest: OpenSource, 
     method: spec.isStandard ? "standard" : "delta",
     hypervisor: guest.vm.description,
     destination: formatAddress(spec.to),
-    guestRamBytes: guest.guestRamBytes,
+    ...(guestRamBytes === undefined ? {} : { guestRamBytes }),
     downtimeMsMax: spec.downtimeMsMax,
     ...(timeMsMax === undefined ? {} : { timeMsMax }),
     ...(wireBytesMax === undefined ? {} : { wireBytesMax }),
@@ -231,6 +253,7 @@ async function tunnelOptions(
 ): Promise<TunnelOptions> {
   const timeoutMs = spec.reconnectTimeoutMs ?? RECONNECT_MS_DEFAULT;
   const { guest, session, coder, link } = parts;
+  const { guestRamBytes } = guest;
   const names = await guest.names();
   return {
     hello: {
@@ -238,7 +261,7 @@ async function tunnelOptions(
       session,
       hypervisor: guest.identity,
       entropyCodecs: [...ENTROPY_CODEC_IDS],
-      guestRamBytes: guest.guestRamBytes,
+      ...(guestRamBytes === undefined ? {} : { guestRamBytes }),
       ...(spec.onStall === "postcopy" ? { postcopy: true } : {}),
       ...(spec.isToVerify ? { verify: true } : {}),
       ...names,
@@ -253,10 +276,10 @@ async function tunnelOptions(
 /** Finds out at once whether it can be done here, and says what it costs. @throws DeltaveeError VERIFY_UNAVAILABLE */
 async function prepareToVerify({ vm, guestRamBytes }: OpenSource, notice: Notice): Promise<void> {
   const ram = await vm.openRam?.();
-  if (ram === undefined) {
+  ram?.close();
+  if (ram === undefined || guestRamBytes === undefined) {
     throw new DeltaveeError("VERIFY_UNAVAILABLE", `${vm.description} does not show its RAM`);
   }
-  ram.close();
   const aboutMs = (guestRamBytes * 1000) / measureDigestBytesPerSecond();
   notice(
     `--verify: the guest will stand still for at least ${formatMs(aboutMs)} longer, which --max-downtime does not count, ` +
@@ -278,13 +301,14 @@ function beginForecast(
 
 function cacheLimit(
   { cacheBytesMax: asked, cacheShareMax = CACHE_SHARE_MAX }: MigrationSpec,
-  guestRamBytes: number,
+  guestRamBytes: number | undefined,
   notice: Notice,
 ): number {
   if (asked !== undefined) return asked;
+  const share = Math.floor(totalmem() * cacheShareMax);
+  if (guestRamBytes === undefined) return share;
   // The index takes 0.1 % on top of the pages themselves, video memory and firmware a little more.
   const whole = Math.ceil(guestRamBytes * 1.05) + 64 * 1024 * 1024;
-  const share = Math.floor(totalmem() * cacheShareMax);
   if (whole > share)
     notice(`The page cache is ${formatBytes(share)}, smaller than the guest (see --cache-size)`);
   return Math.min(whole, share);

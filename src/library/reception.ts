@@ -1,6 +1,6 @@
 // A reception on this host, put together: who may come in, the destination engine, the VM's hypervisor, and what is
-// kept beside: the run record and the state file. What `deltavee receive` and the library's receive() run. One VM,
-// then it ends.
+// kept beside: the run record and the state file. What `deltavee receive`, `serve` and `proxy` and the library's receive()
+// run. One VM, then it ends.
 
 import { randomBytes } from "node:crypto";
 import { systemClock } from "../base/clock.ts";

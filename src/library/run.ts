@@ -1,7 +1,7 @@
 // What a migration and a reception have in common: the record that they write, where the caller has it go, and the
 // caller's wish to stop.
 
-import { CancelledError, type VmWhere } from "../base/errors.ts";
+import { CancelledError, DeltaveeError, type VmWhere } from "../base/errors.ts";
 import type { OpenRunRecord } from "../record/file.ts";
 import type { RecordEvent } from "../record/schema.ts";
 import type { RecordListener } from "../record/writer.ts";
@@ -27,14 +27,20 @@ export interface RunResult {
 /** How long a broken connection of a tunnel is tried to be resumed, or waited for. */
 export const RECONNECT_MS_DEFAULT = 60_000;
 
-/** @throws CancelledError */
+/** Why the signal was aborted, where it was given an error that says so. Else it was the operator's wish. */
+export function reasonOf(signal: AbortSignal | undefined): DeltaveeError | undefined {
+  const reason: unknown = signal?.reason;
+  return reason instanceof DeltaveeError ? reason : undefined;
+}
+
+/** @throws CancelledError, or the signal's own reason */
 export function throwIfCancelled(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw cancelledEarly();
+  if (signal?.aborted) throw cancelledEarly(signal);
 }
 
 /**
  * `promise`, unless the signal comes first. What it resolves to after that is given to `drop`.
- * @throws CancelledError, and whatever `promise` rejects with
+ * @throws CancelledError, or the signal's own reason, and whatever `promise` rejects with
  */
 export function unlessCancelled<Value>(
   promise: Promise<Value>,
@@ -46,7 +52,7 @@ export function unlessCancelled<Value>(
     let isLate = false;
     const onAbort = () => {
       isLate = true;
-      reject(cancelledEarly());
+      reject(cancelledEarly(signal));
     };
     if (signal.aborted) onAbort();
     else signal.addEventListener("abort", onAbort, { once: true });
@@ -56,8 +62,8 @@ export function unlessCancelled<Value>(
   });
 }
 
-function cancelledEarly(): CancelledError {
-  return new CancelledError("Cancelled before the migration began");
+function cancelledEarly(signal: AbortSignal): DeltaveeError {
+  return reasonOf(signal) ?? new CancelledError("Cancelled before the migration began");
 }
 
 /** Undefined where it could not be recorded. */

@@ -137,6 +137,12 @@ describe.skipIf(binary === undefined)("deltavee proxy between QEMU 10.0 and 10.0
     await expectStillOnSource(source, destination);
   });
 
+  test("at the destination, where nobody has come, it ends when it is told to", async () => {
+    const proxies = await proxiesFor({ mode: "tunnel", listen: "127.0.0.1:0", connect: "tcp:127.0.0.1:9" });
+    proxies.destination!.kill("SIGTERM");
+    expect(await ended(proxies.destination!)).toMatchObject({ code: 0 });
+  });
+
   test("whoever takes its path away is found out, and keeps it", async () => {
     const folder = tempFolder();
     onTestFinished(() => folder.remove());

@@ -1,31 +1,21 @@
 // `deltavee proxy` at the destination: waits for the source's proxy, and connects to the QEMU that somebody else has
 // started here when there is a VM for it, and only then.
 
-import { randomBytes } from "node:crypto";
-import { systemClock } from "../../base/clock.ts";
-import { CancelledError, toError } from "../../base/errors.ts";
-import { version } from "../../base/version.ts";
-import { ENTROPY_CODEC_IDS } from "../../codec/entropy/entropy-coder.ts";
-import { DestinationEngine } from "../../engine/destination.ts";
-import { MANAGED_QEMU } from "../../hypervisor/stream/identity.ts";
-import { StreamIncoming } from "../../hypervisor/stream/incoming.ts";
+import { CancelledError, DeltaveeError, toError } from "../../base/errors.ts";
 import { checkRules } from "../../library/admission.ts";
-import { makeBatchCoder, makeHome } from "../../library/engine-parts.ts";
 import { chooseIdentity, isLoopback, PLAINTEXT_NOTICE } from "../../library/identity.ts";
-import { Sources } from "../../library/sources.ts";
-import { type Address, connect } from "../../link/address.ts";
+import { managedDestination } from "../../library/managed-guest.ts";
+import { takeIn } from "../../library/reception.ts";
+import { type SourceQueue, Sources } from "../../library/sources.ts";
+import type { Address } from "../../link/address.ts";
 import type { Caller } from "../../link/lobby.ts";
-import { SocketChannel } from "../../link/socket-channel.ts";
-import type { Welcome } from "../../wire/bodies.ts";
-import { onInterrupt } from "../common.ts";
+import { interruption } from "../common.ts";
 import type { ProxyOptions } from "../proxy.ts";
 import { openMigration, sayFailure, sayListening, sayNotice } from "./shown.ts";
 
 export interface DestinationOptions extends ProxyOptions {
   connect: Address;
 }
-
-const CONNECT_TIMEOUT_MS = 5000;
 
 export async function serveDestination(options: DestinationOptions): Promise<void> {
   const identity = chooseIdentity(options.listen, "server", options);
@@ -34,21 +24,9 @@ export async function serveDestination(options: DestinationOptions): Promise<voi
   const sources = await Sources.listen(options.listen, { identity, rules: options.allow, notice });
   sayListening(sources.address, options);
   if (identity === undefined && !isLoopback(options.listen)) notice(PLAINTEXT_NOTICE);
-  let engine: DestinationEngine | undefined;
-  let isStopping = false;
-  const release = onInterrupt(() => {
-    isStopping = true;
-    engine?.cancel();
-  });
+  const { signal, release } = interruption();
   try {
-    while (!isStopping) {
-      const caller = await sources.next();
-      await takeIn(caller, sources, options, (begun) => {
-        engine = begun;
-        if (isStopping) engine.cancel();
-      });
-      engine = undefined;
-    }
+    while (!signal.aborted) await takeInFrom(await sources.next(signal), sources, options, signal);
   } catch (thrown) {
     // Told to end while nobody was there.
     if (!(thrown instanceof CancelledError)) throw thrown;
@@ -58,50 +36,42 @@ export async function serveDestination(options: DestinationOptions): Promise<voi
   }
 }
 
-/** One migration. A failure is told, and the next may come. */
-async function takeIn(
-  { channel, from }: Caller,
+/** One migration, with a record of its own. A failure is told, and the next may come. */
+async function takeInFrom(
+  caller: Caller,
   sources: Sources,
   options: DestinationOptions,
-  begun: (engine: DestinationEngine) => void,
+  signal: AbortSignal,
 ): Promise<void> {
-  const run = await openMigration(options, "destination");
-  const { record } = run;
-  const vm = new StreamIncoming(
-    async () => new SocketChannel(await connect(options.connect, CONNECT_TIMEOUT_MS)),
-  );
-  record.add({
-    type: "run",
-    version: 1,
-    startedAt: new Date().toISOString(),
-    deltavee: version,
-    side: "destination",
-    mode: "tunnel",
-    method: "delta",
-    hypervisor: vm.description,
-  });
-  const own: Welcome = {
-    deltavee: version,
-    entropyCodecs: [...ENTROPY_CODEC_IDS],
-    hypervisor: MANAGED_QEMU,
+  const nothingCame = new DeltaveeError("MIGRATION_FAILED", `${caller.from} has handed nothing over`);
+  let wasTaken = false;
+  const onlyThisOne: SourceQueue = {
+    async next() {
+      if (wasTaken) throw nothingCame;
+      wasTaken = true;
+      return caller;
+    },
+    giveOthersTo: (offer) => sources.giveOthersTo(offer),
+    keepOthers: () => sources.keepOthers(),
+    // Others are waited for where this one was.
+    close: () => sources.keepOthers(),
   };
-  const timeoutMs = Math.round(options.reconnectTimeout);
-  if (timeoutMs >= 1) own.resumption = { token: randomBytes(16).toString("hex"), timeoutMs };
-  const home = makeHome();
-  const coder = makeBatchCoder(home);
+  const spec = {
+    guest: managedDestination(options.connect),
+    paused: false,
+    baselineBytesMax: 0,
+    reconnectTimeoutMs: options.reconnectTimeout,
+    signal,
+  };
   try {
-    const engine = new DestinationEngine({ ...home, coder, channel, vm, own, record, clock: systemClock });
-    sources.giveOthersTo((other, of) => engine.offer(other, of));
-    begun(engine);
-    const { error, welcomed } = await engine.run();
-    sources.keepOthers();
-    await run.finish();
-    if (error !== undefined && welcomed) sayFailure(error);
-    else if (error !== undefined) sayNotice(`${from} has handed nothing over: ${error.message}`, options);
+    await takeIn(
+      spec,
+      async () => onlyThisOne,
+      (first) => openMigration(options, "destination", first),
+    );
   } catch (thrown) {
-    sayFailure(toError(thrown));
-  } finally {
-    await coder.close();
-    await run.close();
+    if (!wasTaken) caller.channel.destroy();
+    // Why not has been said already, as of anybody who has no VM for us.
+    if (thrown !== nothingCame) sayFailure(toError(thrown));
   }
 }

@@ -3,15 +3,20 @@
 import { join } from "node:path";
 import type { Run } from "../../library/run.ts";
 import { type Address, formatAddress } from "../../link/address.ts";
+import type { RecordListener } from "../../record/writer.ts";
 import { type DisplayOptions, openShownRun } from "../common.ts";
 import { failureText } from "../failure.ts";
 
 /** Of one migration, with a file of its own in the folder for run records, where there is one. */
-export function openMigration(options: DisplayOptions, side: "source" | "destination"): Promise<Run> {
+export function openMigration(
+  options: DisplayOptions,
+  side: "source" | "destination",
+  first: RecordListener[],
+): Promise<Run> {
   const { record: folder, ...display } = options;
-  if (folder === undefined) return openShownRun(display);
+  if (folder === undefined) return openShownRun(display, ...first);
   const name = `${new Date().toISOString().replaceAll(/[:.]/g, "-")}-${side}.ndjson`;
-  return openShownRun({ ...display, record: join(folder, name) });
+  return openShownRun({ ...display, record: join(folder, name) }, ...first);
 }
 
 export function sayListening(address: Address, { json, quiet }: DisplayOptions): void {
