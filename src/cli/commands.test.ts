@@ -8,6 +8,10 @@ const namesFor = async (...words: string[]) => (await commandsFor(words)).map((c
 const ALL = [
   "migrate",
   "receive",
+  "serve",
+  "evacuate",
+  "service",
+  "config",
   "proxy",
   "plan",
   "status",

@@ -17,6 +17,7 @@ export function configCommand(): Command {
     .description("read it as deltavee serve would, and say what is wrong with it")
     .argument("<file>", "YAML, or JSON")
     .option("--json", "print the settings that come of it, in base units, as JSON")
+    .addHelpText("after", "\nExample:\n  deltavee config check /etc/deltavee/serve.yaml\n")
     .action((file: string, { json }: { json?: true }) => {
       const settings = readSettings(file);
       checkSettings(settings);
@@ -25,12 +26,14 @@ export function configCommand(): Command {
   command
     .command("print-default")
     .description("print the file that says what is so without one, each key with what it is for")
+    .addHelpText("after", "\nExample:\n  deltavee config print-default > /etc/deltavee/serve.yaml\n")
     .action(() => {
       process.stdout.write(defaultFileText());
     });
   command
     .command("schema")
     .description("print its JSON Schema, for editors")
+    .addHelpText("after", "\nExample:\n  deltavee config schema > serve.schema.json\n")
     .action(() => {
       process.stdout.write(`${JSON.stringify(settingsJsonSchema(), null, 2)}\n`);
     });

@@ -118,6 +118,9 @@ const PARSED_ONLY: Readonly<Record<string, string>> = {
   "docs/how-it-works.md":
     "of a migration that was killed: test/e2e/crash.test.ts kills some and recovers them",
   "docs/reliability.md": "as docs/how-it-works.md",
+  "docs/libvirt.md": "two hosts with libvirt: test/e2e/libvirt.test.ts runs the same between two daemons",
+  "docs/live-page.md": "two hosts and a browser: test/e2e/page.test.ts runs a demonstration in Chromium",
+  "docs/operations.md": "services of two hosts: test/e2e/serve-program.test.ts runs two on one",
   "docs/lab.md": "root, network namespaces and hours: test/e2e/lab.test.ts makes short runs",
   "docs/page-cache.md": "page traces of migrations that take minutes; trace.test.ts replays short ones",
 };

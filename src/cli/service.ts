@@ -22,23 +22,33 @@ Examples:
   deltavee service prepare /run/vms/web-1.qmp
 `;
 
+const PREPARE_HELP = `
+Example:
+  qemu-system-x86_64 ... -name web-1 -incoming defer -qmp unix:/run/vms/web-1.qmp,server=on,wait=off
+  deltavee service prepare /run/vms/web-1.qmp
+`;
+
 export function serviceCommand(): Command {
   const command = new Command("service").description("ask the deltavee serve of this host");
   withServiceOptions(command.command("list"))
     .description("the service, its migrations, and the VMs that it waits for")
+    .addHelpText("after", "\nExample:\n  deltavee service list --json\n")
     .action(list);
   withServiceOptions(command.command("cancel"))
     .description("give migrations up: each guest goes on at its source, where that can still be")
     .argument("<id...>", "as deltavee service list names them")
+    .addHelpText("after", "\nExample:\n  deltavee service cancel 3f9a01c2\n")
     .action(cancel);
   withServiceOptions(command.command("prepare"))
     .description("have VMs awaited: each a QEMU that was started with -incoming defer")
     .argument("<qmp...>", "its QMP monitor")
     .option("--name <name>", "what its source calls it, if not what QEMU here does (one VM only)")
+    .addHelpText("after", PREPARE_HELP)
     .action(prepare);
   withServiceOptions(command.command("forget"))
     .description("have VMs no longer awaited")
     .argument("<qmp...>", "its QMP monitor")
+    .addHelpText("after", "\nExample:\n  deltavee service forget /run/vms/web-1.qmp\n")
     .action(forget);
   return command.addHelpText("after", HELP);
 }

@@ -213,7 +213,7 @@ test("a peer that does not know post-copy is told why nothing begins, before any
   const { clock, failures } = connected(0, true);
   clock.advance(100);
   expect(failures.slice(0, 2)).toEqual([
-    "Destination speaks protocol version 3, which has no post-copy",
+    "Destination speaks protocol version 3, which has no post-copy (version 4 has)",
     "peer: PROTOCOL_VERSION",
   ]);
 });

@@ -24,7 +24,9 @@ function damaged(event: Json, at: number, value: unknown): Json {
   };
   look(copy);
   const [holder, name] = places[at % places.length]!;
-  if (value === undefined) delete holder[name];
+  // What comes out of JSON has no holes.
+  if (value === undefined && Array.isArray(holder)) holder.splice(Number(name), 1);
+  else if (value === undefined) delete holder[name];
   else holder[name] = value;
   return copy;
 }
