@@ -2,6 +2,7 @@
 // at the destination keeps the guest at the source.
 
 import { closeSync, openSync, writeSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
@@ -58,7 +59,19 @@ describe.skipIf(qemu10 === undefined)("between two QEMUs 10.0", () => {
     const running = await migration({ ...options, source, destination, rate: "20mbit" });
     const isSecondPass = ({ text }: { text: string }) => /"type":"iteration".*"iteration":1\b/.test(text);
     await running.migrate.stdout.waitFor(isSecondPass, "a second pass", { timeoutMs: 200_000 });
-    await poke(destination, UNUSED_AT + 5);
+    // The page itself may still be on its way, and it comes once: until the guest is stopped.
+    let isStopped = false;
+    const isSwitchover = ({ text }: { text: string }) => /"type":"phase".*"phase":"switchover"/.test(text);
+    const stopped = running.migrate.stdout
+      .waitFor(isSwitchover, "the switchover", { timeoutMs: 200_000 })
+      .finally(() => {
+        isStopped = true;
+      });
+    while (!isStopped) {
+      await poke(destination, UNUSED_AT + 5);
+      await sleep(5);
+    }
+    await stopped;
     const { migrate: ended, receive, events } = await running.finish();
     expect(ended.code).toBe(1);
     expect(ended.stderr).toContain("MEMORY_DIFFERS");
