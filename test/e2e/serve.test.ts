@@ -26,11 +26,11 @@ import { v86Order, v86Waiting } from "../support/v86-service.ts";
 import { until } from "../support/v86-vm.ts";
 import { expectOneRuns, HEARTBEATS, type Pair, startPair } from "./v86-scene.ts";
 
-/** 896 KiB that no compression makes smaller, and few writes: eight guests at work share this machine's cores. */
-const LOAD = "ws=896 rate=10 pattern=sparse fill=random";
-const FILL_BYTES = 896 * 1024;
+/** 2 MiB that no compression makes smaller, and few writes: eight guests at work share this machine's cores. */
+const LOAD = "ws=2048 rate=10 pattern=sparse fill=random";
+const FILL_BYTES = 2048 * 1024;
 /** Less than a machine that is busy with other things can do: what is shared is the link, not the processor. */
-const LINK_RATE = parseBytesPerSecond("500kbit");
+const LINK_RATE = parseBytesPerSecond("4mbit");
 const WEIGHTS = [1, 1, 2, 2, 3, 3, 4, 4];
 /** From when all of them fill the link until the first one is nearly through. */
 const [FROM_BYTES, UNTIL_BYTES] = [16 * 1024, FILL_BYTES * 0.8];
