@@ -27,7 +27,7 @@ import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
 import { ProtocolState } from "../wire/protocol-state.ts";
 import { BatchExpander } from "./batch-expander.ts";
 import type { Channel, IncomingVm, StoppedRam } from "./ports.ts";
-import { digestsOf } from "./ram-digests.ts";
+import { digestsOf, openStoppedRam } from "./ram-digests.ts";
 import { inPieces, ReturnLog } from "./return-log.ts";
 import { TunnelPeer, type TunnelPeerListener } from "./tunnel-peer.ts";
 
@@ -383,7 +383,7 @@ export class DestinationEngine {
     const { vm, record } = this.#options;
     record.add({ type: "phase", phase: "setup" });
     // Found out now, and not when the guest stands still.
-    if (verify) (await this.#openRam()).close();
+    if (verify) (await openStoppedRam(vm)).close();
     if (mayPostcopy && vm.ready === undefined)
       throw new DeltaveeError("HYPERVISOR_INCOMPATIBLE", `${vm.description} has no post-copy`);
     const channel = await vm.begin(mayPostcopy);
@@ -436,13 +436,6 @@ export class DestinationEngine {
     }
   }
 
-  async #openRam(): Promise<StoppedRam> {
-    const { vm } = this.#options;
-    const ram = await vm.openRam?.();
-    if (ram !== undefined) return ram;
-    throw new DeltaveeError("VERIFY_UNAVAILABLE", `${vm.description} does not show its RAM`);
-  }
-
   /** What is loaded is compared with what the source has. */
   async #verify(frame: VerifyFrame): Promise<void> {
     const peer = this.#peer;
@@ -450,7 +443,7 @@ export class DestinationEngine {
     const isWanted = () => !this.#over && peer === this.#peer && this.#lostMs === undefined;
     let ram: StoppedRam | undefined;
     try {
-      ram = await this.#openRam();
+      ram = await openStoppedRam(this.#options.vm);
       const digests = await digestsOf(ram, frame, isWanted);
       if (digests !== undefined && isWanted()) peer.send({ type: "digests", digests });
     } catch (thrown) {

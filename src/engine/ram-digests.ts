@@ -17,6 +17,16 @@ import type { StoppedRam } from "./ports.ts";
 
 const DIGEST = "sha256";
 
+/** @throws DeltaveeError VERIFY_UNAVAILABLE where the hypervisor cannot show it */
+export async function openStoppedRam(vm: {
+  readonly description: string;
+  openRam?(): Promise<StoppedRam>;
+}): Promise<StoppedRam> {
+  const ram = await vm.openRam?.();
+  if (ram !== undefined) return ram;
+  throw new DeltaveeError("VERIFY_UNAVAILABLE", `${vm.description} does not show its RAM`);
+}
+
 type Pieces = Omit<VerifyFrame, "type">;
 
 export interface RamBlockToVerify {

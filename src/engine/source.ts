@@ -39,7 +39,7 @@ import { Handover } from "./handover.ts";
 import { PageRequests } from "./page-requests.ts";
 import type { PageSink } from "./page-sink.ts";
 import type { Channel, OutgoingEnd, OutgoingStatus, OutgoingVm, StoppedRam } from "./ports.ts";
-import { RamComparison } from "./ram-digests.ts";
+import { openStoppedRam, RamComparison } from "./ram-digests.ts";
 import { type CacheFactory, StreamRewriter } from "./rewriter.ts";
 import {
   endOf,
@@ -477,9 +477,7 @@ export class SourceEngine {
     );
     this.#comparison = comparison;
     try {
-      ram = await vm.openRam?.();
-      if (ram === undefined)
-        throw new DeltaveeError("VERIFY_UNAVAILABLE", `${vm.description} does not show its RAM`);
+      ram = await openStoppedRam(vm);
       const verification = await comparison.run(this.#rewriter.blocks);
       if (verification === undefined || this.#ending || this.#comparison !== comparison) return;
       record.add({ type: "verified", ...verification, verifyMs: clock.nowMs() - startMs });

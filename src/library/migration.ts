@@ -3,13 +3,14 @@
 // the library's migrate() run.
 
 import { cpus, totalmem } from "node:os";
+import { assert } from "../base/assert.ts";
 import { DeltaveeError, UsageError } from "../base/errors.ts";
 import { formatBytes, formatMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import { DELTA_WORD_MASK, type DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import type { Channel, OutgoingVm } from "../engine/ports.ts";
-import { measureDigestBytesPerSecond } from "../engine/ram-digests.ts";
+import { measureDigestBytesPerSecond, openStoppedRam } from "../engine/ram-digests.ts";
 import { SourceEngine, type TunnelOptions } from "../engine/source.ts";
 import type { StallPolicy } from "../engine/stall-policies.ts";
 import { formatAddress } from "../link/address.ts";
@@ -24,6 +25,7 @@ import { LiveForecast, type LiveForecastOptions } from "./forecast/live-forecast
 import type { Notice, OpenSource, Sampler, SourceGuest } from "./guest.ts";
 import { PLAINTEXT_NOTICE } from "./identity.ts";
 import {
+  CACHE_SHARE_MAX,
   type OpenRun,
   RECONNECT_MS_DEFAULT,
   type RunResult,
@@ -65,8 +67,6 @@ const CONNECT_TIMEOUT_MS = 10_000;
 /** Another attempt is better than patience: the link may be there again by now. */
 const RECONNECT_ATTEMPT_MS = 3000;
 const SWITCHOVER_TIMEOUT_MS_DEFAULT = 5000;
-/** The page cache never takes more than this share of the machine unless it is told to. */
-export const CACHE_SHARE_MAX = 0.25;
 
 /** @throws DeltaveeError when the guest has not moved: `vm` says where it is */
 export async function runMigration(spec: MigrationSpec, openRun: OpenRun): Promise<RunResult> {
@@ -275,11 +275,8 @@ async function tunnelOptions(
 
 /** Finds out at once whether it can be done here, and says what it costs. @throws DeltaveeError VERIFY_UNAVAILABLE */
 async function prepareToVerify({ vm, guestRamBytes }: OpenSource, notice: Notice): Promise<void> {
-  const ram = await vm.openRam?.();
-  ram?.close();
-  if (ram === undefined || guestRamBytes === undefined) {
-    throw new DeltaveeError("VERIFY_UNAVAILABLE", `${vm.description} does not show its RAM`);
-  }
+  (await openStoppedRam(vm)).close();
+  assert(guestRamBytes !== undefined, "whoever shows the RAM knows how much there is");
   const aboutMs = (guestRamBytes * 1000) / measureDigestBytesPerSecond();
   notice(
     `--verify: the guest will stand still for at least ${formatMs(aboutMs)} longer, which --max-downtime does not count, ` +

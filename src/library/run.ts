@@ -27,6 +27,9 @@ export interface RunResult {
 /** How long a broken connection of a tunnel is tried to be resumed, or waited for. */
 export const RECONNECT_MS_DEFAULT = 60_000;
 
+/** The page cache never takes more than this share of the machine unless it is told to. */
+export const CACHE_SHARE_MAX = 0.25;
+
 /** Why the signal was aborted, where it was given an error that says so. Else it was the operator's wish. */
 export function reasonOf(signal: AbortSignal | undefined): DeltaveeError | undefined {
   const reason: unknown = signal?.reason;

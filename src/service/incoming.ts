@@ -18,9 +18,9 @@ import type { RecordListener } from "../record/writer.ts";
 import { encodeFrame, type HelloFrame } from "../wire/frame.ts";
 import { refuseFrame } from "../wire/handshake.ts";
 import { Move } from "./move.ts";
+import { Moves } from "./moves.ts";
 import type { MoveContext } from "./outgoing.ts";
 
-const PAST_MAX = 200;
 /** Connections that come for a VM while it is between two of its source's. */
 const KEPT_MAX = 8;
 /** How long a refused connection may take to close. */
@@ -65,11 +65,9 @@ export class IncomingVms {
   readonly #options: IncomingOptions;
   readonly #lobby: Lobby;
   readonly #prepared = new Map<string, WaitingVm>();
-  readonly #running = new Set<Reception>();
-  readonly #past: Move[] = [];
+  readonly #moves = new Moves<Reception>();
   #listener!: Listener;
   #isStopping = false;
-  #whenIdle: (() => void)[] = [];
 
   /** @throws LinkError LINK_FAILED when it cannot listen there */
   static async listen(options: IncomingOptions): Promise<IncomingVms> {
@@ -100,11 +98,11 @@ export class IncomingVms {
   }
 
   get moves(): readonly Move[] {
-    return [...this.#past, ...[...this.#running].map(({ move }) => move)];
+    return this.#moves.all;
   }
 
   get runningCount(): number {
-    return this.#running.size;
+    return this.#moves.running.size;
   }
 
   get prepared(): readonly WaitingVm[] {
@@ -131,9 +129,7 @@ export class IncomingVms {
 
   /** Undefined: there is none of this name. */
   cancel(id: string): Move | undefined {
-    const move = this.moves.find(({ subject }) => subject.id === id);
-    if (move?.isOver === false) move.cancel();
-    return move;
+    return this.#moves.cancel(id);
   }
 
   /** New sources are refused; those of VMs under way may still come back. Resolves when none is under way. */
@@ -143,12 +139,11 @@ export class IncomingVms {
   }
 
   cancelAll(): void {
-    for (const { move } of this.#running) move.cancel();
+    this.#moves.cancelAll();
   }
 
   idle(): Promise<void> {
-    if (this.#running.size === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#whenIdle.push(resolve));
+    return this.#moves.idle();
   }
 
   /** Nobody is listened to any more. */
@@ -169,10 +164,10 @@ export class IncomingVms {
     if (waiting === undefined) {
       return { code: "NO_VM", message: `no VM is waited for here by the name of ${nameOf(frame.body)}` };
     }
-    if ([...this.#running].some((reception) => reception.waiting.key === waiting.key)) {
+    if ([...this.#moves.running].some((reception) => reception.waiting.key === waiting.key)) {
       return { code: "BUSY", message: `${nameOf(frame.body)} is being taken in already` };
     }
-    if (this.#running.size >= concurrent) {
+    if (this.#moves.running.size >= concurrent) {
       return { code: "BUSY", message: `${concurrent} VMs are being taken in already` };
     }
     return undefined;
@@ -199,7 +194,7 @@ export class IncomingVms {
       peer: caller.secure?.peer,
       sources: new OneSource(caller),
     };
-    this.#running.add(reception);
+    this.#moves.began(reception);
     void this.#run(reception);
   }
 
@@ -222,15 +217,11 @@ export class IncomingVms {
       // QEMU has ended, with what it held. One that had got nothing yet waits on.
       if (isTouched) this.#prepared.delete(waiting.key);
     }
-    this.#running.delete(reception);
-    this.#past.push(move);
-    if (this.#past.length > PAST_MAX) this.#past.shift();
-    if (this.#running.size > 0) return;
-    for (const tell of this.#whenIdle.splice(0)) tell();
+    this.#moves.ended(reception);
   }
 
   #ofSession(session: string): Reception | undefined {
-    return [...this.#running].find((reception) => reception.session === session);
+    return [...this.#moves.running].find((reception) => reception.session === session);
   }
 
   #waitingFor({ body }: HelloFrame): WaitingVm | undefined {

@@ -3,7 +3,8 @@
 
 import { expect, test } from "vitest";
 import { CancelledError, DeltaveeError } from "../base/errors.ts";
-import { OutgoingMoves, type OutgoingOrder, PAST_MAX } from "./outgoing.ts";
+import { PAST_MAX } from "./moves.ts";
+import { OutgoingMoves, type OutgoingOrder } from "./outgoing.ts";
 
 interface Made {
   order: OutgoingOrder;

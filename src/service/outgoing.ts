@@ -5,9 +5,7 @@ import { randomBytes } from "node:crypto";
 import { DeltaveeError, UsageError, type VmWhere } from "../base/errors.ts";
 import type { RecordListener } from "../record/writer.ts";
 import { Move, type MoveView } from "./move.ts";
-
-/** Of those that are over, the last ones are remembered. */
-export const PAST_MAX = 200;
+import { Moves } from "./moves.ts";
 
 export interface MoveContext {
   readonly id: string;
@@ -41,10 +39,8 @@ interface Entry {
 export class OutgoingMoves {
   readonly #limits: OutgoingLimits;
   readonly #queue: Entry[] = [];
-  readonly #running = new Set<Entry>();
-  readonly #past: Move[] = [];
+  readonly #moves = new Moves<Entry>();
   #isStopping = false;
-  #whenIdle: (() => void)[] = [];
 
   constructor(limits: OutgoingLimits) {
     this.#limits = limits;
@@ -52,11 +48,11 @@ export class OutgoingMoves {
 
   /** In the order in which they were asked for: first what is over. */
   get moves(): readonly Move[] {
-    return [...this.#past, ...[...this.#running, ...this.#queue].map(({ move }) => move)];
+    return [...this.#moves.all, ...this.#queue.map(({ move }) => move)];
   }
 
   get runningCount(): number {
-    return this.#running.size;
+    return this.#moves.running.size;
   }
 
   get queuedCount(): number {
@@ -70,7 +66,7 @@ export class OutgoingMoves {
   add(order: OutgoingOrder): MoveView {
     if (this.#isStopping) throw stopping(order.vm);
     const { vm, key, peer, weight } = order;
-    const twin = [...this.#running, ...this.#queue].find((entry) => entry.order.key === key);
+    const twin = [...this.#moves.running, ...this.#queue].find((entry) => entry.order.key === key);
     if (twin !== undefined) {
       throw new UsageError(`${vm} is ${twin.move.state} already, as migration ${twin.move.subject.id}`);
     }
@@ -95,9 +91,7 @@ export class OutgoingMoves {
       this.#giveUp(waiting, new DeltaveeError("CANCELLED", "Cancelled before its turn had come"));
       return waiting.move.view;
     }
-    const move = this.moves.find(({ subject }) => subject.id === id);
-    if (move?.isOver === false) move.cancel();
-    return move?.view;
+    return this.#moves.cancel(id)?.view;
   }
 
   /** Nothing new is taken, and what waits is given up: those guests were not touched. Resolves when none is under way. */
@@ -109,20 +103,19 @@ export class OutgoingMoves {
 
   /** Those under way are given up where that can still be; where it cannot they come to their end. */
   cancelAll(): void {
-    for (const { move } of this.#running) move.cancel();
+    this.#moves.cancelAll();
   }
 
   /** Resolves when none is under way. */
   idle(): Promise<void> {
-    if (this.#running.size === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#whenIdle.push(resolve));
+    return this.#moves.idle();
   }
 
   #startNext(): void {
-    while (this.#running.size < this.#limits.concurrent) {
+    while (this.#moves.running.size < this.#limits.concurrent) {
       const entry = this.#queue.shift();
       if (entry === undefined) return;
-      this.#running.add(entry);
+      this.#moves.began(entry);
       void this.#run(entry);
     }
   }
@@ -137,21 +130,12 @@ export class OutgoingMoves {
     } catch (thrown) {
       move.endedWith(thrown);
     }
-    this.#running.delete(entry);
-    this.#remember(move);
-    this.#startNext();
-    if (this.#running.size > 0) return;
-    for (const tell of this.#whenIdle.splice(0)) tell();
+    this.#moves.ended(entry, () => this.#startNext());
   }
 
   #giveUp({ move }: Entry, error: DeltaveeError): void {
     move.endedWith(error);
-    this.#remember(move);
-  }
-
-  #remember(move: Move): void {
-    this.#past.push(move);
-    if (this.#past.length > PAST_MAX) this.#past.shift();
+    this.#moves.remember(move);
   }
 }
 

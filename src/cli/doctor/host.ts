@@ -3,12 +3,11 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { formatBytes, formatMs } from "../../base/units.ts";
+import { CACHE_SHARE_MAX } from "../../library/run.ts";
 import type { Finding } from "./finding.ts";
 
 /** As package.json says ("engines"). */
 const NODE_MIN = [20, 19] as const;
-/** The page cache takes at most this part of the machine unless it is told to (docs/page-cache.md). */
-const CACHE_SHARE = 0.25;
 /** Less than this for a page cache is little for any guest. */
 const CACHE_BYTES_LOW = 256 * 1024 * 1024;
 const CLOCK_LOOKS = 20;
@@ -39,7 +38,7 @@ export function checkMemory(host: {
   guestRamBytes?: number | undefined;
 }): Finding {
   const { totalBytes, availableBytes, guestRamBytes } = host;
-  const wantedBytes = Math.min(totalBytes * CACHE_SHARE, guestRamBytes ?? Number.POSITIVE_INFINITY);
+  const wantedBytes = Math.min(totalBytes * CACHE_SHARE_MAX, guestRamBytes ?? Number.POSITIVE_INFINITY);
   const values = { totalBytes, availableBytes, cacheBytesMax: Math.floor(wantedBytes) };
   const says = `${formatBytes(availableBytes)} of ${formatBytes(totalBytes)} are available`;
   if (availableBytes < Math.min(wantedBytes, CACHE_BYTES_LOW)) {
