@@ -5,6 +5,7 @@
 import type { IncomingVm, OutgoingVm } from "../engine/ports.ts";
 import type { StallPolicy } from "../engine/stall-policies.ts";
 import type { Plan, PlanQuestion } from "../planner/forecast.ts";
+import type { GuestModel } from "../planner/guest-model.ts";
 import type { RunRecord } from "../record/writer.ts";
 import type { JournalSubject } from "../state/journal.ts";
 import type { KeptJournal } from "../state/keep.ts";
@@ -15,6 +16,7 @@ export type Notice = (message: string) => void;
 
 /** A guest that has been looked at, wherever what is known of it is kept. */
 export interface SampledGuest {
+  readonly model: GuestModel;
   readonly plan: (question: Omit<PlanQuestion, "guest">) => Promise<Plan>;
 }
 

@@ -1,51 +1,8 @@
-// What is known of a guest before it is moved: how much RAM, what is in it, how often pages are written and what changes
-// in them. Made by sampling (sampling.ts), read from a file, or written by hand; the simulation asks nothing else.
-// Pages are counted as numbers that need not be whole: they are estimates.
+// What follows from a guest's model (record/guest-model.ts): how many of its pages change in a time, and what that costs.
 
-import { z } from "zod";
+import type { DeltaSize, GuestModel, RateClass } from "../record/guest-model.ts";
 
-const count = z.number().nonnegative();
-
-/** What a changed page costs when the destination has it as it was so long before. */
-const deltaSizeSchema = z.object({
-  afterMs: count,
-  /** Mean of an XBZRLE delta in bytes; a page whose delta would be larger counts whole. */
-  xbzrleBytes: count,
-  /** Mean bytes on the wire of what the tunnel makes of it: word mask, then the entropy coder. */
-  tunnelBytes: count,
-  /** Mean bytes on the wire when the whole page is sent again through an entropy coder. */
-  wholeCodedBytes: count,
-});
-export type DeltaSize = z.infer<typeof deltaSizeSchema>;
-
-/** Pages that are written about equally often. What is written often is of another kind than what is not. */
-const rateClassSchema = z.object({
-  pages: count,
-  /** Of each page: times a second that its content becomes another (a Poisson process). */
-  changesPerSecond: count,
-  /** By `afterMs`, ascending; between them is interpolated, beyond them nothing changes. Empty: was not seen to change. */
-  deltaSizes: z.array(deltaSizeSchema).max(64),
-});
-export type RateClass = z.infer<typeof rateClassSchema>;
-
-export const guestModelSchema = z.object({
-  pageBytes: z.number().int().positive(),
-  /** All RAM. */
-  pages: count,
-  /** Of them, those in which all bytes are zero. */
-  zeroPages: count,
-  rateClasses: z.array(rateClassSchema).max(64),
-  /** Of the pages that are not zero: what entropy coders leave of them, as a share. */
-  codedShare: z.object({ fast: count, strong: count }),
-  /** Written, but with what was there before: sent again by whoever does not compare. Pages per second. */
-  rewrittenPagesPerSecond: count,
-  /** What a page costs in CPU on the machine where the sample was taken. */
-  cpuMsPerPage: z.object({ delta: count, fast: count, strong: count }),
-  /** Of how many pages this was seen, for the uncertainty; 0: not from a sample. */
-  sampledPages: count,
-  sampledMs: count,
-});
-export type GuestModel = z.infer<typeof guestModelSchema>;
+export { type DeltaSize, type GuestModel, guestModelSchema, type RateClass } from "../record/guest-model.ts";
 
 /** Pages whose content has become another at least once, `ms` after all of them were known. */
 export function changedPages(model: GuestModel, ms: number): number {

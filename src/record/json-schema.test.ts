@@ -64,6 +64,25 @@ test("What is wrong is named with its place", () => {
   expect(checker.check({ type: "heartbeat", atMs: 1, counter: 1, gapMs: -1, side: "source" })).toEqual({
     issue: "gapMs: expected at least 0",
   });
+  const guest = (pageBytes: number, classes: number) => ({
+    ...{ pages: 1, zeroPages: 0, rewrittenPagesPerSecond: 0, sampledPages: 0, sampledMs: 0, pageBytes },
+    ...{ codedShare: { fast: 1, strong: 1 }, cpuMsPerPage: { delta: 0, fast: 0, strong: 0 } },
+    rateClasses: Array.from({ length: classes }, () => ({ pages: 1, changesPerSecond: 0, deltaSizes: [] })),
+  });
+  const none = { low: 0, expected: 0, high: 0 };
+  const forecast = (pageBytes: number, classes: number) =>
+    checker.check({
+      ...{ type: "forecast", atMs: 1, method: "tunnel", converges: "yes", reason: "calm" },
+      ...{ totalMs: none, downtimeMs: none, wireBytes: none, linkBytesPerSecond: 1, roundTripMs: 0 },
+      basis: { guest: guest(pageBytes, classes), lossShare: 0, downtimeMsMax: 300 },
+    });
+  expect(forecast(4096, 64)).toMatchObject({ basis: { guest: { pageBytes: 4096 } } });
+  expect(forecast(0.5, 1)).toEqual({ issue: "basis.guest.pageBytes: expected integer" });
+  expect(forecast(0, 1)).toEqual({ issue: "basis.guest.pageBytes: expected more than 0" });
+  expect(forecast(2 ** 60, 1)).toEqual({
+    issue: expect.stringContaining("basis.guest.pageBytes: expected at most"),
+  });
+  expect(forecast(4096, 65)).toEqual({ issue: "basis.guest.rateClasses: expected at most 64 of them" });
   expect(checker.check({ type: "notice", atMs: 1 })).toEqual({ issue: "message: missing" });
 });
 

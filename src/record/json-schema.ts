@@ -11,8 +11,8 @@ type Check = (value: unknown, path: string) => unknown;
 class Mismatch extends Error {}
 
 const KEYWORDS: ReadonlySet<string> = new Set([
-  ...["type", "const", "enum", "minimum", "items", "properties", "required"],
-  ...["propertyNames", "additionalProperties", "default"],
+  ...["type", "const", "enum", "minimum", "exclusiveMinimum", "maximum", "items", "maxItems"],
+  ...["properties", "required", "propertyNames", "additionalProperties", "default"],
 ]);
 
 interface Schema {
@@ -20,7 +20,10 @@ interface Schema {
   readonly const?: unknown;
   readonly enum?: readonly unknown[];
   readonly minimum?: number;
+  readonly exclusiveMinimum?: number;
+  readonly maximum?: number;
   readonly items?: Schema;
+  readonly maxItems?: number;
   readonly properties?: Readonly<Record<string, Schema>>;
   readonly required?: readonly string[];
   readonly propertyNames?: Schema;
@@ -58,7 +61,7 @@ function checkOf(schema: Schema): Check {
       : additionalProperties !== undefined
         ? mapCheck(additionalProperties)
         : items !== undefined
-          ? arrayCheck(items)
+          ? arrayCheck(items, schema.maxItems)
           : (value: unknown) => value;
   return (value, path) => {
     isOfType(value, path);
@@ -68,15 +71,19 @@ function checkOf(schema: Schema): Check {
 
 function typeCheck(schema: Schema): Check {
   const types = typeof schema.type === "string" ? [schema.type] : schema.type;
-  const { const: constant, enum: choices, minimum } = schema;
+  const { const: constant, enum: choices, minimum, exclusiveMinimum, maximum } = schema;
   return (value, path) => {
-    if (!types.includes(typeOf(value))) throw mismatch(path, `expected ${types.join(" or ")}`);
+    const isOfType = types.includes(typeOf(value)) || (types.includes("integer") && Number.isInteger(value));
+    if (!isOfType) throw mismatch(path, `expected ${types.join(" or ")}`);
     if (constant !== undefined && value !== constant) throw mismatch(path, `expected ${constant}`);
     if (choices !== undefined && !choices.includes(value)) {
       throw mismatch(path, `expected one of ${choices.join(", ")}`);
     }
     if (minimum !== undefined && Number(value) < minimum)
       throw mismatch(path, `expected at least ${minimum}`);
+    if (exclusiveMinimum !== undefined && Number(value) <= exclusiveMinimum)
+      throw mismatch(path, `expected more than ${exclusiveMinimum}`);
+    if (maximum !== undefined && Number(value) > maximum) throw mismatch(path, `expected at most ${maximum}`);
     return value;
   };
 }
@@ -116,9 +123,13 @@ function mapCheck(schema: Schema): Check {
   };
 }
 
-function arrayCheck(schema: Schema): Check {
+function arrayCheck(schema: Schema, itemsMax = Number.POSITIVE_INFINITY): Check {
   const check = checkOf(schema);
-  return (value, path) => (value as unknown[]).map((each, index) => check(each, below(path, String(index))));
+  return (value, path) => {
+    const items = value as unknown[];
+    if (items.length > itemsMax) throw mismatch(path, `expected at most ${itemsMax} of them`);
+    return items.map((each, index) => check(each, below(path, String(index))));
+  };
 }
 
 function below(path: string, name: string): string {

@@ -6,6 +6,7 @@
 
 import { z } from "zod";
 import { RECORD_VERSION } from "./constants.ts";
+import { guestModelSchema } from "./guest-model.ts";
 
 export { NO_PAGES } from "./constants.ts";
 
@@ -148,6 +149,16 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     linkBytesPerSecond: count,
     roundTripMs: count,
     reason: z.string(),
+    /** What it was made from, beside that link: a planner that has learned better is asked the same again. */
+    basis: z
+      .object({
+        guest: guestModelSchema,
+        lossShare: count,
+        downtimeMsMax: count,
+        /** Of the page cache; absent: all of RAM. */
+        cacheBytes: count.optional(),
+      })
+      .optional(),
   }),
   /** RAM was compared at both ends before the guest was given away, and was equal. */
   event("verified", {

@@ -72,6 +72,10 @@ describe.skipIf(noHosts || missing !== undefined)("the lab", () => {
         expect(figure).toBeGreaterThan(0);
       }
       expect(eventsOf(events, "lab")[0]).toMatchObject({ scenario, method });
+      // A later planner can be asked again.
+      const guest = eventsOf(events, "forecast")[0]?.basis?.guest;
+      expect(guest?.pages).toBeGreaterThan(0);
+      expect(guest?.rateClasses.length).toBeGreaterThan(1);
       expect(eventsOf(events, "sample").length).toBeGreaterThan(0);
       expect(eventsOf(events, "client").length).toBeGreaterThan(0);
       expect(events.at(-1)).toMatchObject({ outcome: "completed", vm: "running on destination" });

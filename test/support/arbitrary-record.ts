@@ -47,6 +47,31 @@ const is = <T extends string>(type: T) => fc.constant(type);
 
 const interval = fc.record({ low: count, expected: count, high: count });
 
+const deltaSize = fc.record({
+  afterMs: count,
+  xbzrleBytes: count,
+  tunnelBytes: count,
+  wholeCodedBytes: count,
+});
+const guestModel = fc.record({
+  pageBytes: fc.integer({ min: 1, max: 2 ** 20 }),
+  pages: count,
+  zeroPages: count,
+  rateClasses: fc.array(
+    fc.record({
+      pages: count,
+      changesPerSecond: count,
+      deltaSizes: fc.array(deltaSize, { maxLength: 3 }),
+    }),
+    { maxLength: 3 },
+  ),
+  codedShare: fc.record({ fast: count, strong: count }),
+  rewrittenPagesPerSecond: count,
+  cpuMsPerPage: fc.record({ delta: count, fast: count, strong: count }),
+  sampledPages: count,
+  sampledMs: count,
+});
+
 const run = fc.record({
   type: is("run"),
   version: fc.constant(1),
@@ -153,6 +178,9 @@ const event = fc.oneof(
     linkBytesPerSecond: count,
     roundTripMs: count,
     reason: text,
+    basis: optional(
+      fc.record({ guest: guestModel, lossShare: count, downtimeMsMax: count, cacheBytes: optional(count) }),
+    ),
   }),
   fc.record({ type: is("client"), series: text, unit: text, value: count }),
   fc.record({

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { modelOf } from "../../../test/support/guest-model.ts";
 import { type LabRecordOptions, labRecord, resultsFolder } from "../../../test/support/lab-records.ts";
 import { forecastsMarkdown } from "./forecasts.ts";
 import { readResults } from "./results.ts";
@@ -50,4 +51,39 @@ test("whether it converges is judged of what was forecast for sure; errors are o
 
 test("runs that were not forecast are no part of it", async () => {
   expect(await tableOf({ verdict: METRICS })).toContain("No run has been forecast yet.");
+});
+
+test("what is forecast to take longer than its run is given is forecast not to converge in it", async () => {
+  const limited = { lab: { forcedAfterMs: 30_000 } };
+  const forced = { converged: false, forced: true, succeeded: true, ...METRICS };
+  const markdown = await tableOf(
+    { ...limited, forecast: forecast("yes", 40_000, 1), verdict: forced },
+    { ...limited, forecast: forecast("yes", 20_000, 1), verdict: forced },
+    {
+      ...limited,
+      forecast: { ...forecast("yes", 20_000, 1), totalMs: { low: 20_000, expected: 20_000, high: 40_000 } },
+      verdict: forced,
+    },
+  );
+  expect(rowOf(markdown, "tunnel")).toBe("| tunnel | 3 | 1 of 2 | 1 | – | – | – |");
+});
+
+test("post-copy is compared when the last page has arrived, and is not cut short", async () => {
+  const markdown = await tableOf({
+    lab: { method: "postcopy", forcedAfterMs: 15_000 },
+    forecast: { ...forecast("yes", 22_000, 100e6), method: "postcopy" },
+    verdict: { metrics: { migrationMs: 20_000, wireBytes: 100e6 } },
+  });
+  expect(rowOf(markdown, "postcopy")).toBe("| postcopy | 1 | 1 of 1 | 0 | 0.0% | 10.0% | 50 ms |");
+});
+
+test("a record that holds its guest is forecast anew, whatever was said of it then", async () => {
+  const basis = { guest: modelOf(), lossShare: 0, downtimeMsMax: 300 };
+  const markdown = await tableOf({ forecast: { ...forecast("no", 1, 1), basis }, verdict: METRICS });
+  const [anew, then] = markdown.split("\n").filter((line) => line.startsWith("| tunnel |"));
+  expect(anew).toContain("| tunnel | 1 | 1 of 1 | 0 |");
+  expect(then).toBe("| tunnel | 1 | 0 of 1 | 0 | – | – | – |");
+  expect(await tableOf({ forecast: forecast("yes", 1, 1), verdict: METRICS })).toContain(
+    "No record holds its guest yet.",
+  );
 });

@@ -38,16 +38,9 @@ export interface RunResult {
   readonly failures: readonly string[];
   readonly metrics: ReadonlyMap<string, number>;
   /** What was expected, where it was asked for before. */
-  readonly forecast?: Forecast | undefined;
+  readonly forecast?: Extract<RecordEvent, { type: "forecast" }> | undefined;
   readonly iterations: readonly IterationBytes[];
   readonly timeline: Timeline;
-}
-
-export interface Forecast {
-  readonly converges: "yes" | "no" | "unsure";
-  readonly totalMs: number;
-  readonly downtimeMs: number;
-  readonly wireBytes: number;
 }
 
 export interface IterationBytes {
@@ -140,21 +133,9 @@ export function resultOf(
     succeeded: verdict.succeeded,
     failures: verdict.failures,
     metrics: new Map(Object.entries(verdict.metrics)),
-    forecast: forecastOf(events),
+    forecast: eventsOf(events, "forecast")[0],
     iterations: iterationFigures(events).map(({ iteration, wireBytes }) => ({ iteration, wireBytes })),
     timeline: { endedMs: endedMs - beganMs, series: seriesOf(events, beganMs) },
-  };
-}
-
-function forecastOf(events: readonly RecordEvent[]): Forecast | undefined {
-  const forecast = eventsOf(events, "forecast")[0];
-  if (forecast === undefined) return undefined;
-  const { converges, totalMs, downtimeMs, wireBytes } = forecast;
-  return {
-    converges,
-    totalMs: totalMs.expected,
-    downtimeMs: downtimeMs.expected,
-    wireBytes: wireBytes.expected,
   };
 }
 

@@ -3,6 +3,7 @@
 
 import { z } from "zod";
 import { withHeaders } from "../../planner/link-model.ts";
+import { guestModelSchema, roundedModel } from "../../record/guest-model.ts";
 import type { RecordEntry } from "../../record/schema.ts";
 import { runCli } from "../host-process.ts";
 import type { OpenedStage } from "./opened-stage.ts";
@@ -12,6 +13,7 @@ const MIB = 1024 ** 2;
 const interval = z.object({ low: z.number(), expected: z.number(), high: z.number() });
 /** Of what `deltavee plan --json` prints, what a record has. */
 const planSchema = z.object({
+  guest: guestModelSchema,
   forecasts: z.tuple([
     z.object({
       method: z.string(),
@@ -33,6 +35,7 @@ export type Forecast = (opened: Pick<OpenedStage, "source">, plan: RunPlan) => P
 export const forecast: Forecast = async ({ source }, plan) => {
   const { setting, downtimeMsMax } = plan;
   const { bytesPerSecond, roundTripMs, lossShare } = setting.link;
+  const { name, cacheBytes } = plannedAs(setting.method, setting.guest.memoryMiB * MIB);
   const run = await runCli([
     ...["plan", "--qmp", source.toolQmp.path, "--pid", String(source.pid), "--json"],
     ...["--sample-time", SAMPLE_TIME],
@@ -44,13 +47,14 @@ export const forecast: Forecast = async ({ source }, plan) => {
       "--loss",
       String(lossShare),
     ],
-    ...["--max-downtime", `${downtimeMsMax}ms`, ...methodArguments(setting.method, setting.guest.memoryMiB)],
+    ...["--max-downtime", `${downtimeMsMax}ms`, "--methods", name],
+    ...(cacheBytes === undefined ? [] : ["--cache-size", String(cacheBytes)]),
   ]);
   const timer = setTimeout(() => run.kill("SIGKILL"), TIMEOUT_MS);
   const { code, signal } = await run.exited;
   clearTimeout(timer);
   if (code !== 0) return { type: "notice", message: `No forecast: ${run.stderrTail() || signal}` };
-  const { forecasts, reason } = planSchema.parse(JSON.parse(run.stdout.lines[0]!.text));
+  const { guest, forecasts, reason } = planSchema.parse(JSON.parse(run.stdout.lines[0]!.text));
   const { method, converges, totalMs, downtimeMs, wireBytes: payload } = forecasts[0];
   // What the lab counts on the link has headers.
   const wireBytes = {
@@ -61,17 +65,21 @@ export const forecast: Forecast = async ({ source }, plan) => {
   return {
     ...{ type: "forecast", method, converges, totalMs, downtimeMs, wireBytes, reason },
     ...{ linkBytesPerSecond: bytesPerSecond, roundTripMs },
+    basis: {
+      ...{ guest: roundedModel(guest), lossShare, downtimeMsMax },
+      ...(cacheBytes === undefined ? {} : { cacheBytes }),
+    },
   };
 };
 
 /** The planner knows XBZRLE with any cache as one method. */
-function methodArguments(method: string, memoryMiB: number): string[] {
+function plannedAs(method: string, memoryBytes: number): { name: string; cacheBytes?: number } {
   switch (method) {
     case "xbzrle-64m":
-      return ["--methods", "xbzrle-full", "--cache-size", `${64 * MIB}`];
+      return { name: "xbzrle-full", cacheBytes: 64 * MIB };
     case "xbzrle-tenth":
-      return ["--methods", "xbzrle-full", "--cache-size", `${Math.round((memoryMiB * MIB) / 10)}`];
+      return { name: "xbzrle-full", cacheBytes: Math.round(memoryBytes / 10) };
     default:
-      return ["--methods", method];
+      return { name: method };
   }
 }

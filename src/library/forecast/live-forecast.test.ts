@@ -21,7 +21,11 @@ async function settled(): Promise<void> {
   for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
 
-const GUEST: SampledGuest = { plan: async (question) => planMigration({ ...question, guest: modelOf() }) };
+const MODEL = modelOf();
+const GUEST: SampledGuest = {
+  model: MODEL,
+  plan: async (question) => planMigration({ ...question, guest: MODEL }),
+};
 
 function begin(sample: (signal: AbortSignal) => Promise<SampledGuest | undefined> = async () => GUEST) {
   const said: RecordEntry[] = [];
@@ -46,6 +50,10 @@ test("it is said once, when the guest is sampled and the link is known", async (
   await settled();
   expect(said).toMatchObject([
     { type: "forecast", method: "tunnel", converges: "yes", linkBytesPerSecond: 12.5e6, roundTripMs: 20 },
+  ]);
+  // Whoever reads it later can ask a later planner the same.
+  expect(said).toMatchObject([
+    { basis: { guest: MODEL, lossShare: 0, downtimeMsMax: 300, cacheBytes: 2 ** 32 } },
   ]);
   forecast.listener(sampleEvent(25e6));
   await settled();
@@ -118,7 +126,7 @@ test("memory that may not be read is said to be the reason for no forecast; the 
 });
 
 test("a forecast that cannot be made is said to be missing, and ends nothing else", async () => {
-  const broken: SampledGuest = { plan: () => Promise.reject(new Error("the model is broken")) };
+  const broken: SampledGuest = { model: MODEL, plan: () => Promise.reject(new Error("the model is broken")) };
   const { said, forecast, lasts } = begin(async () => broken);
   lasts();
   await settled();
@@ -143,6 +151,7 @@ test("nothing is forecast behind the summary of what has been", async () => {
 test("a forecast that is ready only when the migration is over is none", async () => {
   let ready: () => void = () => {};
   const { said, forecast, lasts } = begin(async () => ({
+    model: MODEL,
     plan: async (question) => {
       await new Promise<void>((resolve) => {
         ready = resolve;
@@ -163,6 +172,7 @@ test("a forecast that is ready only when the migration is over is none", async (
 test("the link is asked about once, however often it is measured while the answer is not there", async () => {
   let questions = 0;
   const { forecast, lasts } = begin(async () => ({
+    model: MODEL,
     plan: () => {
       questions++;
       return new Promise(() => {});

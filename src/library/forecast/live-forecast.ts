@@ -8,6 +8,7 @@ import { toError } from "../../base/errors.ts";
 import { workerLocation } from "../../base/worker-location.ts";
 import type { GuestMemoryPlace } from "../../hypervisor/qemu/guest-memory.ts";
 import type { Plan } from "../../planner/forecast.ts";
+import { type GuestModel, roundedModel } from "../../record/guest-model.ts";
 import type { RecordEntry, RecordEvent } from "../../record/schema.ts";
 import type { SampledGuest, Sampler } from "../guest.ts";
 import type { SampleWorkerData } from "./sample-worker.ts";
@@ -104,8 +105,9 @@ export class LiveForecast {
 
   async #forecast(guest: SampledGuest, { bytesPerSecond, roundTripMs }: Link): Promise<void> {
     const { method, downtimeMsMax, cacheBytes, record } = this.#options;
+    const lossShare = 0;
     const { forecasts, reason } = await guest.plan({
-      link: { bytesPerSecond, roundTripMs, lossShare: 0 },
+      link: { bytesPerSecond, roundTripMs, lossShare },
       downtimeMsMax,
       cacheBytes,
       methods: [method],
@@ -116,6 +118,7 @@ export class LiveForecast {
     record.add({
       ...{ type: "forecast", method, converges, totalMs, downtimeMs, wireBytes, reason },
       ...{ linkBytesPerSecond: bytesPerSecond, roundTripMs },
+      basis: { guest: roundedModel(guest.model), lossShare, downtimeMsMax, cacheBytes },
     });
     this.end();
   }
@@ -135,10 +138,11 @@ export function sampleInWorker(place: GuestMemoryPlace): Sampler {
         worker.once("exit", () => resolve(undefined));
       });
     signal.addEventListener("abort", () => void worker.terminate());
-    return heard<"sampled">().then((sampled) =>
-      sampled === undefined
+    return heard<GuestModel>().then((model) =>
+      model === undefined
         ? undefined
         : {
+            model,
             plan: async (question) => {
               worker.postMessage(question);
               const plan = await heard<Plan>();

@@ -1,4 +1,4 @@
-// A thread that samples a guest's memory once, says so, and then answers questions about what is to be expected of it:
+// A thread that samples a guest's memory once, says what it has seen, and then answers questions about what is to be expected of it:
 // the migration that goes on beside it is kept waiting by neither.
 
 import { parentPort, workerData } from "node:worker_threads";
@@ -20,4 +20,4 @@ const guest = await samplePlace(place, how);
 port.on("message", (question: Omit<PlanQuestion, "guest">) =>
   port.postMessage(planMigration({ ...question, guest })),
 );
-port.postMessage("sampled");
+port.postMessage(guest);
