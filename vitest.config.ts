@@ -5,6 +5,8 @@ import { defineConfig } from "vitest/config";
 
 /** VM workers and the command-line program run compiled. */
 const BUILD = "test/support/build.ts";
+/** What is waited for comes within milliseconds on a quiet machine; the default of a second fails on one that is busy. */
+const POLL = { poll: { timeout: 30_000 } };
 
 export default defineConfig({
   test: {
@@ -14,7 +16,10 @@ export default defineConfig({
           name: "unit",
           globalSetup: BUILD,
           include: ["src/**/*.test.ts"],
-          testTimeout: 60_000,
+          // Only for what would never end: the longest take half a minute on a machine that is busy.
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+          expect: POLL,
         },
       },
       {
@@ -23,6 +28,7 @@ export default defineConfig({
           globalSetup: BUILD,
           include: ["test/sim/**/*.test.ts"],
           testTimeout: 600_000,
+          expect: POLL,
         },
       },
       {
@@ -32,6 +38,7 @@ export default defineConfig({
           include: ["test/e2e/**/*.test.ts"],
           testTimeout: 300_000,
           hookTimeout: 300_000,
+          expect: POLL,
           fileParallelism: false,
         },
       },
