@@ -67,8 +67,8 @@ describe.each(pairs)("post-copy from QEMU $name", ({ from, to, machine }) => {
         `downtime ${downtimeMs.toFixed(0)} ms, then ${postcopyMs.toFixed(0)} ms of post-copy, ` +
           `${requestedBytes} bytes asked for of ${summary.wireBytes} sent`,
       );
-      // Far below what stopping and copying some 30 MB would take.
-      expect(downtimeMs).toBeLessThan(1000);
+      // Stopping and copying some 30 MB would take 2.7 s.
+      expect(downtimeMs).toBeLessThan(2000);
 
       if (mode === "tunnel") {
         // For this migration only: the next one from there would ask it of its own destination.
@@ -98,7 +98,7 @@ describe.skipIf(qemu10 === undefined)("post-copy of QEMU 10.0", () => {
       migrateArguments: ARGUMENTS,
     });
     await running.migrate.stdout.waitFor(({ text }) => text.includes('"requestedBytes":'), "post-copy", {
-      timeoutMs: 90_000,
+      timeoutMs: 240_000,
     });
     await running.relay.stop();
     const { code } = await running.migrate.exited;
@@ -129,7 +129,7 @@ describe.skipIf(qemu10 === undefined)("post-copy of QEMU 10.0", () => {
       await expectMoved(source, destination);
       expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
       expect(eventsOf(events, "link").map(({ state }) => state)).toEqual(["lost", "resumed"]);
-      expect(summaryOf(events).downtimeMs).toBeLessThan(1000);
+      expect(summaryOf(events).downtimeMs).toBeLessThan(2000);
     });
 
     test("for good, before the destination could run it: the guest goes on at the source", async () => {
