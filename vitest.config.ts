@@ -1,20 +1,61 @@
+import { availableParallelism } from "node:os";
+import { basename } from "node:path";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 
-// Three projects: "unit" (also property and short fuzz tests, beside the code), "sim" (whole migrations in which
-// something goes wrong, on a virtual clock), and "e2e" (real VMs in real processes). E2e files run one after another: each starts two emulators, and machines may have two cores.
+// Projects: "unit" (also property and short fuzz tests, beside the code), "sim" (whole migrations in which something goes
+// wrong, on a virtual clock), and real VMs in real processes. Of these "e2e" runs two files at a time, since most of their
+// time they wait, for slow links and for guests: what they assert holds on a machine that is busy. "e2e-alone" has the
+// machine for itself: files that judge shares of a link or of the processor, or lay claim to what there is once.
 
 /** VM workers and the command-line program run compiled. */
 const BUILD = "test/support/build.ts";
+/** What is waited for comes within milliseconds on a quiet machine; the default of a second fails on one that is busy. */
+const POLL = { poll: { timeout: 30_000 } };
+/** Vitest itself leaves one out. */
+const CORES = availableParallelism();
+
+/** Each starts two emulators and some processes of ours; machines may have two cores. */
+const E2E_FILES_AT_A_TIME = 2;
+const ALONE = ["lab", "lab-hosts", "page", "plan", "serve"].map((name) => `test/e2e/${name}.test.ts`);
+/** Time-outs only for what would never end. */
+const E2E = { globalSetup: BUILD, testTimeout: 600_000, hookTimeout: 600_000, expect: POLL };
+
+/** These take minutes: whoever begins with them does not wait for the last of them alone. */
+const LONG = [
+  "qemu-faults",
+  "postcopy",
+  "convergence",
+  "failures",
+  "v86-migration",
+  "crash",
+  "v86-faults",
+].map((name) => `${name}.test.ts`);
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification) => {
+      const at = LONG.indexOf(basename(moduleId));
+      return at === -1 ? LONG.length : at;
+    };
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b));
+  }
+}
 
 export default defineConfig({
   test: {
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         test: {
           name: "unit",
           globalSetup: BUILD,
           include: ["src/**/*.test.ts"],
-          testTimeout: 60_000,
+          maxWorkers: CORES,
+          // Only for what would never end: the longest take half a minute on a machine that is busy.
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+          expect: POLL,
         },
       },
       {
@@ -22,17 +63,28 @@ export default defineConfig({
           name: "sim",
           globalSetup: BUILD,
           include: ["test/sim/**/*.test.ts"],
+          maxWorkers: CORES,
           testTimeout: 600_000,
+          expect: POLL,
         },
       },
       {
         test: {
+          ...E2E,
           name: "e2e",
-          globalSetup: BUILD,
           include: ["test/e2e/**/*.test.ts"],
-          testTimeout: 300_000,
-          hookTimeout: 300_000,
-          fileParallelism: false,
+          exclude: ALONE,
+          maxWorkers: E2E_FILES_AT_A_TIME,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          ...E2E,
+          name: "e2e-alone",
+          include: ALONE,
+          maxWorkers: 1,
+          sequence: { groupOrder: 2 },
         },
       },
     ],

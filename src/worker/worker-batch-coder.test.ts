@@ -202,10 +202,10 @@ test("a process with an idle coder ends by itself, and one with a job under way 
   );
   const { stdout, stderr, status } = spawnSync(process.execPath, [join(folder, "program.mjs")], {
     encoding: "utf8",
-    timeout: 20_000,
+    timeout: 60_000,
   });
   rmSync(folder, { recursive: true });
   expect(stderr).toBe("");
   expect(stdout).toBe(`submitted\ntold ${ENTROPY_ZSTD}\n`);
   expect(status).toBe(0);
-});
+}, 90_000);

@@ -16,7 +16,7 @@ import {
 import { type CliRun, freePort, runCli } from "../support/processes.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
 
-const SAMPLE_TIMEOUT_MS = 90_000;
+const SAMPLE_TIMEOUT_MS = 180_000;
 
 export class BreakableLink {
   readonly #migrate: CliRun;

@@ -126,7 +126,7 @@ async function executeRaw(vm: QemuVm, command: string, commandArguments: object)
   socket.write('{ "execute": "qmp_capabilities" }\n');
   socket.write(`${JSON.stringify({ execute: command, arguments: commandArguments, id: "raw" })}\n`);
   const isAnswer = ({ text }: { text: string }) => JSON.parse(text).id === "raw";
-  const { text } = await lines.waitFor(isAnswer, `answer to ${command}`, { timeoutMs: 10_000 });
+  const { text } = await lines.waitFor(isAnswer, `answer to ${command}`, { timeoutMs: 120_000 });
   socket.destroy();
   if ("error" in JSON.parse(text)) throw new Error(text);
 }

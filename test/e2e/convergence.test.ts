@@ -69,10 +69,10 @@ describe.skipIf(binary === undefined)("a guest that dirties memory faster than i
   });
 
   test("is given up when its time is over, and it was said before that it would be", async () => {
-    const { source, migrate, said } = await run("direct", ["--max-downtime", "50ms", "--max-time", "8s"]);
+    const { source, migrate, said } = await run("direct", ["--max-downtime", "50ms", "--max-time", "10s"]);
     expect(migrate.code).toBe(GAVE_UP);
     expect(migrate.stderr).toContain("MAX_TIME_REACHED");
-    const foretold = said.find(({ reason }) => reason.startsWith("--max-time 8.0 s will not be kept"));
+    const foretold = said.find(({ reason }) => reason.startsWith("--max-time 10.0 s will not be kept"));
     expect(foretold!.atMs).toBeLessThan(said.at(-1)!.atMs - 500);
     await expectStillOnSource(source);
   });
@@ -86,7 +86,7 @@ describe.skipIf(binary === undefined)("a guest that dirties memory faster than i
           ({ text }) => text.includes('"switchover","reason"'),
           "switchover",
           {
-            timeoutMs: 150_000,
+            timeoutMs: 300_000,
           },
         );
       },
@@ -108,7 +108,7 @@ describe.skipIf(binary === undefined)("a guest that dirties memory faster than i
         async (running) => {
           const isThirdPass = ({ text }: { text: string }) =>
             /"type":"iteration",.*"iteration":3,/.test(text);
-          await running.migrate.stdout.waitFor(isThirdPass, "iterations", { timeoutMs: 60_000 });
+          await running.migrate.stdout.waitFor(isThirdPass, "iterations", { timeoutMs: 180_000 });
           running.migrate.kill("SIGUSR2");
         },
       );
@@ -130,7 +130,7 @@ describe.skipIf(binary === undefined)("a guest that dirties memory faster than i
       async (running, guest) => {
         before = await writeRate(guest);
         await running.migrate.stdout.waitFor(({ text }) => text.includes('"throttle 80 %"'), "throttling", {
-          timeoutMs: 60_000,
+          timeoutMs: 180_000,
         });
         running.migrate.kill("SIGINT");
       },
@@ -139,6 +139,6 @@ describe.skipIf(binary === undefined)("a guest that dirties memory faster than i
     expect(throttled(events)).toBe(true);
     await expectStillOnSource(source);
     // At 80 % it would be a fifth.
-    expect(await writeRate(source)).toBeGreaterThan(before / 2);
+    expect(await writeRate(source)).toBeGreaterThan(before / 3);
   });
 });

@@ -54,5 +54,5 @@ test.skipIf(qemus.length === 0)("a guest that runs is known by its monitor, and 
   expect(found("vm")).toMatchObject([{ values: { guestRamBytes: 96 * 2 ** 20 } }]);
   const from = vm.serial.lines.length;
   const isBeat = ({ text }: { text: string }) => text.startsWith("HB ");
-  await expect(vm.serial.waitFor(isBeat, "heartbeat", { timeoutMs: 60_000, from })).resolves.toBeDefined();
+  await expect(vm.serial.waitFor(isBeat, "heartbeat", { timeoutMs: 180_000, from })).resolves.toBeDefined();
 });

@@ -17,7 +17,7 @@ import { heartbeatGap, heartbeatsOf } from "../support/serial.ts";
 
 const MEMORY_MIB = 512;
 const LIGHT_LOAD = "ws=16384 rate=500 fill=random";
-const MIGRATION_TIMEOUT_MS = 120_000;
+const MIGRATION_TIMEOUT_MS = 240_000;
 
 const qemus = findQemus();
 
@@ -92,12 +92,12 @@ describe.each([...qemus.values()].map((binary) => [binary.name, binary] as const
 
     test("reports stop and continue as events, with times in their order", async () => {
       const vm = await start(binary);
-      const stopped = vm.qmp.waitForEvent("STOP", () => true, 10_000);
-      const resumed = vm.qmp.waitForEvent("RESUME", () => true, 10_000);
+      const stopped = vm.qmp.waitForEvent("STOP", () => true, 120_000);
+      const resumed = vm.qmp.waitForEvent("RESUME", () => true, 120_000);
       await vm.qmp.execute("stop");
       await vm.qmp.execute("cont");
       expect((await resumed).qemuTimeMs).toBeGreaterThanOrEqual((await stopped).qemuTimeMs);
-      expect(Math.abs((await resumed).qemuTimeMs - Date.now())).toBeLessThan(60_000);
+      expect(Math.abs((await resumed).qemuTimeMs - Date.now())).toBeLessThan(120_000);
     });
 
     test("has a second monitor, which serves one client at a time", async () => {
@@ -250,7 +250,7 @@ describe("processes", () => {
     const child = await startProcess(process.execPath, ["-e", script], {
       onStderr: (chunk) => stderr.push(chunk),
     });
-    await stderr.waitFor(({ text }) => text === "deaf", "a word", { timeoutMs: 30_000 });
+    await stderr.waitFor(({ text }) => text === "deaf", "a word", { timeoutMs: 120_000 });
     expect(await child.stop()).toEqual({ code: null, signal: "SIGKILL" });
     expect(child.stderrTail()).toBe("deaf");
     expect(() => cpuSeconds(child.pid)).toThrow();

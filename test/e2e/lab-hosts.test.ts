@@ -31,7 +31,7 @@ const DATAGRAM_SENDER = `
 const socket = require("node:dgram").createSocket("udp4");
 let left = Number(process.argv[2]);
 const some = () => {
-  for (let i = 0; i < 20 && left > 0; i++, left--) socket.send("x", 7000, process.argv[1]);
+  for (let i = 0; i < 5 && left > 0; i++, left--) socket.send("x", 7000, process.argv[1]);
   if (left > 0) setTimeout(some, 5); else setTimeout(() => process.exit(), 500);
 };
 some();`;
@@ -60,7 +60,7 @@ async function node(netns: string, program: string, ...programArguments: string[
 
 async function listening(netns: string, program: string) {
   const child = await node(netns, program);
-  await expect.poll(child.text, { timeout: 20_000 }).toContain("listening");
+  await expect.poll(child.text, { timeout: 120_000 }).toContain("listening");
   return child;
 }
 

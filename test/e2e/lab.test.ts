@@ -18,7 +18,7 @@ import { whyNoTestHosts } from "../support/test-hosts.ts";
 /** Of a whole root file system from Debian's archive, once on a machine. */
 const IMAGE_TIMEOUT_MS = 900_000;
 /** With the making of a warm state, on a busy machine. */
-const RUN_TIMEOUT_MS = 300_000;
+const RUN_TIMEOUT_MS = 600_000;
 
 const missing = whatIsMissing();
 if (missing !== undefined) {
@@ -104,7 +104,9 @@ describe.skipIf(noHosts || missing !== undefined)("the lab", () => {
       const words = ["run", "idle", "--name", "interrupted", "--results", folder.path, "--method", "tunnel"];
       const interrupted = await runCli(["lab", ...words, "--before", "60s"]);
       running = interrupted;
-      await interrupted.stderr.waitFor(({ text }) => text.includes("begins"), "a run", { timeoutMs: 60_000 });
+      await interrupted.stderr.waitFor(({ text }) => text.includes("begins"), "a run", {
+        timeoutMs: 180_000,
+      });
       interrupted.kill("SIGINT");
       const { code } = await interrupted.exited;
       expect(code, interrupted.stderrTail()).toBe(130);

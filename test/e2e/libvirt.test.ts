@@ -98,7 +98,7 @@ describe.skipIf(installed === undefined || binary === undefined)(`virsh migrate,
     expect(await libvirt.migrate(...parallel, ...tcp(port))).toMatchObject({ code: 1 });
     const isRefusal = ({ text }: { text: string }) =>
       text.includes("HYPERVISOR_INCOMPATIBLE") && text.includes("parallel channels");
-    await proxies.source.stderr.waitFor(isRefusal, "the refusal", { timeoutMs: 20_000 });
+    await proxies.source.stderr.waitFor(isRefusal, "the refusal", { timeoutMs: 120_000 });
     await expectAtSource();
   });
 

@@ -136,7 +136,7 @@ describe.skipIf(qemu10 === undefined)("a migration of QEMU 10.0 to 10.0", () => 
           `${downtimeMs.toFixed(0)} ms, by QEMU's own account ${downtimeMsReported} ms`,
       );
       // Generous, as the machine may be busy: what is looked for here are the seconds of a queue nobody bounds.
-      expect(gapMs).toBeLessThan(downtimeMsReported + 400);
+      expect(gapMs).toBeLessThan(downtimeMsReported + 2000);
     });
   });
 });

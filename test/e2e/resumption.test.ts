@@ -12,7 +12,7 @@ import { eventsOf, expectMoved, expectStillOnSource, LIGHT_LOAD, startPair } fro
 
 const qemu10 = findQemus().get("10.0");
 const moved = { code: 0, signal: null, stderr: "" };
-const SAMPLE_TIMEOUT_MS = 60_000;
+const SAMPLE_TIMEOUT_MS = 180_000;
 
 describe.skipIf(qemu10 === undefined)("a tunnel whose link is gone for a while", () => {
   test.each(["plain text", "TLS"])(
@@ -22,20 +22,20 @@ describe.skipIf(qemu10 === undefined)("a tunnel whose link is gone for a while",
       const security = kind === "TLS" ? ["--tls-dir", tlsFolder()] : [];
       const link = await BreakableLink.between(source, destination, "50mbit", 1, [], security);
       await link.waitForWireBytes(4e6);
-      await link.breakFor(3000);
+      await link.breakFor(2000);
       await link.waitForWireBytes(10e6);
-      await link.breakFor(5000);
+      await link.breakFor(3000);
       const { migrate, receive, events } = await link.finish();
       expect(migrate).toEqual(moved);
       expect(receive).toEqual(moved);
       const gap = await expectMoved(source, destination);
       // The outages are not in it.
-      expect(gap.gapMs).toBeLessThan(2500);
+      expect(gap.gapMs).toBeLessThan(2000);
       expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
       const resumed = eventsOf(events, "link").filter(({ state }) => state === "resumed");
       expect(resumed).toHaveLength(2);
-      expect(resumed[0]!.outageMs).toBeGreaterThan(2500);
-      expect(resumed[1]!.outageMs).toBeGreaterThan(4500);
+      expect(resumed[0]!.outageMs).toBeGreaterThan(1500);
+      expect(resumed[1]!.outageMs).toBeGreaterThan(2500);
     },
   );
 
@@ -69,7 +69,7 @@ describe.skipIf(qemu10 === undefined)("a tunnel whose link is gone for a while",
     const stoppedMs = performance.now();
     await link.close();
     await resumed;
-    expect(performance.now() - stoppedMs).toBeLessThan(10_000);
+    expect(performance.now() - stoppedMs).toBeLessThan(30_000);
     const { migrate, receive } = await link.finish();
     expect(migrate).toMatchObject({ code: 1 });
     expect(migrate.stderr).toMatch(/^deltavee: LINK_LOST: /);

@@ -2,6 +2,7 @@
 // mean, to the guest as much as to the hypervisors. Everything started is ended with the test.
 
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect, onTestFinished } from "vitest";
 import type { RecordEvent } from "../../src/record/schema.ts";
 import { comparePages, dumpMemory, type PageComparison } from "../support/memory.ts";
@@ -36,9 +37,11 @@ export async function startPair(
   sourceOptions: VmOptions,
   destinationOptions: Partial<QemuOptions> = {},
 ): Promise<{ source: QemuVm; destination: QemuVm }> {
-  const source = await startVm(sourceOptions);
-  // Its kernel and command line come with the guest's memory.
-  const destination = await startVm({ ...sourceOptions, incoming: "defer", ...destinationOptions });
+  const [source, destination] = await Promise.all([
+    startVm(sourceOptions),
+    // Its kernel and command line come with the guest's memory.
+    startVm({ ...sourceOptions, incoming: "defer", ...destinationOptions }),
+  ]);
   await source.waitForReady();
   await source.waitForHeartbeats(HEARTBEATS);
   return { source, destination };
@@ -48,6 +51,23 @@ export async function migration(options: MigrationOptions): Promise<Migration> {
   const started = await startMigration(options);
   onTestFinished(() => started.stop());
   return started;
+}
+
+/** Long enough for a heart that beats each 10 ms to show that it does. */
+const SILENCE_MS = 500;
+
+/** Whether the guest runs, not only what is said of it: where QEMU says that it does its heart beats, else it is silent. */
+export async function runsNow(vm: QemuVm): Promise<boolean> {
+  // A QEMU that has ended does not answer.
+  const says = await vm.qmp.execute("query-status").catch(() => ({ running: false }));
+  if (says.running) {
+    await vm.waitForHeartbeats(1);
+    return true;
+  }
+  const from = vm.serial.lines.length;
+  await sleep(SILENCE_MS);
+  expect(heartbeatsOf(vm.serial.lines.slice(from))).toEqual([]);
+  return false;
 }
 
 /** The guest has left the source and counts on at the destination as if nothing had been. */
@@ -80,7 +100,7 @@ export async function goOnWithEachOther(source: QemuVm, destination: QemuVm): Pr
   await destination.qmp.execute("human-monitor-command", { "command-line": `migrate_recover ${uri}` });
   await source.qmp.execute("migrate", { uri, resume: true });
   const status = async () => (await source.qmp.execute("query-migrate")).status;
-  await expect.poll(status, { timeout: 60_000 }).toBe("completed");
+  await expect.poll(status, { timeout: 180_000 }).toBe("completed");
   await expectMoved(source, destination);
   expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
 }

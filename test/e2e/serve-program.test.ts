@@ -11,9 +11,9 @@ import { expectMoved, expectStillOnSource, LIGHT_LOAD, startVm } from "./scene.t
 
 const qemus = findQemus();
 const binary = qemus.get("10.0") ?? qemus.get("7.2");
-const READY_MS = 60_000;
+const READY_MS = 180_000;
 
-describe.skipIf(binary === undefined)("deltavee serve", { timeout: 600_000 }, () => {
+describe.skipIf(binary === undefined)("deltavee serve", { timeout: 900_000 }, () => {
   let folder: ReturnType<typeof tempFolder>;
   let runs: CliRun[];
   beforeEach(() => {

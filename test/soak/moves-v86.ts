@@ -44,7 +44,7 @@ export async function moveV86(
       // What the tests remember of VMs that are gone would be a leak of their own.
       guest.vms.splice(0, guest.vms.length, source);
       if (guest.violations.length > 0) throw new Error(guest.violations.join("; "));
-      measures.push(await measureSelf(folder));
+      measures.push(await measureSelf(folder, measures[0]));
       moved(move);
     }
   } finally {

@@ -25,7 +25,7 @@ const LOAD = "ws=8192 rate=500 pattern=sparse fill=random";
 /** At a time. */
 const PEERS_MAX = 12;
 /** One that is not closed by then is half-open, and goes by itself. The lobby lets nobody stay for longer. */
-const PEER_MS_MAX = 15_000;
+const STAY_MS_MAX = 15_000;
 /** How often it is waited for that nobody is there. */
 const MEASURES = 10;
 const GONE_MS_MAX = 60_000;
@@ -50,6 +50,7 @@ export async function soakReceive(
   seed: number,
   folder: string,
   came: (peers: number) => void,
+  stayMsMax: number = STAY_MS_MAX,
 ): Promise<ReceiveSoak> {
   const options: QemuOptions = { binary, memoryMiB: 64, append: LOAD };
   const source = await startQemu(options);
@@ -73,7 +74,7 @@ export async function soakReceive(
     );
     const address = await listeningAddress(receive);
     const port = Number(/:(\d+)$/.exec(address)![1]);
-    const soak = await comeAndGo(receive, port, { peers, seed, authority, came });
+    const soak = await comeAndGo(receive, port, { peers, seed, authority, came, stayMsMax });
     const to = destinationFor("tunnel", address);
     const migrate = await cli("migrate", "--qmp", source.toolQmp.path, "--to", to, "--tls-dir", files);
     for (const run of [migrate, receive]) {
@@ -98,10 +99,11 @@ async function comeAndGo(
     seed,
     authority,
     came,
-  }: { peers: number; seed: number; authority: Authority; came: (n: number) => void },
+    stayMsMax,
+  }: { peers: number; seed: number; authority: Authority; came: (n: number) => void; stayMsMax: number },
 ): Promise<ReceiveSoak> {
   const random = seeded(seed);
-  const kinds = Object.entries(peerKinds(authority));
+  const kinds = Object.entries(peerKinds(authority, stayMsMax));
   const soak: ReceiveSoak = {
     measures: [],
     kinds: Object.fromEntries(kinds.map(([name]) => [name, 0])),
@@ -141,7 +143,22 @@ async function whenNobodyIsThere(pid: number, base: number): Promise<Measure> {
   }
 }
 
-function peerKinds(authority: Authority): Record<string, Peer> {
+function peerKinds(authority: Authority, stayMsMax: number): Record<string, Peer> {
+  const overTcp = (port: number, act: (socket: net.Socket) => void, stayMs = stayMsMax) => {
+    const socket = net.connect(port, "127.0.0.1");
+    return closed(socket, socket, "connect", () => act(socket), stayMs);
+  };
+  const overTls = (
+    port: number,
+    { key, certificate }: HostCertificate,
+    act: (socket: tls.TLSSocket) => unknown,
+    stayMs = stayMsMax,
+  ) => {
+    const own = { key: keyPem(key), cert: certificate, rejectUnauthorized: false };
+    const options = { port, host: "127.0.0.1", minVersion: "TLSv1.3" as const, ...own };
+    const socket = tls.connect(options);
+    return closed(socket, socket, "secureConnect", () => void act(socket), stayMs);
+  };
   const known = authority.issue(["127.0.0.1"]);
   const stranger = new Authority("another authority").issue(["127.0.0.1"]);
   const unlisted = authority.issue(["unlisted.example"]);
@@ -163,7 +180,7 @@ function peerKinds(authority: Authority): Record<string, Peer> {
     "garbage in plain text": (port, random) =>
       overTcp(port, (socket) => void socket.write(Buffer.alloc(1 + random() * 5000, random() * 256))),
     HTTP: (port) => overTcp(port, (socket) => void socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n")),
-    "half-open": (port, random) => overTcp(port, () => {}, random() * PEER_MS_MAX),
+    "half-open": (port, random) => overTcp(port, () => {}, random() * stayMsMax),
     "comes and resets": (port) => overTcp(port, (socket) => void socket.resetAndDestroy()),
     "hangs up during the TLS handshake": (port, random) =>
       overTcp(port, (socket) => {
@@ -188,36 +205,11 @@ function peerKinds(authority: Authority): Record<string, Peer> {
         }
         socket.destroy();
       }),
-    "trusted, and says nothing": (port, random) => overTls(port, known, () => {}, random() * PEER_MS_MAX),
+    "trusted, and says nothing": (port, random) => overTls(port, known, () => {}, random() * stayMsMax),
   };
 }
 
-/** Resolves when the connection is closed, which it is by then at the latest. */
-function overTcp(
-  port: number,
-  act: (socket: net.Socket) => void,
-  stayMs: number = PEER_MS_MAX,
-): Promise<void> {
-  const socket = net.connect(port, "127.0.0.1");
-  return closed(socket, socket, "connect", () => act(socket), stayMs);
-}
-
-function overTls(
-  port: number,
-  { key, certificate }: HostCertificate,
-  act: (socket: tls.TLSSocket) => unknown,
-  stayMs: number = PEER_MS_MAX,
-): Promise<void> {
-  const own = {
-    key: keyPem(key),
-    cert: certificate,
-    rejectUnauthorized: false,
-    minVersion: "TLSv1.3" as const,
-  };
-  const socket = tls.connect({ port, host: "127.0.0.1", ...own });
-  return closed(socket, socket, "secureConnect", () => void act(socket), stayMs);
-}
-
+/** Resolves when the connection is closed, which it is after `stayMs` at the latest. */
 function closed(
   socket: net.Socket,
   events: NodeJS.EventEmitter,

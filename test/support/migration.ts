@@ -9,9 +9,9 @@ import type { RecordEvent } from "../../src/record/schema.ts";
 import { type CliRun, type Exit, freePort, runCli, tempFolder } from "./processes.ts";
 import type { QemuVm } from "./qemu-vm.ts";
 
-const LISTENING_TIMEOUT_MS = 30_000;
-const PROGRESS_TIMEOUT_MS = 60_000;
-const FINISH_TIMEOUT_MS = 60_000;
+const LISTENING_TIMEOUT_MS = 120_000;
+const PROGRESS_TIMEOUT_MS = 180_000;
+const FINISH_TIMEOUT_MS = 180_000;
 
 export type Mode = "direct" | "tunnel";
 

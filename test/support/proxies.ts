@@ -39,7 +39,7 @@ export interface Proxies {
   stop(): Promise<void>;
 }
 
-const SUMMARY_TIMEOUT_MS = 120_000;
+const SUMMARY_TIMEOUT_MS = 180_000;
 
 export async function startProxies(options: ProxyOptions): Promise<Proxies> {
   const { mode, listen, connect, rate = "100mbit", delay = "1ms" } = options;

@@ -11,7 +11,7 @@ import { parseVerification, type Verification } from "./serial.ts";
 
 const GUEST = readFileSync(join(PACKAGE_ROOT, "guest/guest.elf"));
 /** A guest whose heart beats this often and this much after it was asked to verify will answer. */
-const WAIT_MS_MAX = 60_000;
+const WAIT_MS_MAX = 180_000;
 
 interface Line {
   text: string;

@@ -2,9 +2,9 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
-import { tmpdir } from "node:os";
+import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { workerLocation } from "../../base/worker-location.ts";
@@ -72,6 +72,12 @@ async function connected(): Promise<{ ours: Socket; qemu: QemuEnd }> {
   return { ours, qemu };
 }
 
+/** Whether SIGHUP does not end it any more: Node itself handles SIGINT and SIGTERM, so that they tell nothing. */
+function hearsHangup({ pid }: ChildProcess): boolean {
+  const [, caught] = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))!;
+  return ((BigInt(`0x${caught}`) >> BigInt(constants.signals.SIGHUP - 1)) & 1n) === 1n;
+}
+
 describe("the guard program", () => {
   /** With nobody else who holds our end of the connection. */
   async function start(): Promise<{ guard: ChildProcess; qemu: QemuEnd }> {
@@ -104,8 +110,8 @@ describe("the guard program", () => {
   test("does nothing as long as its parent lives, told or not, and is not ended by signals for its parent", async () => {
     const { guard, qemu } = await start();
     guard.stdin!.write("C");
-    // It must have begun to listen for signals; nothing else tells that it has.
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    // The last of the three that it begins to listen for.
+    await expect.poll(() => hearsHangup(guard)).toBe(true);
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) guard.kill(signal);
     await new Promise((resolve) => setTimeout(resolve, 200));
     expect({ bytes: qemu.received.length, closed: qemu.isClosed }).toEqual({ bytes: 0, closed: false });

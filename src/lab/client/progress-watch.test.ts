@@ -4,6 +4,8 @@ import { afterEach, describe, expect, it } from "vitest";
 import { FakeLab } from "../../../test/support/fake-lab.ts";
 import { parseProgressLine, watchProgress } from "./progress-watch.ts";
 
+const BEFORE_MS = 50;
+
 /** A program in the guest: what it writes is the test's. */
 class FakeProgram {
   readonly #server = createServer((socket) => {
@@ -16,6 +18,7 @@ class FakeProgram {
   socket: Socket | undefined;
   onVerify = (): void => {};
   #timer: NodeJS.Timeout | undefined;
+  #said = 0;
 
   async listen(): Promise<number> {
     await new Promise<void>((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
@@ -25,7 +28,14 @@ class FakeProgram {
 
   /** Says every 5 ms what `line` gives. */
   say(line: () => string): void {
-    this.#timer = setInterval(() => this.socket?.write(line()), 5);
+    this.#timer = setInterval(() => {
+      if (this.socket?.write(line())) this.#said++;
+    }, 5);
+  }
+
+  /** Resolves when it has said so many more. */
+  async hasSaid(count: number): Promise<void> {
+    for (const enough = this.#said + count; this.#said < enough; ) await sleep(1);
   }
 
   silence(): void {
@@ -48,7 +58,7 @@ afterEach(() => {
 async function optionsFor(more: object = {}): Promise<object> {
   const port = await program.current.listen();
   const throughput = { field: "pages", kind: "counter", name: "pages written", unit: "pages/s" };
-  return { address: "127.0.0.1", port, throughput, beforeMs: 50, stepMs: 1, ...more };
+  return { address: "127.0.0.1", port, throughput, beforeMs: BEFORE_MS, stepMs: 1, ...more };
 }
 
 describe("a line of progress", () => {
@@ -87,13 +97,16 @@ describe("the watch of a program in the guest", () => {
     program.current.say(line);
     const view = watchProgress(lab);
     await lab.isReady;
+    const readyMs = performance.now();
+    await program.current.hasSaid(10);
     lab.begin();
     program.current.silence();
-    await sleep(120);
+    // However slow this machine is: far less is said during it than before.
+    await sleep(Math.max(120, 4 * (BEFORE_MS + performance.now() - readyMs)));
     program.current.say(line);
-    await sleep(50);
+    await program.current.hasSaid(5);
     lab.end();
-    await sleep(50);
+    await program.current.hasSaid(5);
     lab.finish();
     const { metrics, failures, series } = await view;
     expect(failures).toEqual([]);
@@ -135,7 +148,7 @@ describe("the watch of a program in the guest", () => {
     };
     const view = watchProgress(lab);
     await lab.isReady;
-    await sleep(200);
+    await program.current.hasSaid(2 * text.length);
     lab.begin();
     lab.finish();
     const { metrics, failures } = await view;

@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
@@ -8,7 +8,7 @@ import { tempFolder } from "../host-process.ts";
 import { parseMessage } from "./protocol.ts";
 
 const PROTOCOL = pathToFileURL(join(PACKAGE_ROOT, "dist/lab/client/protocol.js")).href;
-const TIMEOUT_MS = 20_000;
+const TIMEOUT_MS = 120_000;
 
 const folder = tempFolder();
 const started: ClientProcess[] = [];
@@ -29,11 +29,14 @@ afterAll(() => folder.remove());
 
 describe("a client program", () => {
   it("gets its options, hears what happens to the guest, and tells what it has seen", async () => {
+    const seen = join(folder.path, "seen-");
     const body = `
+      const { writeFileSync } = await import("node:fs");
       const phases = [lab.phase];
       const waitForPhase = async (phase) => {
         while (lab.phase !== phase) await new Promise((resolve) => setTimeout(resolve, 1));
         phases.push(phase);
+        writeFileSync(${JSON.stringify(seen)} + phase, "");
       };
       lab.ready();
       await waitForPhase("during");
@@ -47,8 +50,8 @@ describe("a client program", () => {
     const process = await client(body, { port: 5432 });
     await process.ready(TIMEOUT_MS);
     process.tell("migration-begins");
-    // The second word may arrive with the first: give the program time to see the phase between.
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    // Else the second word may arrive with the first.
+    await expect.poll(() => existsSync(`${seen}during`)).toBe(true);
     process.tell("migration-ended");
     const view = await process.finish();
     expect(view.metrics).toEqual({ isPositive: 1 });
