@@ -30,6 +30,12 @@ const GROWTH_MIN = 1.25;
  * trip is remembered until two such moments have passed, so that what is known always includes one.
  */
 const DRAIN_EVERY_MS = 5000;
+/**
+ * Answers that come late by themselves, from one to the next, are no queue, but what is under way meanwhile must fit into
+ * the window all the same, or it would close on itself: by Little's law it carries window ÷ mean round trip. How late
+ * they are on average is seen while the queue is dry, and this many times that is allowed for.
+ */
+const LATENESS_ROOM = 1.5;
 /** Answers later than this many queues are no longer a matter of queueing. */
 const OVERDUE_QUEUES = 5;
 /** Samples over less time than this say more about timers than about the link. */
@@ -46,6 +52,8 @@ interface Marker {
   deliveredSentMs: number;
   /** The sender had less to send than the link took: the sample says nothing about the link's limit. */
   limitedBySender: boolean;
+  /** So little was under way that nothing can have stood in a queue of ours. */
+  isUnqueued: boolean;
 }
 
 export class DeliveryWindow {
@@ -77,6 +85,10 @@ export class DeliveryWindow {
   #roundTripMinBefore = Number.POSITIVE_INFINITY;
   #drainEndsMs = 0;
   #nextDrainMs: number;
+  /** How late unqueued answers are, on average: as last known, and what is being gathered. */
+  #latenessMs = 0;
+  #unqueuedMs = 0;
+  #unqueuedAnswers = 0;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -92,6 +104,7 @@ export class DeliveryWindow {
         deliveredMs: 0,
         deliveredSentMs: 0,
         limitedBySender: false,
+        isUnqueued: false,
       });
     }
   }
@@ -134,7 +147,7 @@ export class DeliveryWindow {
     const { roundTripMs } = this;
     if (roundTripMs === undefined || this.#count === 0) return roundTripMs;
     const ageMs = this.#clock.nowMs() - this.#markers[this.#first]!.sentMs;
-    return ageMs > roundTripMs + OVERDUE_QUEUES * QUEUE_MS ? ageMs : roundTripMs;
+    return ageMs > roundTripMs + OVERDUE_QUEUES * this.#slackMs ? ageMs : roundTripMs;
   }
 
   get unansweredMarkers(): number {
@@ -167,6 +180,13 @@ export class DeliveryWindow {
     // Whoever has enough to send fills the window; while it still doubles, nearly.
     const filledBytes = this.#startingUp ? this.#windowBytes / 2 : this.#steadyBytes;
     marker.limitedBySender = this.inFlightBytes < filledBytes && !linkIsFull;
+    const isDraining = !this.#startingUp && marker.sentMs < this.#drainEndsMs;
+    marker.isUnqueued = isDraining && this.inFlightBytes <= this.#bytesIn(this.roundTripMs ?? 0);
+  }
+
+  /** Time on the link that the window holds beyond the round trip. */
+  get #slackMs(): number {
+    return Math.max(QUEUE_MS, this.#latenessMs * LATENESS_ROOM);
   }
 
   /** The destination has answered the oldest `markers` markers. */
@@ -184,6 +204,10 @@ export class DeliveryWindow {
     this.#deliveredSentMs = marker.sentMs;
     const roundTripMs = nowMs - marker.sentMs;
     this.#roundTripMin = Math.min(this.#roundTripMin, roundTripMs);
+    if (marker.isUnqueued) {
+      this.#unqueuedMs += roundTripMs;
+      this.#unqueuedAnswers++;
+    }
     this.#learnRate(marker, nowMs);
     this.#adjust(newlyDeliveredBytes, roundTripMs, nowMs);
   }
@@ -243,10 +267,13 @@ export class DeliveryWindow {
     if (nowMs >= this.#nextDrainMs) {
       this.#roundTripMinBefore = this.#roundTripMin;
       this.#roundTripMin = Number.POSITIVE_INFINITY;
-      this.#drainEndsMs = nowMs + QUEUE_MS + 2 * roundTripMs;
+      this.#drainEndsMs = nowMs + this.#slackMs + 2 * roundTripMs;
       this.#nextDrainMs = this.#drainEndsMs + DRAIN_EVERY_MS;
+      this.#unqueuedMs = this.#unqueuedAnswers = 0;
     }
-    this.#steadyBytes = this.#bytesIn(roundTripMs + QUEUE_MS);
+    if (this.#unqueuedAnswers > 0 && nowMs >= this.#drainEndsMs)
+      this.#latenessMs = Math.max(0, this.#unqueuedMs / this.#unqueuedAnswers - roundTripMs);
+    this.#steadyBytes = this.#bytesIn(roundTripMs + this.#slackMs);
     // Drained to less than what the link seems to hold by itself, since that may be our own queue in part.
     const aimBytes = nowMs < this.#drainEndsMs ? this.#bytesIn(roundTripMs / 2) : this.#steadyBytes;
     // Opened again gradually: what is sent at once stands in a queue, however empty the link is.
@@ -268,7 +295,8 @@ export class DeliveryWindow {
       this.#lateBytesPerSecond = this.linkBytesPerSecond;
       return false;
     }
-    return nowMs - this.#lateSinceMs >= QUEUE_MS;
+    // What grows does so from one round trip to the next.
+    return nowMs - this.#lateSinceMs >= Math.max(QUEUE_MS, this.roundTripMs ?? 0);
   }
 
   /** What the link carries in so many milliseconds, within the limits of a window. */

@@ -20,6 +20,8 @@ export function qemuSource(qmp: QmpAddress): SourceGuest {
         guarded: mode === "direct",
         left: left.settings,
       });
+      const weakness = await weaknessOf(vm);
+      if (weakness !== undefined) notice(weakness);
       return {
         vm,
         identity: { kind: "qemu", version: vm.version },
@@ -36,6 +38,15 @@ export function qemuSource(qmp: QmpAddress): SourceGuest {
       };
     },
   };
+}
+
+async function weaknessOf(vm: QemuOutgoing): Promise<string | undefined> {
+  try {
+    return await vm.weakness();
+  } catch (thrown) {
+    await vm.close();
+    throw thrown;
+  }
 }
 
 export function qemuDestination(qmp: QmpAddress): DestinationGuest {

@@ -28,6 +28,9 @@ const qemus = findQemus();
 const [qemu7, qemu10] = [qemus.get("7.2"), qemus.get("10.0")];
 const modes = ["direct", "tunnel"] as const;
 const moved = { code: 0, signal: null, stderr: "" };
+/** What an operator is told of a source that loses writes of its guest without anybody's help. */
+const saidOfItself = (events: readonly RecordEvent[]) =>
+  eventsOf(events, "notice").filter(({ message }) => message.includes("loses writes"));
 /** The newest that both versions know. */
 const MACHINE = "pc-i440fx-7.2";
 
@@ -42,6 +45,7 @@ describe.skipIf(qemu7 === undefined || qemu10 === undefined)("between versions o
       expect(migrate).toEqual(moved);
       expect(summaryOf(events).pages.deltaPages).toBeGreaterThan(0);
       expect(eventsOf(events, "opaque")).toEqual([]);
+      expect(saidOfItself(events)).toEqual([]);
       await expectMoved(source, destination);
       expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
     });
@@ -56,6 +60,7 @@ describe.skipIf(qemu7 === undefined || qemu10 === undefined)("between versions o
       expect(migrate).toEqual(moved);
       expect(summaryOf(events).pages.deltaPages).toBeGreaterThan(0);
       expect(eventsOf(events, "opaque")).toEqual([]);
+      expect(saidOfItself(events)).toHaveLength(1);
       await destination.waitForHeartbeats(HEARTBEATS);
       expect(await source.qmp.execute("query-status")).toMatchObject({ status: "postmigrate" });
       expect(await destination.qmp.execute("query-status")).toMatchObject({ status: "running" });
@@ -67,8 +72,9 @@ describe.skipIf(qemu7 === undefined || qemu10 === undefined)("between versions o
         { binary: destinationBinary },
       );
       await source.qmp.execute("stop");
-      const { migrate } = await (await migration({ mode, source, destination })).finish();
+      const { migrate, events } = await (await migration({ mode, source, destination })).finish();
       expect(migrate).toEqual(moved);
+      expect(saidOfItself(events)).toEqual([]);
       expect(await compareMemory(source, destination)).toEqual(ALL_PAGES_EQUAL);
       await destination.qmp.execute("cont");
       await expectMoved(source, destination);

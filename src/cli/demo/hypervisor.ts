@@ -4,6 +4,7 @@ import { constants, existsSync } from "node:fs";
 import { access } from "node:fs/promises";
 import { DeltaveeError, toError, UsageError } from "../../base/errors.ts";
 import { formatMs } from "../../base/units.ts";
+import { lossWithoutKvm } from "../../hypervisor/qemu/soundness.ts";
 import { Host } from "./host.ts";
 import type { HypervisorSpec } from "./messages.ts";
 import { qemuVersion } from "./qemu-vm.ts";
@@ -20,9 +21,6 @@ const PROBE_OPTIONS = "ws=4 rate=0";
 const V86_PROBE_TIMEOUT_MS = 60_000;
 /** Where KVM does not work the guest hangs without a word, and this is waited for in vain. */
 const KVM_PROBE_TIMEOUT_MS = 5000;
-
-/** Measured: none of many runs of 10.0 lost a write, while half of those of 7.2 did; in between is not known. */
-const QEMU_MAJOR_SOUND = 10;
 
 export interface ChosenHypervisor {
   readonly spec: HypervisorSpec;
@@ -83,17 +81,12 @@ async function qemu(path: string, probes: Probes): Promise<ChosenHypervisor> {
   const accelerator = withoutKvm === undefined ? "kvm" : "tcg";
   // Why it does not is what deltavee doctor tells.
   const why = withoutKvm?.kind === "broken" ? "a test guest did not boot with it" : withoutKvm?.text;
+  const warning = accelerator === "tcg" ? lossWithoutKvm(version) : undefined;
   const how = why === undefined ? "with KVM" : `without KVM (${why})`;
   return {
     spec: { kind: "qemu", path, accelerator },
     says: `QEMU ${version}, ${how}`,
-    ...(accelerator === "tcg" && Number.parseInt(version, 10) < QEMU_MAJOR_SOUND
-      ? {
-          warning:
-            `Without KVM, QEMU ${version} loses writes of the guest in migrations of its own making, as all before ` +
-            `version ${QEMU_MAJOR_SOUND} may: a guest that arrives with damaged memory may be its doing.`,
-        }
-      : {}),
+    ...(warning === undefined ? {} : { warning }),
   };
 }
 

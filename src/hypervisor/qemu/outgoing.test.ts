@@ -43,6 +43,8 @@ class Monitor {
   capabilities = { ...DEFAULTS.capabilities };
   parameters = { ...DEFAULTS.parameters };
   migration: Record<string, unknown> = {};
+  major = 10;
+  hasKvm = false;
   /** Values of downtime-limit in the order in which they were set. */
   readonly limits: number[] = [];
   readonly commands: string[] = [];
@@ -55,7 +57,7 @@ class Monitor {
     this.server = createServer((socket) => {
       this.sockets.push(socket);
       socket.on("error", () => {});
-      const qemu = { micro: 2, minor: 0, major: 10 };
+      const qemu = { micro: 2, minor: 0, major: this.major };
       socket.write(`${JSON.stringify({ QMP: { version: { qemu, package: "" }, capabilities: [] } })}\r\n`);
       const lines = new LineSplitter(1 << 20);
       socket.on("data", (chunk) => {
@@ -82,6 +84,8 @@ class Monitor {
         return Object.entries(this.capabilities).map(([capability, state]) => ({ capability, state }));
       case "query-migrate-parameters":
         return this.parameters;
+      case "query-kvm":
+        return { enabled: this.hasKvm, present: true };
       case "query-memory-size-summary":
         return { "base-memory": 1 << 29 };
       case "migrate-set-capabilities":
@@ -367,6 +371,18 @@ describe("vCPUs", () => {
     expect(monitor.capabilities["auto-converge"]).toBe(false);
     await killed?.close();
   });
+});
+
+test.each([
+  { major: 7, hasKvm: false, isWeak: true },
+  { major: 9, hasKvm: false, isWeak: true },
+  { major: 7, hasKvm: true, isWeak: false },
+  { major: 10, hasKvm: false, isWeak: false },
+])("QEMU $major, with KVM: $hasKvm: what it does to guests by itself is known", async (qemu) => {
+  Object.assign(monitor, qemu);
+  const weakness = await (await open()).weakness();
+  expect(weakness !== undefined).toBe(qemu.isWeak);
+  if (weakness !== undefined) expect(weakness).toMatch(/^Without KVM, QEMU \d+\.0\.2 loses writes .*\.$/);
 });
 
 test("a VM that is being migrated already is left alone", async () => {

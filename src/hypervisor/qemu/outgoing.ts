@@ -14,6 +14,7 @@ import { type GuestMemoryPlace, locateGuestMemory } from "./guest-memory.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
+import { lossWithoutKvm } from "./soundness.ts";
 import { openStoppedRam } from "./stopped-ram.ts";
 
 /**
@@ -224,6 +225,13 @@ export class QemuOutgoing implements OutgoingVm {
       this.#qmp.execute("query-uuid"),
     ]);
     return { ...(name === undefined ? {} : { name }), ...(/^[0-]*$/.test(uuid) ? {} : { uuid }) };
+  }
+
+  /** For people: what this QEMU does to its guest by itself, if anything. One that is paused writes nothing. */
+  async weakness(): Promise<string | undefined> {
+    const loss = lossWithoutKvm(this.version);
+    if (loss === undefined || !this.#wasRunning || (await this.#qmp.execute("query-kvm")).enabled) return undefined;
+    return loss;
   }
 
   /** Where its RAM is to be found. `pid`: of this QEMU. @throws DeltaveeError HYPERVISOR_FAILED */
