@@ -8,7 +8,7 @@ import type { RecordListener } from "../record/writer.ts";
 import { ProgressDisplay } from "../report/progress.ts";
 import { summaryText } from "../report/summary.ts";
 import type { LivePage } from "../web/live-page.ts";
-import { RunBoard } from "../web/run-board.ts";
+import type { RunBoard } from "../web/run-board.ts";
 import { livePageText, openLivePage, type UiAddress } from "./live-page.ts";
 
 export interface DisplayOptions {
@@ -27,13 +27,13 @@ export async function openShownRun(options: DisplayOptions, ...others: RecordLis
   const listeners: RecordListener[] = others;
   if (options.json) listeners.push((event) => process.stdout.write(`${JSON.stringify(event)}\n`));
   else if (!options.quiet) listeners.push(new ProgressDisplay(process.stderr).listener);
-  const board = new RunBoard();
-  const feed = board.open();
-  if (options.ui !== undefined) listeners.push(feed.event);
+  const board = options.ui === undefined ? undefined : await newBoard();
+  const feed = board?.open();
+  if (feed !== undefined) listeners.push(feed.event);
   const run = await openRunRecord({ clock: systemClock, path: options.record, listeners });
   let page: LivePage | undefined;
   try {
-    page = await openPage(options, board);
+    page = board && (await openPage(options, board));
   } catch (thrown) {
     await run.close();
     throw thrown;
@@ -41,7 +41,7 @@ export async function openShownRun(options: DisplayOptions, ...others: RecordLis
   return {
     record: run.record,
     async close() {
-      feed.end();
+      feed?.end();
       await page?.close();
       return run.close();
     },
@@ -52,6 +52,12 @@ export async function openShownRun(options: DisplayOptions, ...others: RecordLis
       if (incomplete !== undefined) process.stderr.write(`deltavee: ${incomplete}\n`);
     },
   };
+}
+
+/** Loaded only where it is asked for, as is the page's server (live-page.ts). */
+export async function newBoard(): Promise<RunBoard> {
+  const { RunBoard } = await import("../web/run-board.ts");
+  return new RunBoard();
 }
 
 async function openPage(options: DisplayOptions, board: RunBoard): Promise<LivePage | undefined> {

@@ -8,8 +8,7 @@ import { formatBytesPerSecond, formatMs, parseBytes, parseBytesPerSecond, parseM
 import { type RunFigures, runFigures } from "../report/figures.ts";
 import { htmlReport } from "../report/html/page.ts";
 import { comparisonText } from "../report/summary.ts";
-import { RunBoard } from "../web/run-board.ts";
-import { onInterrupt } from "./common.ts";
+import { newBoard, onInterrupt } from "./common.ts";
 import { type Display, openDisplay } from "./demo/display.ts";
 import {
   expectedMs,
@@ -26,7 +25,7 @@ import {
   QEMU_DEFAULT,
 } from "./demo/hypervisor.ts";
 import type { Method } from "./demo/messages.ts";
-import { createOutputFolder, defaultFolderName, type OutputFolder } from "./demo/output-folder.ts";
+import { createDefaultFolder, createOutputFolder, type OutputFolder } from "./demo/output-folder.ts";
 import { type RunPlan, type RunResult, runOnce } from "./demo/run.ts";
 import { downtimeFactor, failureText, verdictText } from "./demo/verdict.ts";
 import { livePageText, openLivePage, type UiAddress, uiOption } from "./live-page.ts";
@@ -120,7 +119,10 @@ function rateOption(): Option {
 }
 
 async function demo(options: Options): Promise<void> {
-  const folder = await createOutputFolder(options.out ?? defaultFolderName(new Date()));
+  const folder =
+    options.out === undefined
+      ? await createDefaultFolder(".", new Date())
+      : await createOutputFolder(options.out);
   const interrupted = new AbortController();
   const release = onInterrupt(() =>
     interrupted.abort(new CancelledError("Interrupted: both VMs of the demo have been ended")),
@@ -157,9 +159,9 @@ async function runAll(
   const chosen = await chooseHypervisor(options.hypervisor, options.qemu);
   signal.throwIfAborted();
   process.stderr.write(introText(options, chosen));
-  const board = new RunBoard();
-  const page =
-    options.ui && (await openLivePage(options.ui, board, (message) => process.stderr.write(`${message}\n`)));
+  const board = options.ui && (await newBoard());
+  const notice = (message: string) => process.stderr.write(`${message}\n`);
+  const page = options.ui && board && (await openLivePage(options.ui, board, notice));
   if (page !== undefined) process.stderr.write(`${livePageText(page)}\n`);
   const display: Display = openDisplay(process.stderr, METHODS, process.env);
   const plan: Omit<RunPlan, "method" | "recordPath"> = {
@@ -171,10 +173,10 @@ async function runAll(
     downtimeMsMax: options.maxDowntime,
     signal,
     show: (method, nowMs) => {
-      const [line, feed] = [display.show(method, nowMs), board.open({ label: method })];
+      const [line, feed] = [display.show(method, nowMs), board?.open({ label: method })];
       return (event) => {
         line(event);
-        feed.event(event);
+        feed?.event(event);
       };
     },
   };

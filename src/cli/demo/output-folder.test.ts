@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { UsageError } from "../../base/errors.ts";
-import { createOutputFolder, defaultFolderName } from "./output-folder.ts";
+import { createDefaultFolder, createOutputFolder } from "./output-folder.ts";
 
 let folder: string;
 beforeAll(() => {
@@ -11,8 +11,17 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-test("The default name sorts by time", () => {
-  expect(defaultFolderName(new Date(2026, 0, 2, 3, 4, 5))).toBe("deltavee-report-2026-01-02-030405");
+test("The default name sorts by time, and of two that begin in one second each has its own", async () => {
+  const now = new Date(2026, 0, 2, 3, 4, 5);
+  const both = await Promise.all([createDefaultFolder(folder, now), createDefaultFolder(folder, now)]);
+  expect(both.map(({ path }) => path).sort()).toEqual([
+    join(folder, "deltavee-report-2026-01-02-030405"),
+    join(folder, "deltavee-report-2026-01-02-030405-2"),
+  ]);
+  await both[0]!.discard();
+  expect(existsSync(both[0]!.path)).toBe(false);
+  expect(existsSync(both[1]!.path)).toBe(true);
+  await expect(createDefaultFolder(join(folder, "not there"), now)).rejects.toThrow(/Cannot create .*ENOENT/);
 });
 
 test("A folder is made, with those above it, and says where things go in it", async () => {
