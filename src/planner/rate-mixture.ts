@@ -28,20 +28,30 @@ export function fitRates(groups: readonly Looks[]): RateShare[] {
   const cases = groups.flatMap(({ intervalsMs, patterns }) =>
     [...patterns].map(([pattern, pages]) => ({
       pages,
-      likelihoods: rates.map((rate) => likelihood(rate, intervalsMs, pattern)),
+      likelihoods: Float64Array.from(rates, (rate) => likelihood(rate, intervalsMs, pattern)),
     })),
   );
   const allPages = cases.reduce((sum, { pages }) => sum + pages, 0);
   if (allPages === 0) return [{ changesPerSecond: 0, share: 1 }];
-  let shares = rates.map(() => 1 / rates.length);
+  const shares = new Float64Array(rates.length).fill(1 / rates.length);
+  const next = new Float64Array(rates.length);
+  // A rate that has come to nothing stays there.
+  let alive = [...rates.keys()];
   for (let round = 0; round < ROUNDS; round++) {
-    const next = rates.map(() => 0);
+    next.fill(0);
     for (const { pages, likelihoods } of cases) {
-      const total = likelihoods.reduce((sum, each, i) => sum + each * shares[i]!, 0);
+      let total = 0;
+      for (const i of alive) total += likelihoods[i]! * shares[i]!;
       if (total === 0) continue;
-      for (let i = 0; i < rates.length; i++) next[i]! += (pages * likelihoods[i]! * shares[i]!) / total;
+      for (const i of alive) next[i]! += (pages * likelihoods[i]! * shares[i]!) / total;
     }
-    shares = next.map((pages) => pages / allPages);
+    let moved = 0;
+    for (const i of alive) {
+      moved += Math.abs(next[i]! / allPages - shares[i]!);
+      shares[i] = next[i]! / allPages;
+    }
+    if (moved < SHARE_MIN) break;
+    alive = alive.filter((i) => shares[i]! >= SHARE_MIN / 10);
   }
   const kept = rates
     .map((changesPerSecond, i) => ({ changesPerSecond, share: shares[i]! }))
@@ -53,7 +63,7 @@ export function fitRates(groups: readonly Looks[]): RateShare[] {
 /** Of a page that showed this pattern: the rate that it most likely has, among those found. */
 export function likeliestRate(
   found: readonly RateShare[],
-  intervalsMs: readonly number[],
+  intervalsMs: ArrayLike<number>,
   pattern: number,
 ): number {
   let [best, bestWeight] = [0, 0];
@@ -77,9 +87,11 @@ export function nearestHeat<T>(byHeat: readonly T[][], changesPerSecond: number)
   return byHeat[nearest.find((each) => byHeat[each]!.length > 0) ?? heat]!;
 }
 
-function likelihood(rate: number, intervalsMs: readonly number[], pattern: number): number {
-  return intervalsMs.reduce((product, ms, i) => {
-    const unchanged = Math.exp((-rate * ms) / 1000);
-    return product * ((pattern >> i) & 1 ? 1 - unchanged : unchanged);
-  }, 1);
+function likelihood(rate: number, intervalsMs: ArrayLike<number>, pattern: number): number {
+  let product = 1;
+  for (let i = 0; i < intervalsMs.length; i++) {
+    const unchanged = Math.exp((-rate * intervalsMs[i]!) / 1000);
+    product *= (pattern >> i) & 1 ? 1 - unchanged : unchanged;
+  }
+  return product;
 }
