@@ -60,28 +60,29 @@ export function fitRates(groups: readonly Looks[]): RateShare[] {
   return kept.map(({ changesPerSecond, share }) => ({ changesPerSecond, share: share / sum }));
 }
 
-/** Of a page that showed this pattern: the rate that it most likely has, among those found. */
-export function likeliestRate(
+/** Changes per second at which a page counts as warm, and as hot: what changes in them is measured apart. */
+const HEATS_FROM = [0, 1, 8] as const;
+export const HEATS = HEATS_FROM.length;
+const heatOf = (changesPerSecond: number): number =>
+  HEATS_FROM.findLastIndex((from) => from <= changesPerSecond);
+
+/**
+ * Of a page that showed this pattern: the heat that it most likely has, among the rates found. Not the rate: the few hot
+ * pages are spread over many rates that cannot be told apart, each of which is less likely than one that many pages have.
+ */
+export function likeliestHeat(
   found: readonly RateShare[],
   intervalsMs: ArrayLike<number>,
   pattern: number,
 ): number {
-  let [best, bestWeight] = [0, 0];
-  for (const { changesPerSecond, share } of found) {
-    const weight = share * likelihood(changesPerSecond, intervalsMs, pattern);
-    if (weight > bestWeight) [best, bestWeight] = [changesPerSecond, weight];
-  }
-  return best;
+  const weights = new Float64Array(HEATS);
+  for (const { changesPerSecond, share } of found)
+    weights[heatOf(changesPerSecond)]! += share * likelihood(changesPerSecond, intervalsMs, pattern);
+  return weights.indexOf(Math.max(...weights));
 }
 
-/** Changes per second at which a page counts as warm, and as hot: what changes in them is measured apart. */
-const HEATS_FROM = [0, 1, 8] as const;
-export const HEATS = HEATS_FROM.length;
-export const heatOf = (changesPerSecond: number): number =>
-  HEATS_FROM.findLastIndex((from) => from <= changesPerSecond);
-
 /** What was measured of pages with such a rate; where that is nothing, of the heat next to it. */
-export function nearestHeat<T>(byHeat: readonly T[][], changesPerSecond: number): T[] {
+export function nearestHeat<T>(byHeat: readonly (readonly T[])[], changesPerSecond: number): readonly T[] {
   const heat = heatOf(changesPerSecond);
   const nearest = [...byHeat.keys()].sort((a, b) => Math.abs(a - heat) - Math.abs(b - heat));
   return byHeat[nearest.find((each) => byHeat[each]!.length > 0) ?? heat]!;

@@ -10,17 +10,10 @@
 // change here.
 
 import type { GuestMemory } from "../memory/guest-memory.ts";
+import { deltaSizesAt, type MeasuredSize } from "./delta-sizes.ts";
 import type { DeltaSize, GuestModel } from "./guest-model.ts";
 import type { PageMeter } from "./page-meter.ts";
-import {
-  fitRates,
-  HEATS,
-  heatOf,
-  type Looks,
-  likeliestRate,
-  nearestHeat,
-  type RateShare,
-} from "./rate-mixture.ts";
+import { fitRates, HEATS, type Looks, likeliestHeat, type RateShare } from "./rate-mixture.ts";
 
 export interface SamplingOptions {
   readonly samplePages: number;
@@ -148,7 +141,7 @@ export async function sampleGuest(
     rateClasses: rates.map(({ changesPerSecond, share }) => ({
       pages: share * memory.pageCount,
       changesPerSecond,
-      deltaSizes: changesPerSecond === 0 ? [] : sizesOf(changesPerSecond),
+      deltaSizes: sizesOf(changesPerSecond),
     })),
     codedShare,
     rewrittenPagesPerSecond: 0,
@@ -165,21 +158,19 @@ function sizesByHeat(
   rates: readonly RateShare[],
   meter: PageMeter,
 ): (changesPerSecond: number) => DeltaSize[] {
-  const byHeat: DeltaSize[][] = Array.from({ length: HEATS }, () => []);
+  const byHeat: MeasuredSize[][] = Array.from({ length: HEATS }, () => []);
   for (const { afterMs, changes } of [...founds].sort((a, b) => a.afterMs - b.afterMs)) {
     const some = thinned(changes, CHANGED_PAGES_MAX).map(({ place, old, now }) => ({
-      heat: heatOf(likeliestRate(rates, sample.intervalsMsOf(place), sample.patterns[place]!)),
+      heat: likeliestHeat(rates, sample.intervalsMsOf(place), sample.patterns[place]!),
       pair: [old, now] as const,
     }));
     for (const [heat, sizes] of byHeat.entries()) {
       const pairs = some.filter((each) => each.heat === heat).map(({ pair }) => pair);
       const measured = meter.measureChanges(pairs);
-      if (measured === undefined) continue;
-      const { pages: _, ...size } = measured;
-      sizes.push({ afterMs, ...size });
+      if (measured !== undefined) sizes.push({ afterMs, ...measured });
     }
   }
-  return (changesPerSecond) => nearestHeat(byHeat, changesPerSecond);
+  return (changesPerSecond) => deltaSizesAt(byHeat, changesPerSecond);
 }
 
 /** Evenly spread, at a random place within each part. */
