@@ -8,6 +8,8 @@ export interface GuestMemory {
    * that may allocate them.
    */
   present(pages: readonly number[]): readonly number[];
+  /** Where reading has to wait: gets these pages, which `read` then gives as they are now. The others it forgets. */
+  load?(pages: readonly number[]): Promise<void>;
   /** Copies the page to `target` (`pageBytes` long). The guest may write to it meanwhile. */
   read(page: number, target: Uint8Array): void;
 }

@@ -115,11 +115,11 @@ export async function sampleGuest(
   for (const [index, { at, who }] of LOOKS.entries()) {
     await options.sleep(Math.max(0, startMs + at * options.spanMs - options.nowMs()));
     if (index === 0) {
-      firstLook(memory, sample, options.nowMs);
+      await firstLook(memory, sample, options.nowMs);
       continue;
     }
     const places = who === "busy and some calm" ? [...busy, ...calm] : busy;
-    founds.push(look(memory, sample, places, options.nowMs));
+    founds.push(await look(memory, sample, places, options.nowMs));
     if (index !== 1) continue;
     busy = all.filter((place) => sample.patterns[place] !== 0);
     const quiet = all.filter((place) => sample.patterns[place] === 0);
@@ -203,8 +203,8 @@ class Some<Item> {
   }
 }
 
-function firstLook(memory: GuestMemory, sample: Sample, nowMs: () => number): void {
-  notePresence(memory, sample, [...sample.pages.keys()]);
+async function firstLook(memory: GuestMemory, sample: Sample, nowMs: () => number): Promise<void> {
+  await prepare(memory, sample, [...sample.pages.keys()]);
   const now = Buffer.alloc(memory.pageBytes);
   for (let place = 0; place < sample.count; place++) {
     if (sample.isPresent[place] === 1) {
@@ -215,8 +215,13 @@ function firstLook(memory: GuestMemory, sample: Sample, nowMs: () => number): vo
   }
 }
 
-function look(memory: GuestMemory, sample: Sample, places: readonly number[], nowMs: () => number): Found {
-  notePresence(memory, sample, places);
+async function look(
+  memory: GuestMemory,
+  sample: Sample,
+  places: readonly number[],
+  nowMs: () => number,
+): Promise<Found> {
+  await prepare(memory, sample, places);
   const now = Buffer.alloc(memory.pageBytes);
   const changes = new Some<Change>();
   let [changed, afterMs] = [0, 0];
@@ -240,16 +245,21 @@ function look(memory: GuestMemory, sample: Sample, places: readonly number[], no
   return { afterMs: changed === 0 ? 0 : afterMs / changed, changes: changes.items };
 }
 
-function notePresence(memory: GuestMemory, sample: Sample, places: readonly number[]): void {
+/** Notes which of these pages there are, and gets them where that has to be waited for. */
+async function prepare(memory: GuestMemory, sample: Sample, places: readonly number[]): Promise<void> {
   const absent = places.filter((place) => sample.isPresent[place] === 0);
   const present = memory.present(absent.map((place) => sample.pages[place]!));
   let next = 0;
-  // Both ascending.
+  // In the same order.
   for (const place of absent) {
     if (sample.pages[place] !== present[next]) continue;
     sample.isPresent[place] = 1;
     next++;
   }
+  if (memory.load === undefined) return;
+  await memory.load(
+    places.filter((place) => sample.isPresent[place] === 1).map((place) => sample.pages[place]!),
+  );
 }
 
 /** Busy pages were looked at more often than the others, all of each kind at about the same times. */
