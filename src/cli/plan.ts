@@ -61,6 +61,9 @@ A page trace (deltavee trace record) says of each page when it was sent and how 
 is planned for that cannot be looked at here. Recorded with --contents it also says what coders make of its pages; without
 them they are taken for incompressible.
 
+A VM of the embedded hypervisor lives in the program that has started it, and is looked at from there: plan({ vm, ... }) of
+the library gives the forecasts, and the model for --model.
+
 Forecasts come with an interval: a guest that is a little calmer or busier than the sample lies at its ends. "unsure":
 whether it converges depends on that. Records of migrations that were forecast make the next forecasts better
 (--calibrate).

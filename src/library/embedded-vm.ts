@@ -5,10 +5,12 @@ import { readFileSync } from "node:fs";
 import { systemClock } from "../base/clock.ts";
 import { type DeltaveeError, UsageError } from "../base/errors.ts";
 import { PrecopyVm } from "../engine/precopy.ts";
+import { v86GuestMemory } from "../hypervisor/v86/guest-memory.ts";
 import { V86Incoming } from "../hypervisor/v86/incoming.ts";
 import { V86Guest } from "../hypervisor/v86/outgoing.ts";
 import { v86Version } from "../hypervisor/v86/version.ts";
 import { VmHost } from "../hypervisor/v86/vm-host.ts";
+import type { GuestMemory } from "../memory/guest-memory.ts";
 import type { HypervisorIdentity } from "../wire/bodies.ts";
 import type { DestinationGuest, SourceGuest } from "./guest.ts";
 
@@ -31,7 +33,7 @@ export interface BootOptions extends EmbeddedVmOptions {
   commandLine?: string;
 }
 
-/** A VM of the embedded hypervisor, for `migrate({ vm })` and `receive({ vm })`. */
+/** A VM of the embedded hypervisor, for `migrate({ vm })`, `receive({ vm })` and `plan({ vm })`. */
 export class EmbeddedVm {
   readonly #host: VmHost;
   readonly #hasGuest: boolean;
@@ -84,6 +86,13 @@ export class EmbeddedVm {
   /** Types on the guest's serial line. */
   type(text: string): Promise<void> {
     return this.#host.sendSerial(text);
+  }
+
+  /** @internal */
+  memory(): GuestMemory {
+    if (!this.#hasGuest)
+      throw new UsageError("This VM was opened for a guest to come: there is none to look at");
+    return v86GuestMemory(this.#host);
   }
 
   /** Ends the VM, and the guest with it. Idempotent. */

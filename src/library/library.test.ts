@@ -4,11 +4,14 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { modelOf } from "../../test/support/guest-model.ts";
 import {
   CancelledError,
   DeltaveeError,
   EmbeddedVm,
   migrate,
+  type PlanOptions,
+  plan,
   type RecordEvent,
   type RunResult,
   receive,
@@ -221,5 +224,32 @@ describe("options that make no sense are refused before anything is connected to
     expect(existsSync(record)).toBe(true);
     const run = migrate({ vm: source.vm, to: "deltavee://127.0.0.1:1", record });
     expect(codeOf(await run.catch((thrown: unknown) => thrown))).toBe("USAGE");
+  });
+});
+
+describe("plan()", () => {
+  const link = { linkBytesPerSecond: 12.5e6 };
+
+  test("takes options that make sense, and says which do not", async () => {
+    const guest = modelOf();
+    const refused = (options: Partial<PlanOptions>) =>
+      expect(plan({ ...link, ...options })).rejects.toThrow(UsageError);
+    await refused({});
+    await refused({ guest, qmp: "/nowhere/qmp" });
+    await refused({ guest, linkBytesPerSecond: 0 });
+    await refused({ guest, lossShare: 0.5 });
+    await refused({ guest, maxDowntimeMs: -1 });
+    const { vm } = await open("empty");
+    await refused({ vm });
+  });
+
+  test("forecasts a guest that was looked at before, by every method or by those that are asked for", async () => {
+    const guest = modelOf();
+    const all = await plan({ ...link, guest });
+    expect(all.guest).toEqual(guest);
+    expect(all.forecasts.map(({ method }) => method)).toContain("vanilla");
+    expect(all.recommended).toBeDefined();
+    const some = await plan({ ...link, guest, methods: ["direct"] });
+    expect(some.forecasts.map(({ method }) => method)).toEqual(["direct"]);
   });
 });

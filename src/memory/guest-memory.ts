@@ -3,8 +3,13 @@
 export interface GuestMemory {
   readonly pageBytes: number;
   readonly pageCount: number;
-  /** False where the host holds nothing for this page: all zero, and better not read, since that may allocate it. */
-  isPresent(page: number): boolean;
+  /**
+   * Those of these pages, ascending, for which the host holds anything. Others are all zero, and better not read, since
+   * that may allocate them.
+   */
+  present(pages: readonly number[]): readonly number[];
+  /** Where reading has to wait: gets these pages, which `read` then gives as they are now. The others it forgets. */
+  load?(pages: readonly number[]): Promise<void>;
   /** Copies the page to `target` (`pageBytes` long). The guest may write to it meanwhile. */
   read(page: number, target: Uint8Array): void;
 }

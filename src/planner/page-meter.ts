@@ -16,8 +16,11 @@ import type { Kernel } from "../kernel/kernel.ts";
 import type { KernelMemory } from "../kernel/memory.ts";
 
 const BATCH_PAGES = 64;
-/** Of whole pages, those that are coded hard too: that takes ten times as long, and differs less from page to page. */
-const STRONG_PAGES_MAX = 64;
+/**
+ * Of whole pages, those that are coded hard too: that takes ten times as long, and by how much it is better differs
+ * less from page to page. At most a batch.
+ */
+const STRONG_PAGES_MAX = 32;
 /** Times that are kept of each kind. */
 const TIMES_MAX = 1024;
 /** zstd levels: what a fast link leaves time for, and a slow one. */
@@ -118,19 +121,17 @@ export class PageMeter {
 
   /** Pages that are not zero. Returns the shares that coders leave of them; of no pages: all. */
   measureWhole(pages: readonly Uint8Array[]): { fast: number; strong: number } {
-    const share = (some: readonly Uint8Array[], level: number, cost: Sum): number => {
-      let bytes = 0;
-      for (let from = 0; from < some.length; from += BATCH_PAGES)
-        bytes += this.#codedBytes(some.slice(from, from + BATCH_PAGES), level, cost);
-      return bytes / (some.length * this.pageBytes);
-    };
     if (pages.length === 0) return { fast: 1, strong: 1 };
     const every = Math.ceil(pages.length / STRONG_PAGES_MAX);
     const some = pages.filter((_, i) => i % every === 0);
-    const fast = share(pages, LEVEL_FAST, this.#fast);
+    const others = pages.filter((_, i) => i % every !== 0);
+    const someBytes = this.#codedBytes(some, LEVEL_FAST, this.#fast);
+    let bytes = someBytes;
+    for (let from = 0; from < others.length; from += BATCH_PAGES)
+      bytes += this.#codedBytes(others.slice(from, from + BATCH_PAGES), LEVEL_FAST, this.#fast);
+    const fast = bytes / (pages.length * this.pageBytes);
     // By how much the harder coder is better, of the same pages.
-    const better = share(some, LEVEL_STRONG, this.#strong) / share(some, LEVEL_FAST, this.#fast);
-    return { fast, strong: fast * better };
+    return { fast, strong: (fast * this.#codedBytes(some, LEVEL_STRONG, this.#strong)) / someBytes };
   }
 
   /** Of everything measured so far. What was not needed cannot have cost anything. */

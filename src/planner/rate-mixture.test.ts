@@ -3,7 +3,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { seeded } from "../base/seeded.ts";
-import { fitRates, type Looks } from "./rate-mixture.ts";
+import { fitRates, type Looks, likeliestHeat } from "./rate-mixture.ts";
 
 const INTERVALS_MS = [200, 50, 100, 300, 900];
 
@@ -62,4 +62,15 @@ describe("a mixture of rates", () => {
     const [only] = fitRates([seen([[0, 1000]], 1)]);
     expect(changedShare([only!], 10_000)).toBeLessThan(0.01);
   });
+});
+
+test("the few pages that changed at every look are hot, though many rates share them and many pages are warm", () => {
+  const found = [
+    { changesPerSecond: 0, share: 0.9695 },
+    { changesPerSecond: 0.8, share: 0.03 },
+    ...[25.6, 51.2, 102.4, 204.8].map((changesPerSecond) => ({ changesPerSecond, share: 0.000125 })),
+  ];
+  const intervalsMs = [900, 180, 480, 1140, 3300];
+  expect(likeliestHeat(found, intervalsMs, 0b11111)).toBe(2);
+  expect(likeliestHeat(found, intervalsMs, 0b10000)).toBe(0);
 });

@@ -28,20 +28,30 @@ export function fitRates(groups: readonly Looks[]): RateShare[] {
   const cases = groups.flatMap(({ intervalsMs, patterns }) =>
     [...patterns].map(([pattern, pages]) => ({
       pages,
-      likelihoods: rates.map((rate) => likelihood(rate, intervalsMs, pattern)),
+      likelihoods: Float64Array.from(rates, (rate) => likelihood(rate, intervalsMs, pattern)),
     })),
   );
   const allPages = cases.reduce((sum, { pages }) => sum + pages, 0);
   if (allPages === 0) return [{ changesPerSecond: 0, share: 1 }];
-  let shares = rates.map(() => 1 / rates.length);
+  const shares = new Float64Array(rates.length).fill(1 / rates.length);
+  const next = new Float64Array(rates.length);
+  // A rate that has come to nothing stays there.
+  let alive = [...rates.keys()];
   for (let round = 0; round < ROUNDS; round++) {
-    const next = rates.map(() => 0);
+    next.fill(0);
     for (const { pages, likelihoods } of cases) {
-      const total = likelihoods.reduce((sum, each, i) => sum + each * shares[i]!, 0);
+      let total = 0;
+      for (const i of alive) total += likelihoods[i]! * shares[i]!;
       if (total === 0) continue;
-      for (let i = 0; i < rates.length; i++) next[i]! += (pages * likelihoods[i]! * shares[i]!) / total;
+      for (const i of alive) next[i]! += (pages * likelihoods[i]! * shares[i]!) / total;
     }
-    shares = next.map((pages) => pages / allPages);
+    let moved = 0;
+    for (const i of alive) {
+      moved += Math.abs(next[i]! / allPages - shares[i]!);
+      shares[i] = next[i]! / allPages;
+    }
+    if (moved < SHARE_MIN) break;
+    alive = alive.filter((i) => shares[i]! >= SHARE_MIN / 10);
   }
   const kept = rates
     .map((changesPerSecond, i) => ({ changesPerSecond, share: shares[i]! }))
@@ -50,36 +60,39 @@ export function fitRates(groups: readonly Looks[]): RateShare[] {
   return kept.map(({ changesPerSecond, share }) => ({ changesPerSecond, share: share / sum }));
 }
 
-/** Of a page that showed this pattern: the rate that it most likely has, among those found. */
-export function likeliestRate(
-  found: readonly RateShare[],
-  intervalsMs: readonly number[],
-  pattern: number,
-): number {
-  let [best, bestWeight] = [0, 0];
-  for (const { changesPerSecond, share } of found) {
-    const weight = share * likelihood(changesPerSecond, intervalsMs, pattern);
-    if (weight > bestWeight) [best, bestWeight] = [changesPerSecond, weight];
-  }
-  return best;
-}
-
 /** Changes per second at which a page counts as warm, and as hot: what changes in them is measured apart. */
 const HEATS_FROM = [0, 1, 8] as const;
 export const HEATS = HEATS_FROM.length;
-export const heatOf = (changesPerSecond: number): number =>
+const heatOf = (changesPerSecond: number): number =>
   HEATS_FROM.findLastIndex((from) => from <= changesPerSecond);
 
+/**
+ * Of a page that showed this pattern: the heat that it most likely has, among the rates found. Not the rate: the few hot
+ * pages are spread over many rates that cannot be told apart, each of which is less likely than one that many pages have.
+ */
+export function likeliestHeat(
+  found: readonly RateShare[],
+  intervalsMs: ArrayLike<number>,
+  pattern: number,
+): number {
+  const weights = new Float64Array(HEATS);
+  for (const { changesPerSecond, share } of found)
+    weights[heatOf(changesPerSecond)]! += share * likelihood(changesPerSecond, intervalsMs, pattern);
+  return weights.indexOf(Math.max(...weights));
+}
+
 /** What was measured of pages with such a rate; where that is nothing, of the heat next to it. */
-export function nearestHeat<T>(byHeat: readonly T[][], changesPerSecond: number): T[] {
+export function nearestHeat<T>(byHeat: readonly (readonly T[])[], changesPerSecond: number): readonly T[] {
   const heat = heatOf(changesPerSecond);
   const nearest = [...byHeat.keys()].sort((a, b) => Math.abs(a - heat) - Math.abs(b - heat));
   return byHeat[nearest.find((each) => byHeat[each]!.length > 0) ?? heat]!;
 }
 
-function likelihood(rate: number, intervalsMs: readonly number[], pattern: number): number {
-  return intervalsMs.reduce((product, ms, i) => {
-    const unchanged = Math.exp((-rate * ms) / 1000);
-    return product * ((pattern >> i) & 1 ? 1 - unchanged : unchanged);
-  }, 1);
+function likelihood(rate: number, intervalsMs: ArrayLike<number>, pattern: number): number {
+  let product = 1;
+  for (let i = 0; i < intervalsMs.length; i++) {
+    const unchanged = Math.exp((-rate * intervalsMs[i]!) / 1000);
+    product *= (pattern >> i) & 1 ? 1 - unchanged : unchanged;
+  }
+  return product;
 }

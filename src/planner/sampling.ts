@@ -10,17 +10,10 @@
 // change here.
 
 import type { GuestMemory } from "../memory/guest-memory.ts";
+import { deltaSizesAt, type MeasuredSize } from "./delta-sizes.ts";
 import type { DeltaSize, GuestModel } from "./guest-model.ts";
 import type { PageMeter } from "./page-meter.ts";
-import {
-  fitRates,
-  HEATS,
-  heatOf,
-  type Looks,
-  likeliestRate,
-  nearestHeat,
-  type RateShare,
-} from "./rate-mixture.ts";
+import { fitRates, HEATS, type Looks, likeliestHeat, type RateShare } from "./rate-mixture.ts";
 
 export interface SamplingOptions {
   readonly samplePages: number;
@@ -46,20 +39,58 @@ const CALM_EVERY = 2;
 /** Of pages that are coded whole, and of changed pages by how long that took: more says nothing new. */
 const WHOLE_PAGES_MAX = 256;
 const CHANGED_PAGES_MAX = 128;
+/** Of pages that were looked at one after the other, those whose times stand for all of theirs. */
+const TIMED_PAGES_MAX = 64;
 
-/** One sampled page. */
-interface Watched {
-  readonly page: number;
-  readonly content: Uint8Array;
-  isPresent: boolean;
-  lookedMs: number;
+/**
+ * The sampled pages, by their places in the sample. In arrays rather than objects: some thousand objects more, and the
+ * garbage collector takes longer than all the reading does.
+ */
+class Sample {
+  readonly count: number;
+  /** Ascending. */
+  readonly pages: Float64Array;
+  readonly contents: Buffer;
+  readonly isPresent: Uint8Array;
+  readonly lookedMs: Float64Array;
   /** Bit i: changed at its look i + 1. */
-  pattern: number;
-  readonly intervalsMs: number[];
+  readonly patterns: Uint8Array;
+  /** Looks after the first, and the time between each and the one before. */
+  readonly intervals: Uint8Array;
+  readonly #intervalsMs: Float64Array;
+
+  constructor(count: number, pageBytes: number) {
+    this.count = count;
+    this.pages = new Float64Array(count);
+    this.contents = Buffer.alloc(count * pageBytes);
+    this.isPresent = new Uint8Array(count);
+    this.lookedMs = new Float64Array(count);
+    this.patterns = new Uint8Array(count);
+    this.intervals = new Uint8Array(count);
+    this.#intervalsMs = new Float64Array(count * LOOKS.length);
+  }
+
+  noteLook(place: number, atMs: number): number {
+    const intervalMs = atMs - this.lookedMs[place]!;
+    this.lookedMs[place] = atMs;
+    this.#intervalsMs[place * LOOKS.length + this.intervals[place]!++] = intervalMs;
+    return intervalMs;
+  }
+
+  intervalsMsOf(place: number): Float64Array {
+    const from = place * LOOKS.length;
+    return this.#intervalsMs.subarray(from, from + this.intervals[place]!);
+  }
+
+  content(place: number): Buffer {
+    const pageBytes = this.contents.length / this.count;
+    return this.contents.subarray(place * pageBytes, (place + 1) * pageBytes);
+  }
 }
 
 interface Change {
-  readonly watched: Watched;
+  /** In the sample. */
+  readonly place: number;
   readonly old: Uint8Array;
   readonly now: Uint8Array;
 }
@@ -79,86 +110,78 @@ export async function sampleGuest(
   const startMs = options.nowMs();
   const sample = choosePages(memory, options);
   const founds: Found[] = [];
-  let [busy, calm, left]: [Watched[], Watched[], Watched[]] = [sample, [], []];
+  const all = [...sample.pages.keys()];
+  let [busy, calm, left]: [number[], number[], number[]] = [all, [], []];
   for (const [index, { at, who }] of LOOKS.entries()) {
     await options.sleep(Math.max(0, startMs + at * options.spanMs - options.nowMs()));
-    const found = look(
-      memory,
-      who === "busy and some calm" ? [...busy, ...calm] : busy,
-      index === 0,
-      options.nowMs,
-    );
-    if (index > 0) founds.push(found);
+    if (index === 0) {
+      await firstLook(memory, sample, options.nowMs);
+      continue;
+    }
+    const places = who === "busy and some calm" ? [...busy, ...calm] : busy;
+    founds.push(await look(memory, sample, places, options.nowMs));
     if (index !== 1) continue;
-    busy = sample.filter(({ pattern }) => pattern !== 0);
-    const quiet = sample.filter(({ pattern }) => pattern === 0);
+    busy = all.filter((place) => sample.patterns[place] !== 0);
+    const quiet = all.filter((place) => sample.patterns[place] === 0);
     calm = quiet.filter((_, i) => i % CALM_EVERY === 0);
     left = quiet.filter((_, i) => i % CALM_EVERY !== 0);
   }
-  const rates = fitRates([looksAt(busy), looksAt(calm), looksAt(left)]);
-  const scale = memory.pageCount / sample.length;
+  const rates = fitRates([busy, calm, left].map((places) => looksAt(sample, places)));
+  const scale = memory.pageCount / sample.count;
   const zeroPage = new Uint8Array(memory.pageBytes);
-  const live = sample.filter(({ content }) => Buffer.compare(content, zeroPage) !== 0);
-  const codedShare = meter.measureWhole(thinned(live, WHOLE_PAGES_MAX).map(({ content }) => content));
-  const sizesOf = sizesByHeat(founds, rates, meter);
+  const live = all.filter(
+    (place) => sample.isPresent[place] === 1 && Buffer.compare(sample.content(place), zeroPage) !== 0,
+  );
+  const codedShare = meter.measureWhole(thinned(live, WHOLE_PAGES_MAX).map((place) => sample.content(place)));
+  const sizesOf = sizesByHeat(sample, founds, rates, meter);
   return {
     pageBytes: memory.pageBytes,
     pages: memory.pageCount,
-    zeroPages: (sample.length - live.length) * scale,
+    zeroPages: (sample.count - live.length) * scale,
     rateClasses: rates.map(({ changesPerSecond, share }) => ({
       pages: share * memory.pageCount,
       changesPerSecond,
-      deltaSizes: changesPerSecond === 0 ? [] : sizesOf(changesPerSecond),
+      deltaSizes: sizesOf(changesPerSecond),
     })),
     codedShare,
     rewrittenPagesPerSecond: 0,
     cpuMsPerPage: meter.cpuMsPerPage,
-    sampledPages: sample.length,
+    sampledPages: sample.count,
     sampledMs: options.nowMs() - startMs,
   };
 }
 
 /** What changes of pages with such a rate came to, by how long they took. */
 function sizesByHeat(
+  sample: Sample,
   founds: readonly Found[],
   rates: readonly RateShare[],
   meter: PageMeter,
 ): (changesPerSecond: number) => DeltaSize[] {
-  const byHeat: DeltaSize[][] = Array.from({ length: HEATS }, () => []);
+  const byHeat: MeasuredSize[][] = Array.from({ length: HEATS }, () => []);
   for (const { afterMs, changes } of [...founds].sort((a, b) => a.afterMs - b.afterMs)) {
-    const some = thinned(changes, CHANGED_PAGES_MAX).map(
-      ({ watched: { intervalsMs, pattern }, old, now }) => ({
-        heat: heatOf(likeliestRate(rates, intervalsMs, pattern)),
-        pair: [old, now] as const,
-      }),
-    );
+    const some = thinned(changes, CHANGED_PAGES_MAX).map(({ place, old, now }) => ({
+      heat: likeliestHeat(rates, sample.intervalsMsOf(place), sample.patterns[place]!),
+      pair: [old, now] as const,
+    }));
     for (const [heat, sizes] of byHeat.entries()) {
       const pairs = some.filter((each) => each.heat === heat).map(({ pair }) => pair);
       const measured = meter.measureChanges(pairs);
-      if (measured === undefined) continue;
-      const { pages: _, ...size } = measured;
-      sizes.push({ afterMs, ...size });
+      if (measured !== undefined) sizes.push({ afterMs, ...measured });
     }
   }
-  return (changesPerSecond) => nearestHeat(byHeat, changesPerSecond);
+  return (changesPerSecond) => deltaSizesAt(byHeat, changesPerSecond);
 }
 
 /** Evenly spread, at a random place within each part. */
-function choosePages(memory: GuestMemory, { samplePages, random }: SamplingOptions): Watched[] {
-  const count = Math.min(samplePages, memory.pageCount);
-  const contents = new Uint8Array(count * memory.pageBytes);
-  return Array.from({ length: count }, (_, i) => {
-    const from = Math.floor((i * memory.pageCount) / count);
-    const to = Math.floor(((i + 1) * memory.pageCount) / count);
-    return {
-      page: from + Math.floor(random() * (to - from)),
-      content: contents.subarray(i * memory.pageBytes, (i + 1) * memory.pageBytes),
-      isPresent: false,
-      lookedMs: 0,
-      pattern: 0,
-      intervalsMs: [],
-    };
-  });
+function choosePages(memory: GuestMemory, { samplePages, random }: SamplingOptions): Sample {
+  const sample = new Sample(Math.min(samplePages, memory.pageCount), memory.pageBytes);
+  for (let i = 0; i < sample.count; i++) {
+    const from = Math.floor((i * memory.pageCount) / sample.count);
+    const to = Math.floor(((i + 1) * memory.pageCount) / sample.count);
+    sample.pages[i] = from + Math.floor(random() * (to - from));
+  }
+  return sample;
 }
 
 /** Some of many, evenly spread, though nobody knows beforehand how many there will be: at most 2 * CHANGED_PAGES_MAX. */
@@ -180,37 +203,75 @@ class Some<Item> {
   }
 }
 
-function look(memory: GuestMemory, pages: readonly Watched[], isFirst: boolean, nowMs: () => number): Found {
-  const now = new Uint8Array(memory.pageBytes);
+async function firstLook(memory: GuestMemory, sample: Sample, nowMs: () => number): Promise<void> {
+  await prepare(memory, sample, [...sample.pages.keys()]);
+  const now = Buffer.alloc(memory.pageBytes);
+  for (let place = 0; place < sample.count; place++) {
+    if (sample.isPresent[place] === 1) {
+      memory.read(sample.pages[place]!, now);
+      sample.contents.set(now, place * now.length);
+    }
+    sample.lookedMs[place] = nowMs();
+  }
+}
+
+async function look(
+  memory: GuestMemory,
+  sample: Sample,
+  places: readonly number[],
+  nowMs: () => number,
+): Promise<Found> {
+  await prepare(memory, sample, places);
+  const now = Buffer.alloc(memory.pageBytes);
   const changes = new Some<Change>();
   let [changed, afterMs] = [0, 0];
-  for (const watched of pages) {
-    watched.isPresent ||= memory.isPresent(watched.page);
-    if (watched.isPresent) memory.read(watched.page, now);
-    else now.fill(0);
-    const atMs = nowMs();
-    if (!isFirst) {
-      const intervalMs = atMs - watched.lookedMs;
-      watched.intervalsMs.push(intervalMs);
-      if (Buffer.compare(watched.content, now) !== 0) {
-        watched.pattern |= 1 << (watched.intervalsMs.length - 1);
-        changes.offer(() => ({ watched, old: watched.content.slice(), now: now.slice() }));
-        changed++;
-        afterMs += intervalMs;
-      }
-    }
-    watched.content.set(now);
-    watched.lookedMs = atMs;
+  for (const place of places) {
+    // What is not there now was not there before: zeroes.
+    const isPresent = sample.isPresent[place] === 1;
+    if (isPresent) memory.read(sample.pages[place]!, now);
+    const intervalMs = sample.noteLook(place, nowMs());
+    const at = place * now.length;
+    if (!isPresent || sample.contents.compare(now, 0, now.length, at, at + now.length) === 0) continue;
+    sample.patterns[place]! |= 1 << (sample.intervals[place]! - 1);
+    changes.offer(() => ({
+      place,
+      old: Uint8Array.from(sample.content(place)),
+      now: Uint8Array.from(now),
+    }));
+    changed++;
+    afterMs += intervalMs;
+    sample.contents.set(now, at);
   }
   return { afterMs: changed === 0 ? 0 : afterMs / changed, changes: changes.items };
 }
 
+/** Notes which of these pages there are, and gets them where that has to be waited for. */
+async function prepare(memory: GuestMemory, sample: Sample, places: readonly number[]): Promise<void> {
+  const absent = places.filter((place) => sample.isPresent[place] === 0);
+  const present = memory.present(absent.map((place) => sample.pages[place]!));
+  let next = 0;
+  // In the same order.
+  for (const place of absent) {
+    if (sample.pages[place] !== present[next]) continue;
+    sample.isPresent[place] = 1;
+    next++;
+  }
+  if (memory.load === undefined) return;
+  await memory.load(
+    places.filter((place) => sample.isPresent[place] === 1).map((place) => sample.pages[place]!),
+  );
+}
+
 /** Busy pages were looked at more often than the others, all of each kind at about the same times. */
-function looksAt(pages: readonly Watched[]): Looks {
+function looksAt(sample: Sample, places: readonly number[]): Looks {
+  const counts = new Uint32Array(2 ** LOOKS.length);
+  for (const place of places) counts[sample.patterns[place]!]!++;
   const patterns = new Map<number, number>();
-  for (const { pattern } of pages) patterns.set(pattern, (patterns.get(pattern) ?? 0) + 1);
-  const intervalsMs = (pages[0]?.intervalsMs ?? []).map(
-    (_, i) => pages.reduce((sum, each) => sum + each.intervalsMs[i]!, 0) / pages.length,
+  for (const [pattern, count] of counts.entries()) if (count > 0) patterns.set(pattern, count);
+  const some = thinned(places, TIMED_PAGES_MAX).map((place) => sample.intervalsMsOf(place));
+  const intervalsMs = Array.from(
+    some[0] ?? [],
+    (_, i) => some.reduce((sum, each) => sum + each[i]!, 0) / some.length,
   );
   return { intervalsMs, patterns };
 }

@@ -9,10 +9,11 @@
 import { DeltaveeError } from "../base/errors.ts";
 import { PageClass, type TraceHeader } from "../trace/format.ts";
 import type { TraceHandler } from "../trace/reader.ts";
-import type { DeltaSize, GuestModel, RateClass } from "./guest-model.ts";
+import { deltaSizesAt, type MeasuredSize } from "./delta-sizes.ts";
+import type { GuestModel, RateClass } from "./guest-model.ts";
 import { dirtyUnchangedShare } from "./migration.ts";
-import type { PageMeter } from "./page-meter.ts";
-import { fitRates, HEATS, heatOf, likeliestRate, nearestHeat, type RateShare } from "./rate-mixture.ts";
+import type { ChangeSizes, PageMeter } from "./page-meter.ts";
+import { fitRates, HEATS, likeliestHeat, type RateShare } from "./rate-mixture.ts";
 
 /** Iterations that are looked at; what comes later is short and says little. */
 const LOOKS_MAX = 16;
@@ -208,8 +209,8 @@ export class TraceModelBuilder implements TraceHandler {
     meter: PageMeter | undefined,
   ): RateClass[] {
     const heatOfPage = (page: number) =>
-      heatOf(likeliestRate(rates, intervalsMs, this.#patterns[page]! & PATTERN_MASK));
-    const byHeat: DeltaSize[][] = Array.from({ length: HEATS }, () => []);
+      likeliestHeat(rates, intervalsMs, this.#patterns[page]! & PATTERN_MASK);
+    const byHeat: MeasuredSize[][] = Array.from({ length: HEATS }, () => []);
     for (const [i, sinceMs] of intervalsMs.entries()) {
       const afterMs = (sinceMs + (intervalsMs[i + 1] ?? 0)) / 2;
       const pairs = (this.#pairs[i] ?? []).map((pair) => ({ ...pair, heat: heatOfPage(pair.page) }));
@@ -220,23 +221,22 @@ export class TraceModelBuilder implements TraceHandler {
         const size =
           meter?.measureChanges(own) ?? this.#sizeOf(deltas.filter((delta) => delta.heat === heat));
         if (size === undefined) continue;
-        const { xbzrleBytes, tunnelBytes, wholeCodedBytes } = size;
-        sizes.push({ afterMs, xbzrleBytes, tunnelBytes, wholeCodedBytes });
+        sizes.push({ afterMs, ...size });
       }
     }
     for (const sizes of byHeat) sizes.sort((a, b) => a.afterMs - b.afterMs);
     return rates.map(({ changesPerSecond, share }) => ({
       pages: share * this.#pageCount,
       changesPerSecond,
-      deltaSizes: changesPerSecond === 0 ? [] : nearestHeat(byHeat, changesPerSecond),
+      deltaSizes: deltaSizesAt(byHeat, changesPerSecond),
     }));
   }
 
   /** Without contents: deltas as they were, before any entropy coding. */
-  #sizeOf(deltas: readonly { bytes: number }[]): Omit<DeltaSize, "afterMs"> | undefined {
+  #sizeOf(deltas: readonly { bytes: number }[]): ChangeSizes | undefined {
     if (deltas.length === 0) return undefined;
     const bytes = deltas.reduce((sum, delta) => sum + delta.bytes, 0) / deltas.length;
-    return { xbzrleBytes: bytes, tunnelBytes: bytes, wholeCodedBytes: this.#pageBytes };
+    return { pages: deltas.length, xbzrleBytes: bytes, tunnelBytes: bytes, wholeCodedBytes: this.#pageBytes };
   }
 }
 

@@ -1,14 +1,17 @@
 // `deltavee plan` on a real guest that is running: what it says of a workload that is known, what it costs, and that the
 // guest goes on undisturbed.
 
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
+import { EmbeddedVm, plan as planGuest } from "../../src/library/index.ts";
 import { forecastAndTruth } from "../../src/planner/calibration.ts";
 import type { Plan } from "../../src/planner/forecast.ts";
 import { changedPages, type GuestModel, meanDeltaSize } from "../../src/planner/guest-model.ts";
 import { summaryText } from "../../src/report/summary.ts";
 import { startMigration } from "../support/migration.ts";
-import { runCli } from "../support/processes.ts";
+import { runCli, tempFolder } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import { type QemuVm, startQemu } from "../support/qemu-vm.ts";
 
@@ -107,6 +110,51 @@ describe.skipIf(qemus.length === 0)("a migration", () => {
       expect(truth.wireBytes / forecast.wireBytes).toBeGreaterThan(0.5);
       expect(truth.wireBytes / forecast.wireBytes).toBeLessThan(2);
       expect(summaryText(events)).toMatch(/forecast +\S+ s +in all \(.*\), in truth /);
+    },
+    TIMEOUT_MS,
+  );
+});
+
+describe("a plan for a guest of the embedded hypervisor", () => {
+  const KIB = 1024;
+  const WORKING_SET_BYTES = 8192 * KIB;
+  const EMBEDDED_WRITES_PER_SECOND = 500;
+  const PAGE_BYTES = 4096;
+
+  test(
+    "is made by the program that it runs in, and says what the command says of the model that comes with it",
+    async () => {
+      const lines: string[] = [];
+      const vm = await EmbeddedVm.boot({
+        commandLine: `ws=${WORKING_SET_BYTES / KIB} rate=${EMBEDDED_WRITES_PER_SECOND} pattern=sparse fill=random`,
+        onSerialLine: (line) => lines.push(line),
+      });
+      onTestFinished(() => vm.close());
+      await vi.waitFor(() => expect(lines.some((line) => line.startsWith("READY"))).toBe(true), 60_000);
+      const { guest, forecasts } = await planGuest({ vm, linkBytesPerSecond: 1.25e6, roundTripMs: 20 });
+      expect(guest.pages * guest.pageBytes).toBe(32 * KIB * KIB);
+      expect((guest.pages - guest.zeroPages) * PAGE_BYTES).toBeGreaterThan(WORKING_SET_BYTES * 0.8);
+      // All of its pages are looked at: what is emulated keeps up with what is asked for, or does not by far.
+      expect(changedPages(guest, 1000)).toBeGreaterThan(EMBEDDED_WRITES_PER_SECOND * 0.4);
+      expect(changedPages(guest, 1000)).toBeLessThan(EMBEDDED_WRITES_PER_SECOND * 1.5);
+      expect(meanDeltaSize(guest, 1000)!.tunnelBytes).toBeLessThan(300);
+      expect(forecasts).toMatchObject([{ method: "tunnel", converges: "yes" }]);
+
+      const folder = tempFolder();
+      onTestFinished(() => folder.remove());
+      const file = join(folder.path, "guest.json");
+      writeFileSync(file, JSON.stringify(guest));
+      const options = ["--link", "10mbit", "--rtt", "20ms", "--methods", "tunnel", "--json"];
+      const run = await runCli(["plan", "--model", file, ...options]);
+      expect((await run.exited).code).toBe(0);
+      expect((JSON.parse(run.stdout.lines[0]!.text) as Plan).forecasts).toEqual(forecasts);
+
+      // It has gone on, undisturbed.
+      await vm.type("v");
+      await vi.waitFor(
+        () => expect(lines.find((line) => line.startsWith("VERIFY"))).toMatch(/^VERIFY ok/),
+        60_000,
+      );
     },
     TIMEOUT_MS,
   );

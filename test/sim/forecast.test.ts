@@ -114,7 +114,7 @@ function sampled({ workload }: Case): Promise<GuestModel> {
   const memory: GuestMemory = {
     pageBytes: PAGE_BYTES,
     pageCount: workload.pageCount,
-    isPresent: () => true,
+    present: (pages) => pages,
     read: (page, target) => target.set(guest.page(page)),
   };
   const random = new Random(9);

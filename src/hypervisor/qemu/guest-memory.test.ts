@@ -1,7 +1,7 @@
 // Where guest RAM lies, as QEMU tells it. Reading it is tested with a real QEMU (test/e2e/plan.test.ts).
 
 import { expect, test } from "vitest";
-import { parseMemoryTree } from "./guest-memory.ts";
+import { pagemapRunEnd, parseMemoryTree } from "./guest-memory.ts";
 
 const TREE = `FlatView #0
  AS "memory", root: system
@@ -24,4 +24,15 @@ test("the system's ranges of RAM are found, above and below the hole, and nothin
     { start: 0x100000000, bytes: 0x140000000 },
   ]);
   expect(parseMemoryTree("nothing that anybody expects")).toEqual([]);
+});
+
+test("pagemap entries that lie near each other are read together, those far apart are not", () => {
+  const near = Array.from({ length: 40 }, (_, i) => 1000 + 170 * i);
+  // 4096 entries at once at most.
+  expect(pagemapRunEnd(near, 0)).toBe(25);
+  expect(pagemapRunEnd(near, 25)).toBe(40);
+  expect(pagemapRunEnd([1000, 1512, 2025], 0)).toBe(2);
+  // The next range of RAM may lie below the one before.
+  expect(pagemapRunEnd([5000, 100, 101], 0)).toBe(1);
+  expect(pagemapRunEnd([5000], 0)).toBe(1);
 });

@@ -11,6 +11,9 @@ import type { QmpAddress, QmpClient } from "./qmp.ts";
 
 export const PAGE_BYTES = 4096;
 export const PAGEMAP_ENTRY_BYTES = 8;
+/** Entries that one read of a pagemap takes at most, and those that nobody asked for which it takes rather than end there. */
+const PAGEMAP_RUN_ENTRIES = 4096;
+const PAGEMAP_GAP_ENTRIES = 512;
 /** Upper byte of an entry (Documentation/admin-guide/mm/pagemap): bit 63 present, bit 62 swapped out. */
 const PRESENT_OR_SWAPPED = 0xc0;
 /** Legacy holes of a PC's RAM are parts of it that the guest sees as ROM; they are of no size that matters. */
@@ -53,7 +56,7 @@ export function openGuestMemory({ pid, ranges }: GuestMemoryPlace): OpenGuestMem
     throw thrown;
   }
   const last = ranges.at(-1)!;
-  const entry = new Uint8Array(PAGEMAP_ENTRY_BYTES);
+  const entries = new Uint8Array(PAGEMAP_RUN_ENTRIES * PAGEMAP_ENTRY_BYTES);
   const addressOf = (page: number): number => {
     const range = ranges.findLast(({ firstPage }) => firstPage <= page)!;
     assert(page < range.firstPage + range.pageCount, "a page of the guest");
@@ -62,10 +65,18 @@ export function openGuestMemory({ pid, ranges }: GuestMemoryPlace): OpenGuestMem
   return {
     pageBytes: PAGE_BYTES,
     pageCount: last.firstPage + last.pageCount,
-    isPresent: (page) => {
-      const at = (addressOf(page) / PAGE_BYTES) * PAGEMAP_ENTRY_BYTES;
-      readWhole(pid, pagemap, entry, at);
-      return isPresentEntry(entry, 0);
+    present: (pages) => {
+      const hostPages = pages.map((page) => addressOf(page) / PAGE_BYTES);
+      const present: number[] = [];
+      for (let from = 0; from < pages.length; ) {
+        const end = pagemapRunEnd(hostPages, from);
+        const first = hostPages[from]!;
+        const read = entries.subarray(0, (hostPages[end - 1]! + 1 - first) * PAGEMAP_ENTRY_BYTES);
+        readWhole(pid, pagemap, read, first * PAGEMAP_ENTRY_BYTES);
+        for (; from < end; from++)
+          if (isPresentEntry(read, hostPages[from]! - first)) present.push(pages[from]!);
+      }
+      return present;
     },
     read: (page, target) => readWhole(pid, memory, target, addressOf(page)),
     close: () => {
@@ -141,6 +152,19 @@ export function parseMemoryTree(text: string): { start: number; bytes: number }[
     .map(([, start, end]) => ({ start: Number.parseInt(start!, 16), end: Number.parseInt(end!, 16) }))
     .map(({ start, end }) => ({ start, bytes: end + 1 - start }))
     .filter(({ bytes }) => bytes >= RANGE_BYTES_MIN);
+}
+
+/** From `from` to there, not included: pages whose entries are read together, since a call costs as much as some hundred. */
+export function pagemapRunEnd(hostPages: readonly number[], from: number): number {
+  const first = hostPages[from]!;
+  let last = first;
+  let end = from + 1;
+  for (; end < hostPages.length; end++) {
+    const next = hostPages[end]!;
+    if (next <= last || next - last > PAGEMAP_GAP_ENTRIES || next - first >= PAGEMAP_RUN_ENTRIES) break;
+    last = next;
+  }
+  return end;
 }
 
 /** Of entries of a pagemap: whether there is anything in the page. */

@@ -10,6 +10,7 @@ import {
   processListeningOn,
 } from "../../hypervisor/qemu/guest-memory.ts";
 import { type QmpAddress, QmpClient } from "../../hypervisor/qemu/qmp.ts";
+import type { GuestMemory } from "../../memory/guest-memory.ts";
 import { dirtyPagesPerSecond, type GuestModel } from "../../planner/guest-model.ts";
 import { PageMeter } from "../../planner/page-meter.ts";
 import { sampleGuest } from "../../planner/sampling.ts";
@@ -22,6 +23,8 @@ export interface SampleOptions {
   readonly samplePages: number;
   readonly spanMs: number;
 }
+
+type HowSampled = Pick<SampleOptions, "samplePages" | "spanMs">;
 
 /** What `npm run bench -- sampling` measures the cost of. */
 export const SAMPLE_PAGES_DEFAULT = 3072;
@@ -46,19 +49,23 @@ export async function sampleQemu({ qmp: address, pid, ...how }: SampleOptions): 
 }
 
 /** What its memory alone says. */
-export async function samplePlace(
-  place: GuestMemoryPlace,
-  { samplePages, spanMs }: Pick<SampleOptions, "samplePages" | "spanMs">,
-): Promise<GuestModel> {
+export async function samplePlace(place: GuestMemoryPlace, how: HowSampled): Promise<GuestModel> {
   const memory = openGuestMemory(place);
   try {
-    const { memory: home, kernel, clock } = makeHome();
-    const nowMs = () => clock.nowMs();
-    const meter = new PageMeter(home, kernel, memory.pageBytes, nowMs);
-    return await sampleGuest(memory, meter, { samplePages, spanMs, random: Math.random, nowMs, sleep });
+    return await sampleMemory(memory, how);
   } finally {
     memory.close();
   }
+}
+
+export async function sampleMemory(
+  memory: GuestMemory,
+  { samplePages, spanMs }: HowSampled,
+): Promise<GuestModel> {
+  const { memory: home, kernel, clock } = makeHome();
+  const nowMs = () => clock.nowMs();
+  const meter = new PageMeter(home, kernel, memory.pageBytes, nowMs);
+  return sampleGuest(memory, meter, { samplePages, spanMs, random: Math.random, nowMs, sleep });
 }
 
 /** What is written over and above what changes was written with what was there. */
