@@ -4,11 +4,13 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { afterEach, describe, expect, test } from "vitest";
 import { batchCoderSuite, encodeWith } from "../../test/support/batch-coder-suite.ts";
 import { fillPayload } from "../../test/support/batch-payloads.ts";
+import { openFilesOf } from "../../test/support/open-files.ts";
 import { PACKAGE_ROOT } from "../../test/support/package-root.ts";
 import { DeltaveeError } from "../base/errors.ts";
 import { workerLocation } from "../base/worker-location.ts";
@@ -183,6 +185,16 @@ describe("a worker dies", () => {
       code: "INTERNAL",
     });
   });
+});
+
+test("closed while its workers are still starting it leaves no file open", async () => {
+  for (const delayMs of [10, 20, 30, 40, 50, 60, 80, 100, 120, 150, 180, 220, 260, 300, 350, 400]) {
+    const { coder } = setUp({ slotCount: 1, workerCount: 2 });
+    void coder.start();
+    await sleep(delayMs);
+    await coder.close();
+  }
+  expect(openFilesOf(join(PACKAGE_ROOT, "dist"))).toEqual([]);
 });
 
 test("a process with an idle coder ends by itself, and one with a job under way is kept until it is told", () => {
