@@ -118,7 +118,8 @@ describe("a worker dies", () => {
     return new Promise((resolve) => {
       for (let slot = coder.acquire(); slot !== -1; slot = coder.acquire()) {
         fill(slot, 1_000_000);
-        coder.encode(slot, 1_000_000, ENTROPY_ZSTD, 12, (result) => {
+        // Long ones: they must not all have ended before this thread hears of the death.
+        coder.encode(slot, 1_000_000, ENTROPY_ZSTD, 19, (result) => {
           results.push(result);
           if (results.length === slotCount) resolve(results);
         });
@@ -139,7 +140,7 @@ describe("a worker dies", () => {
     });
     await coder.start();
     const told = encodeAll(coder, fill, 5);
-    setTimeout(() => void workers[1]!.terminate(), 1);
+    void workers[1]!.terminate();
     const results = await told;
     const failed = results.filter((result) => result instanceof DeltaveeError);
     expect(failed.length).toBeGreaterThan(0);
