@@ -4,9 +4,9 @@ import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 // Projects: "unit" (also property and short fuzz tests, beside the code), "sim" (whole migrations in which something goes
-// wrong, on a virtual clock), and real VMs in real processes. Of these "e2e" runs two files at a time, since most of their
-// time they wait, for slow links and for guests: what they assert holds on a machine that is busy. "e2e-alone" has the
-// machine for itself: files that judge shares of a link or of the processor, or lay claim to what there is once.
+// wrong, on a virtual clock), and real VMs in real processes. Of these "e2e" runs more files at a time than there are
+// cores, since most of their time they wait, for slow links and for guests: what they assert holds on a machine that is
+// busy. "e2e-calm", after it, is for the lab, and for what judges rates beside it.
 
 /** VM workers and the command-line program run compiled. */
 const BUILD = "test/support/build.ts";
@@ -15,14 +15,17 @@ const POLL = { poll: { timeout: 30_000 } };
 /** Vitest itself leaves one out. */
 const CORES = availableParallelism();
 
-/** Each starts two emulators and some processes of ours; machines may have two cores. */
-const E2E_FILES_AT_A_TIME = 2;
-const ALONE = ["lab", "lab-hosts", "page", "plan", "serve"].map((name) => `test/e2e/${name}.test.ts`);
+/** Each uses little more than half of a core, and at times several hundred MiB. */
+const E2E_FILES_AT_A_TIME = Math.min(CORES + 1, 6);
+/** The lab on one core, and the others, one after the other, on another. */
+const CALM_FILES_AT_A_TIME = 2;
+const CALM = ["lab", "lab-hosts", "page", "plan", "serve"].map((name) => `test/e2e/${name}.test.ts`);
 /** Time-outs only for what would never end. */
 const E2E = { globalSetup: BUILD, testTimeout: 600_000, hookTimeout: 600_000, expect: POLL };
 
 /** These take minutes: whoever begins with them does not wait for the last of them alone. */
 const LONG = [
+  "lab",
   "qemu-faults",
   "postcopy",
   "convergence",
@@ -73,7 +76,7 @@ export default defineConfig({
           ...E2E,
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
-          exclude: ALONE,
+          exclude: CALM,
           maxWorkers: E2E_FILES_AT_A_TIME,
           sequence: { groupOrder: 1 },
         },
@@ -81,9 +84,9 @@ export default defineConfig({
       {
         test: {
           ...E2E,
-          name: "e2e-alone",
-          include: ALONE,
-          maxWorkers: 1,
+          name: "e2e-calm",
+          include: CALM,
+          maxWorkers: CALM_FILES_AT_A_TIME,
           sequence: { groupOrder: 2 },
         },
       },

@@ -14,6 +14,11 @@ const STDERR_CHARACTERS_MAX = 16 * 1024;
 const STOP_GRACE_MS = 5_000;
 /** Linux counts CPU time for user space in 1/100 s on every architecture (USER_HZ). */
 const CPU_TICKS_PER_SECOND = 100;
+/** Above those of services. */
+const PORT_MIN = 10_000;
+/** net.ipv4.ip_local_port_range, as Linux has it. */
+const EPHEMERAL_PORT_MIN = 32_768;
+const PORT_ATTEMPTS_MAX = 100;
 
 export interface Exit {
   code: number | null;
@@ -149,18 +154,24 @@ export function cpuSeconds(pid: number, threadId?: number): number {
   return (userTicks + systemTicks) / CPU_TICKS_PER_SECOND;
 }
 
-/** A TCP port that was free on 127.0.0.1 a moment ago: use it soon. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
+/**
+ * A TCP port that was free on 127.0.0.1 a moment ago: use it soon. None of those that Linux gives to whoever connects or
+ * listens without asking for one, which are soon somebody's.
+ * @throws Error when none of many tried is free
+ */
+export async function freePort(): Promise<number> {
+  for (let attempt = 0; attempt < PORT_ATTEMPTS_MAX; attempt++) {
+    const port = PORT_MIN + Math.floor(Math.random() * (EPHEMERAL_PORT_MIN - PORT_MIN));
+    if (await isFree(port)) return port;
+  }
+  throw new Error(`None of ${PORT_ATTEMPTS_MAX} TCP ports is free`);
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
     const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => {
-        if (address === null || typeof address === "string") reject(new Error("No TCP port"));
-        else resolve(address.port);
-      });
-    });
+    server.once("error", () => resolve(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
   });
 }
 

@@ -4,11 +4,13 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { afterEach, describe, expect, test } from "vitest";
 import { batchCoderSuite, encodeWith } from "../../test/support/batch-coder-suite.ts";
 import { fillPayload } from "../../test/support/batch-payloads.ts";
+import { openFilesOf } from "../../test/support/open-files.ts";
 import { PACKAGE_ROOT } from "../../test/support/package-root.ts";
 import { DeltaveeError } from "../base/errors.ts";
 import { workerLocation } from "../base/worker-location.ts";
@@ -116,7 +118,8 @@ describe("a worker dies", () => {
     return new Promise((resolve) => {
       for (let slot = coder.acquire(); slot !== -1; slot = coder.acquire()) {
         fill(slot, 1_000_000);
-        coder.encode(slot, 1_000_000, ENTROPY_ZSTD, 12, (result) => {
+        // Long ones: they must not all have ended before this thread hears of the death.
+        coder.encode(slot, 1_000_000, ENTROPY_ZSTD, 19, (result) => {
           results.push(result);
           if (results.length === slotCount) resolve(results);
         });
@@ -137,7 +140,7 @@ describe("a worker dies", () => {
     });
     await coder.start();
     const told = encodeAll(coder, fill, 5);
-    setTimeout(() => void workers[1]!.terminate(), 1);
+    void workers[1]!.terminate();
     const results = await told;
     const failed = results.filter((result) => result instanceof DeltaveeError);
     expect(failed.length).toBeGreaterThan(0);
@@ -183,6 +186,16 @@ describe("a worker dies", () => {
       code: "INTERNAL",
     });
   });
+});
+
+test("closed while its workers are still starting it leaves no file open", async () => {
+  for (const delayMs of [10, 20, 30, 40, 50, 60, 80, 100, 120, 150, 180, 220, 260, 300, 350, 400]) {
+    const { coder } = setUp({ slotCount: 1, workerCount: 2 });
+    void coder.start();
+    await sleep(delayMs);
+    await coder.close();
+  }
+  expect(openFilesOf(join(PACKAGE_ROOT, "dist"))).toEqual([]);
 });
 
 test("a process with an idle coder ends by itself, and one with a job under way is kept until it is told", () => {

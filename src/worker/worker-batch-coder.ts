@@ -172,6 +172,8 @@ export class WorkerBatchCoder implements BatchCoder {
 
   async close(): Promise<void> {
     this.#closed = true;
+    // A thread that is ended while it reads its modules leaves their files open in this process (Node 20).
+    await this.#started;
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
 

@@ -1,7 +1,8 @@
 // The proof of test/support itself, on every QEMU found: what the other tests with real VMs stand on. Also the
 // smoke test of the QMP client against real QEMUs.
 
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { DeltaveeError, QmpCommandError, QmpInterruptedError } from "../../src/base/errors.ts";
@@ -275,7 +276,13 @@ describe("processes", () => {
     expect(cpuSeconds(process.pid)).toBeGreaterThan(before);
   });
 
-  test("a free port is one that can be listened on", async () => {
-    expect(await freePort()).toBeGreaterThan(1023);
+  test("a free port is one that can be listened on, and that nobody gets unasked", async () => {
+    const [, lowest] = /^(\d+)/.exec(readFileSync("/proc/sys/net/ipv4/ip_local_port_range", "latin1"))!;
+    const port = await freePort();
+    expect(port).toBeGreaterThan(1023);
+    expect(port).toBeLessThan(Number(lowest));
+    const server = createServer();
+    onTestFinished(() => void server.close());
+    await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
   });
 });

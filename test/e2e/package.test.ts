@@ -14,12 +14,12 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { formatBytes } from "../../src/base/units.ts";
 import { PACKAGE_ROOT } from "../support/package-root.ts";
+import { freePort } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 
 const INSTALL_TIMEOUT_MS = 480_000;
@@ -201,12 +201,3 @@ test.skipIf(installedQemu === undefined)("docs/quick-start.md, as it stands", as
   expect(readFileSync(join(folder, "there.log"), "latin1")).toMatch(/HB \d+/);
   expect(readFileSync(join(folder, "report.html"), "utf8")).toMatch(/^<!doctype html>/i);
 });
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });
-}

@@ -45,14 +45,14 @@ test("a descriptor that is left open at each step is found, and so is memory", a
 test("an embedded guest moves six times, and nothing stays behind", async () => {
   const measures = await moveV86(6, ownFolder(), nobody);
   expect(measures).toHaveLength(6);
-  expect(trendOf(measures).grown).toEqual([]);
+  expect(trendOf(measures).grown, JSON.stringify(measures)).toEqual([]);
 });
 
 describe.skipIf(qemu10 === undefined)("with QEMU 10.0", () => {
   test("a guest moves four times, in both modes by turns, and nothing stays behind", async () => {
     const measures = await moveQemu(qemu10!, 4, ownFolder(), nobody);
     expect(measures).toHaveLength(4);
-    expect(trendOf(measures).grown).toEqual([]);
+    expect(trendOf(measures).grown, JSON.stringify(measures)).toEqual([]);
   });
 
   test("peers of all kinds come and go, and receive holds what it held before", async () => {

@@ -1,9 +1,8 @@
 import { spawnSync } from "node:child_process";
-import { createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FakeLab } from "../../../test/support/fake-lab.ts";
-import { type Subprocess, startProcess, tempFolder } from "../host-process.ts";
+import { freePort, type Subprocess, startProcess, tempFolder } from "../host-process.ts";
 import { RedisConnection } from "./redis.ts";
 import { type RedisLoadOptions, watchRedisLoad } from "./redis-load-watch.ts";
 
@@ -122,12 +121,3 @@ describe.skipIf(!isInstalled)("the load on a real Redis", () => {
     expect(metrics).not.toHaveProperty("lostWrites");
   });
 });
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", resolve));
-  const address = probe.address();
-  await new Promise((resolve) => probe.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("No port");
-  return address.port;
-}

@@ -1,12 +1,16 @@
 // When a migration's forecast is made and said, by what its record says of how far it is.
 
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { modelOf } from "../../../test/support/guest-model.ts";
+import { openFilesOf } from "../../../test/support/open-files.ts";
+import { PACKAGE_ROOT } from "../../../test/support/package-root.ts";
 import { DeltaveeError } from "../../base/errors.ts";
 import { planMigration } from "../../planner/forecast.ts";
 import { NO_PAGES, type RecordEntry, type RecordEvent } from "../../record/schema.ts";
 import type { SampledGuest } from "../guest.ts";
-import { LiveForecast } from "./live-forecast.ts";
+import { LiveForecast, sampleInWorker } from "./live-forecast.ts";
 
 const GIB = 2 ** 30;
 
@@ -183,4 +187,17 @@ test("the link is asked about once, however often it is measured while the answe
   for (let i = 0; i < 3; i++) forecast.listener(sampleEvent(12.5e6));
   await settled();
   expect(questions).toBe(1);
+});
+
+test("a thread that samples ends when it is told to, however early, and leaves no file open", async () => {
+  // Of no process: the thread says so, once it has begun.
+  const place = { pid: 0, ranges: [{ firstPage: 0, pageCount: 1, hostAddress: 4096 }] };
+  for (const delayMs of [10, 20, 30, 40, 50, 60, 80, 100, 120, 150, 180, 220, 260, 300, 350, 400]) {
+    const stop = new AbortController();
+    const sampled = sampleInWorker(place)(stop.signal).catch((thrown) => thrown);
+    await sleep(delayMs);
+    stop.abort();
+    await sampled;
+  }
+  expect(openFilesOf(join(PACKAGE_ROOT, "dist"))).toEqual([]);
 });

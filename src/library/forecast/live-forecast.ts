@@ -11,7 +11,7 @@ import type { Plan } from "../../planner/forecast.ts";
 import { type GuestModel, roundedModel } from "../../record/guest-model.ts";
 import type { RecordEntry, RecordEvent } from "../../record/schema.ts";
 import type { SampledGuest, Sampler } from "../guest.ts";
-import type { SampleWorkerData } from "./sample-worker.ts";
+import type { SampleWorkerData, SampleWorkerMessage } from "./sample-worker.ts";
 
 /** So much of a migration says how long the rest of it will take; and a rest shorter than the other is not forecast. */
 const PACE_MS = 500;
@@ -137,14 +137,15 @@ export function sampleInWorker(place: GuestMemoryPlace): Sampler {
         worker.once("error", reject);
         worker.once("exit", () => resolve(undefined));
       });
-    signal.addEventListener("abort", () => void worker.terminate());
+    // Not terminate(): a thread that is ended from outside while it reads its modules leaves their files open (Node 20).
+    signal.addEventListener("abort", () => worker.postMessage("end" satisfies SampleWorkerMessage));
     return heard<GuestModel>().then((model) =>
       model === undefined
         ? undefined
         : {
             model,
             plan: async (question) => {
-              worker.postMessage(question);
+              worker.postMessage(question satisfies SampleWorkerMessage);
               const plan = await heard<Plan>();
               if (plan === undefined) throw new Error("the thread that plans has ended");
               return plan;

@@ -13,11 +13,15 @@ export interface SampleWorkerData {
   spanMs: number;
 }
 
+/** What it is asked once it has sampled the guest; or at any time, to end. */
+export type SampleWorkerMessage = Omit<PlanQuestion, "guest"> | "end";
+
 assert(parentPort !== null, "runs in a worker thread");
 const { place, ...how } = workerData as SampleWorkerData;
 const port = parentPort;
-const guest = await samplePlace(place, how);
-port.on("message", (question: Omit<PlanQuestion, "guest">) =>
-  port.postMessage(planMigration({ ...question, guest })),
-);
-port.postMessage(guest);
+const sampling = samplePlace(place, how);
+port.on("message", async (message: SampleWorkerMessage) => {
+  if (message === "end") process.exit();
+  port.postMessage(planMigration({ ...message, guest: await sampling }));
+});
+port.postMessage(await sampling);
