@@ -12,6 +12,8 @@ export interface PageSink {
   readonly destinationBlock: number;
   /** Bytes of the source's stream, carried on as they are. */
   verbatim(bytes: Uint8Array, start: number, end: number): void;
+  /** Page records of this RAMBlock that do not name it may be given verbatim, up to CARRIED_BYTES_MAX of them. */
+  carriesOn(blockIndex: number): boolean;
   /** The RAMBlocks; the cache, if there is one, is ready. Its bytes go verbatim. */
   setBlocks(blocks: readonly StreamBlock[], pageBytes: number, sectionId: number): void;
   /** START of the ram section has gone verbatim. */

@@ -174,6 +174,22 @@ export class StreamRewriter implements StreamHandler {
     this.#page(blockIndex, pageIndex, bytes.byteOffset + offset);
   }
 
+  carriesOn(blockIndex: number): boolean {
+    if (!this.#bypasses || this.#isPostcopy || this.#observer !== undefined) return false;
+    return this.#sink.carriesOn(blockIndex);
+  }
+
+  carriedPage(blockIndex: number, pageIndex: number, isZero: boolean): void {
+    this.#remember(blockIndex, pageIndex);
+    if (isZero) {
+      this.pages.zeroPages++;
+      this.#cache?.storeZero(blockIndex, pageIndex);
+    } else {
+      this.pages.rawPages++;
+      this.#cache?.forget(blockIndex, pageIndex);
+    }
+  }
+
   xbzrlePage(
     blockIndex: number,
     pageIndex: number,

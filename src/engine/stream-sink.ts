@@ -73,6 +73,10 @@ export class StreamSink implements PageSink {
     this.writer.verbatim(bytes, start, end);
   }
 
+  carriesOn(blockIndex: number): boolean {
+    return this.#sectionToOpen === undefined && this.writer.mayContinue(blockIndex);
+  }
+
   setBlocks(blocks: readonly StreamBlock[], pageBytes: number): void {
     this.#pageBytes = pageBytes;
     this.#deltaAddress = this.#memory.allocate(pageBytes + DELTA_SLACK_BYTES);

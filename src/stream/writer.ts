@@ -88,6 +88,11 @@ export class StreamWriter {
     return this.#sectionId !== undefined;
   }
 
+  /** A page record of this RAMBlock that does not name it would be understood. */
+  mayContinue(blockIndex: number): boolean {
+    return this.#sectionId !== undefined && this.#lastBlock === blockIndex;
+  }
+
   /** RAMBlock that the destination was told last, in whatever section, or -1. */
   get destinationBlock(): number {
     return this.#destinationBlock;
