@@ -46,6 +46,7 @@ describe.each(CODECS)("with %s", (_name, deltaCodec) => {
       windowPages: fc.constantFrom(0, 1, 4, 1024),
       regionBytes: fc.constantFrom(SMALL_REGION_BYTES, RAW_BYTES_MAX),
       slotCount: fc.constantFrom(2, 3),
+      observes: fc.boolean(),
     });
     const plan = arbitraryPlan(["none", "none", "none", "command", "device", "flag"]);
     fc.assert(

@@ -56,10 +56,11 @@ describe.each(CACHE_SIZES)("with a page cache of size %s", (cacheSize) => {
   test("RAM is the guest's after every section, wherever the stream is cut and PINGs are put in", () => {
     const cuts = fc.array(fc.integer({ min: 1, max: 9000 }), { minLength: 1, maxLength: 8 });
     const plan = arbitraryPlan(["none", "none", "command", "device", "flag"]);
+    const bypasses = fc.array(fc.boolean(), { maxLength: 5 });
     fc.assert(
-      fc.property(plan, cuts, fc.boolean(), (plan, cuts, pings) => {
+      fc.property(plan, cuts, fc.boolean(), bypasses, (plan, cuts, pings, bypasses) => {
         const source = buildGuestStream(plan);
-        const rewriting = new DirectRewriting(cacheSize);
+        const rewriting = new DirectRewriting(cacheSize, bypasses.length === 0);
         const pongs: number[] = [];
         const original = new Loader();
         const rewritten = new Loader((message) => pongs.push(message.readUInt32BE(4)));
@@ -70,6 +71,7 @@ describe.each(CACHE_SIZES)("with a page cache of size %s", (cacheSize) => {
           const next = Math.min(at + cuts[turn++ % cuts.length]!, sectionEnd);
           original.push(source.bytes.subarray(at, next));
           rewriting.push(source.bytes.subarray(at, next));
+          if (bypasses.length > 0) rewriting.rewriter.bypass(bypasses[turn % bypasses.length]!);
           if (pings && rewriting.mayPing && rewriting.writer.ping(pingValue(turn)))
             sent.push(pingValue(turn));
           rewritten.push(rewriting.take());
@@ -347,5 +349,67 @@ describe("post-copy", () => {
       page: 1,
       kind: "page",
     });
+  });
+});
+
+describe("in bypass, pages whose records name no RAMBlock", () => {
+  const PAGES = 300;
+  const page = (index: number) => Buffer.alloc(4096, 1 + (index % 255));
+
+  /** As QEMU writes a pass: the RAMBlock once, then one page after the other, every third of zeros. */
+  function passes(): StreamBuilder {
+    const builder = new StreamBuilder().header().configuration("pc");
+    builder.start(2, [{ idstr: "pc.ram", pages: PAGES }]).endSection();
+    for (let pass = 0; pass < 2; pass++) {
+      builder.section(PART);
+      for (let index = 0; index < PAGES; index++) {
+        if (index % 3 === 0) builder.zero(0, index);
+        else builder.page(0, index, page(index));
+      }
+      builder.endSection();
+    }
+    return builder;
+  }
+
+  /** The first pass in bypass, the second one looked at. */
+  function move(observes: boolean) {
+    const bytes = passes().section(END).endSection().device("cpu", Buffer.from("state")).eof().bytes;
+    const rewriting = new DirectRewriting("plenty", observes);
+    rewriting.push(bytes.subarray(0, 4));
+    rewriting.rewriter.bypass(true);
+    const half = Math.floor(bytes.length / 4);
+    rewriting.push(bytes.subarray(4, half));
+    rewriting.rewriter.bypass(false);
+    const before = { ...rewriting.rewriter.pages };
+    rewriting.push(bytes.subarray(half));
+    return { bytes, before, pages: { ...rewriting.rewriter.pages }, output: rewriting.take() };
+  }
+
+  test("go on together, to the same effect and with the same count as one by one", () => {
+    const [together, each] = [move(false), move(true)];
+    expect(together.pages).toEqual(each.pages);
+    // Zeros are known from the first pass on, and nothing else is.
+    expect(together.pages).toMatchObject({ zeroPages: 100, unchangedPages: 100, rawPages: 400 });
+    expect(together.output.equals(each.output)).toBe(true);
+    expectSameRam(load(together.output), load(together.bytes));
+  });
+
+  test("are forgotten by the cache: what it knew of them is no baseline any more", () => {
+    const builder = passes().section(PART);
+    for (let index = 0; index < PAGES; index++) builder.page(0, index, page(index + 1));
+    builder.endSection().section(PART);
+    for (let index = 0; index < PAGES; index++) builder.page(0, index, page(index));
+    const bytes = builder.endSection().section(END).endSection().device("cpu", Buffer.alloc(1)).eof().bytes;
+    const rewriting = new DirectRewriting("plenty", false);
+    const ends = passes().bytes.length;
+    rewriting.push(bytes.subarray(0, ends));
+    rewriting.rewriter.bypass(true);
+    const third = PAGES * (8 + 4096) + 100;
+    rewriting.push(bytes.subarray(ends, ends + third - 4096));
+    rewriting.rewriter.bypass(false);
+    rewriting.push(bytes.subarray(ends + third - 4096));
+    expect(rewriting.rewriter.pages.deltaPages).toBe(0);
+    expect(rewriting.rewriter.pages.rawPages).toBe(200 + 2 * PAGES);
+    expectSameRam(load(rewriting.take()), load(bytes));
   });
 });
