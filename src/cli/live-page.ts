@@ -3,7 +3,7 @@
 import { Option } from "commander";
 import { UsageError } from "../base/errors.ts";
 import { parseAddress } from "../link/address.ts";
-import { type LivePage, serveLivePage } from "../web/live-page.ts";
+import type { LivePage } from "../web/live-page.ts";
 import type { RunBoard } from "../web/run-board.ts";
 
 export interface UiAddress {
@@ -40,6 +40,8 @@ export async function openLivePage(
   board: RunBoard,
   notice: (message: string) => void,
 ): Promise<LivePage> {
+  // Loaded when there is one to be served.
+  const { serveLivePage } = await import("../web/live-page.ts");
   try {
     return await serveLivePage({ board, host, port, notice });
   } catch (thrown) {

@@ -193,7 +193,8 @@ export class BatchSink implements PageSink {
     while (at < end) {
       this.#toStream();
       const next = Math.min(end, at + STREAM_SLACK_BYTES);
-      this.#writer.verbatim(bytes, at, next);
+      const to = this.#coder.slots[this.#current]!.rawAddress + this.#writer.space(next - at);
+      this.#kernel.copy(to, bytes.byteOffset + at, next - at);
       at = next;
     }
   }
@@ -253,6 +254,15 @@ export class BatchSink implements PageSink {
     this.#streaming = true;
     this.#toStream();
     if (this.#sectionType === SectionType.PART) this.#writer.ramSection(SectionType.PART, this.#sectionId);
+  }
+
+  asPages(): void {
+    if (!this.#streaming || this.#sectionType !== SectionType.PART) return;
+    // Without another slot, which what follows may need: a payload of records always has room for the section's end.
+    assert(this.#kind === PAYLOAD_STREAM, "records of a stream are in a payload of a stream");
+    this.#writer.continueSection(this.#sectionType, this.#sectionId);
+    this.#writer.ramSectionEnd();
+    this.#streaming = false;
   }
 
   zeroPage(blockIndex: number, pageIndex: number): void {

@@ -109,6 +109,15 @@ export class StreamWriter {
     this.output.append(bytes, start, end);
   }
 
+  /** As verbatim, for so many bytes that the caller writes: where in the output they go, in which there must be room. */
+  space(bytes: number): number {
+    const { output } = this;
+    const at = output.length;
+    assert(at + bytes <= output.bytes.length, "there is room for what is written elsewhere");
+    output.length += bytes;
+    return at;
+  }
+
   /** Names for the block indices of later records, and the size of their pages; writes nothing. */
   setBlocks(blocks: readonly StreamBlock[], pageBytes: number): void {
     this.#pageBytes = pageBytes;
