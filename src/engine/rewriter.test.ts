@@ -354,62 +354,73 @@ describe("post-copy", () => {
 
 describe("in bypass, pages whose records name no RAMBlock", () => {
   const PAGES = 300;
-  const page = (index: number) => Buffer.alloc(4096, 1 + (index % 255));
 
-  /** As QEMU writes a pass: the RAMBlock once, then one page after the other, every third of zeros. */
-  function passes(): StreamBuilder {
+  /** As QEMU writes a pass: the RAMBlock once, then one page after the other. Every third is of zeros, with `fill` 0. */
+  function pass(builder: StreamBuilder, fill: number): number {
+    builder.section(PART);
+    for (let index = 0; index < PAGES; index++) {
+      if (fill === 0 && index % 3 === 0) builder.zero(0, index);
+      else builder.page(0, index, Buffer.alloc(4096, 1 + ((index + fill) % 255)));
+    }
+    return builder.endSection().bytes.length;
+  }
+
+  /** Each pass with what it is filled with, and whether it is in bypass. */
+  function move(passes: readonly { fill: number; bypass: boolean }[], observes: boolean) {
     const builder = new StreamBuilder().header().configuration("pc");
     builder.start(2, [{ idstr: "pc.ram", pages: PAGES }]).endSection();
-    for (let pass = 0; pass < 2; pass++) {
-      builder.section(PART);
-      for (let index = 0; index < PAGES; index++) {
-        if (index % 3 === 0) builder.zero(0, index);
-        else builder.page(0, index, page(index));
-      }
-      builder.endSection();
+    const rewriting = new DirectRewriting("plenty", observes);
+    rewriting.push(builder.bytes);
+    let sent = builder.bytes.length;
+    for (const { fill, bypass } of passes) {
+      const end = pass(builder, fill);
+      rewriting.rewriter.bypass(bypass);
+      rewriting.push(builder.bytes.subarray(sent, end));
+      sent = end;
     }
-    return builder;
+    const { bytes } = builder.section(END).endSection().device("cpu", Buffer.from("state")).eof();
+    rewriting.push(bytes.subarray(sent));
+    const output = rewriting.take();
+    expectSameRam(load(output), load(bytes));
+    return { pages: { ...rewriting.rewriter.pages }, output };
   }
 
-  /** The first pass in bypass, the second one looked at. */
-  function move(observes: boolean) {
-    const bytes = passes().section(END).endSection().device("cpu", Buffer.from("state")).eof().bytes;
-    const rewriting = new DirectRewriting("plenty", observes);
-    rewriting.push(bytes.subarray(0, 4));
-    rewriting.rewriter.bypass(true);
-    const half = Math.floor(bytes.length / 4);
-    rewriting.push(bytes.subarray(4, half));
-    rewriting.rewriter.bypass(false);
-    const before = { ...rewriting.rewriter.pages };
-    rewriting.push(bytes.subarray(half));
-    return { bytes, before, pages: { ...rewriting.rewriter.pages }, output: rewriting.take() };
-  }
+  const bypassed = { fill: 0, bypass: true };
+  const looked = { fill: 0, bypass: false };
 
   test("go on together, to the same effect and with the same count as one by one", () => {
-    const [together, each] = [move(false), move(true)];
-    expect(together.pages).toEqual(each.pages);
+    const [together, each] = [false, true].map((observes) => move([bypassed, looked], observes));
+    expect(together!.pages).toEqual(each!.pages);
     // Zeros are known from the first pass on, and nothing else is.
-    expect(together.pages).toMatchObject({ zeroPages: 100, unchangedPages: 100, rawPages: 400 });
-    expect(together.output.equals(each.output)).toBe(true);
-    expectSameRam(load(together.output), load(together.bytes));
+    expect(together!.pages).toMatchObject({ zeroPages: 100, unchangedPages: 100, rawPages: 400 });
+    expect(together!.output.equals(each!.output)).toBe(true);
   });
 
   test("are forgotten by the cache: what it knew of them is no baseline any more", () => {
-    const builder = passes().section(PART);
-    for (let index = 0; index < PAGES; index++) builder.page(0, index, page(index + 1));
-    builder.endSection().section(PART);
-    for (let index = 0; index < PAGES; index++) builder.page(0, index, page(index));
-    const bytes = builder.endSection().section(END).endSection().device("cpu", Buffer.alloc(1)).eof().bytes;
+    const { pages } = move([looked, { fill: 1, bypass: true }, looked], false);
+    expect(pages).toMatchObject({
+      zeroPages: 200,
+      rawPages: 200 + PAGES + 200,
+      deltaPages: 0,
+      overflowPages: 0,
+    });
+  });
+
+  test("are looked at from the next record on, in the middle of a section", () => {
+    const builder = new StreamBuilder().header().configuration("pc");
+    builder.start(2, [{ idstr: "pc.ram", pages: PAGES }]).endSection();
+    const begin = builder.bytes.length;
+    pass(builder, 1);
     const rewriting = new DirectRewriting("plenty", false);
-    const ends = passes().bytes.length;
-    rewriting.push(bytes.subarray(0, ends));
+    rewriting.push(builder.bytes.subarray(0, begin));
     rewriting.rewriter.bypass(true);
-    const third = PAGES * (8 + 4096) + 100;
-    rewriting.push(bytes.subarray(ends, ends + third - 4096));
+    const half = begin + 1 + 4 + (8 + 7) + 4096 + ((PAGES / 2) | 0) * (8 + 4096);
+    rewriting.push(builder.bytes.subarray(begin, half));
+    expect(rewriting.rewriter.cache!.stats.misses).toBe(0);
     rewriting.rewriter.bypass(false);
-    rewriting.push(bytes.subarray(ends + third - 4096));
-    expect(rewriting.rewriter.pages.deltaPages).toBe(0);
-    expect(rewriting.rewriter.pages.rawPages).toBe(200 + 2 * PAGES);
+    const { bytes } = builder.section(END).endSection().device("cpu", Buffer.from("state")).eof();
+    rewriting.push(bytes.subarray(half));
+    expect(rewriting.rewriter.cache!.stats.misses).toBe(PAGES - 1 - PAGES / 2);
     expectSameRam(load(rewriting.take()), load(bytes));
   });
 });
