@@ -40,6 +40,7 @@ export async function openLivePage(
   board: RunBoard,
   notice: (message: string) => void,
 ): Promise<LivePage> {
+  // Loaded when there is one to be served.
   const { serveLivePage } = await import("../web/live-page.ts");
   try {
     return await serveLivePage({ board, host, port, notice });

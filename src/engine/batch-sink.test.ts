@@ -46,6 +46,7 @@ describe.each(CODECS)("with %s", (_name, deltaCodec) => {
       windowPages: fc.constantFrom(0, 1, 4, 1024),
       regionBytes: fc.constantFrom(SMALL_REGION_BYTES, RAW_BYTES_MAX),
       slotCount: fc.constantFrom(2, 3),
+      observes: fc.boolean(),
     });
     const plan = arbitraryPlan(["none", "none", "none", "command", "device", "flag"]);
     fc.assert(
@@ -117,6 +118,28 @@ const random = (seed: number): Uint8Array => {
   const next = randomBytes(seed);
   return Uint8Array.from({ length: 4096 }, next);
 };
+
+test("bypass that ends in the middle of a section: from there on pages come as pages, and RAM is the guest's", () => {
+  const builder = started([{ idstr: "pc.ram", pages: 40 }]);
+  const begin = builder.bytes.length;
+  builder.section(PART);
+  for (let page = 0; page < 20; page++) builder.page(0, page, random(page + 1));
+  const half = builder.bytes.length;
+  for (let page = 20; page < 40; page++) builder.page(0, page, random(page + 1));
+  const bytes = finished(builder.endSection());
+  const rewriting = new BatchRewriting("plenty", { ...PLENTY, observes: false });
+  rewriting.push(bytes.subarray(0, begin));
+  rewriting.rewriter.bypass(true);
+  rewriting.push(bytes.subarray(begin, half));
+  rewriting.rewriter.bypass(false);
+  rewriting.push(bytes.subarray(half));
+  rewriting.seal();
+  expect(headersOf(rewriting).map(({ wholePages }) => wholePages)).toEqual([20]);
+  expect(rewriting.rewriter.pages.rawPages).toBe(40);
+  const loader = new Loader();
+  loader.push(rewriting.take());
+  expectSameRam(loader, load(bytes));
+});
 
 describe("payloads that are full", () => {
   const PAGES = 600;

@@ -60,7 +60,7 @@ export interface PageCoding {
 
 const NO_SLOT = -1;
 const NO_BLOCK = -1;
-/** Any single record of a stream fits into what is left of a payload that is not full. */
+/** Any single record of a stream, and records that are carried on together, fit into what is left of a payload that is not full. */
 const STREAM_SLACK_BYTES = 80 * 1024;
 /** Control, data and whole pages are each bounded by what a payload may be, entries by their number. */
 const PARTS_BYTES = RAW_BYTES_MAX + 64 * 1024;
@@ -193,9 +193,14 @@ export class BatchSink implements PageSink {
     while (at < end) {
       this.#toStream();
       const next = Math.min(end, at + STREAM_SLACK_BYTES);
-      this.#writer.verbatim(bytes, at, next);
+      const to = this.#coder.slots[this.#current]!.rawAddress + this.#writer.space(next - at);
+      this.#kernel.copy(to, bytes.byteOffset + at, next - at);
       at = next;
     }
+  }
+
+  carriesOn(blockIndex: number): boolean {
+    return this.#streaming && this.#hasStreamRoom && this.#writer.mayContinue(blockIndex);
   }
 
   setBlocks(blocks: readonly StreamBlock[], pageBytes: number, sectionId: number): void {
@@ -249,6 +254,15 @@ export class BatchSink implements PageSink {
     this.#streaming = true;
     this.#toStream();
     if (this.#sectionType === SectionType.PART) this.#writer.ramSection(SectionType.PART, this.#sectionId);
+  }
+
+  asPages(): void {
+    if (!this.#streaming || this.#sectionType !== SectionType.PART) return;
+    // Without another slot, which what follows may need: a payload of records always has room for the section's end.
+    assert(this.#kind === PAYLOAD_STREAM, "records of a stream are in a payload of a stream");
+    this.#writer.continueSection(this.#sectionType, this.#sectionId);
+    this.#writer.ramSectionEnd();
+    this.#streaming = false;
   }
 
   zeroPage(blockIndex: number, pageIndex: number): void {
@@ -356,8 +370,11 @@ export class BatchSink implements PageSink {
 
   /** The payload under way is of stream bytes and has room for a record. */
   #toStream(): void {
-    const full = this.#writer.output.length + STREAM_SLACK_BYTES > RAW_BYTES_MAX;
-    if (this.#kind !== PAYLOAD_STREAM || full) this.seal();
+    if (!this.#hasStreamRoom) this.seal();
+  }
+
+  get #hasStreamRoom(): boolean {
+    return this.#kind === PAYLOAD_STREAM && this.#writer.output.length + STREAM_SLACK_BYTES <= RAW_BYTES_MAX;
   }
 
   /** The payload under way is of pages and has room for one more, however it is coded. */

@@ -10,8 +10,10 @@ export interface PageSink {
   readonly codecName: string;
   /** RAMBlock that the destination's hypervisor was told last, or -1: what a CONTINUE record would mean to it. */
   readonly destinationBlock: number;
-  /** Bytes of the source's stream, carried on as they are. */
+  /** Bytes of the source's stream, a view of the home memory, carried on as they are. */
   verbatim(bytes: Uint8Array, start: number, end: number): void;
+  /** Page records of this RAMBlock that do not name it may be given verbatim, up to CARRIED_BYTES_MAX of them. */
+  carriesOn(blockIndex: number): boolean;
   /** The RAMBlocks; the cache, if there is one, is ready. Its bytes go verbatim. */
   setBlocks(blocks: readonly StreamBlock[], pageBytes: number, sectionId: number): void;
   /** START of the ram section has gone verbatim. */
@@ -47,4 +49,6 @@ export interface PageSink {
   ): void;
   /** From here to the end of the section records are written as those of a stream, and bytes may follow them. */
   asStream(): void;
+  /** The end of that, within the section: what follows is put in as usual again. */
+  asPages(): void;
 }

@@ -56,10 +56,11 @@ describe.each(CACHE_SIZES)("with a page cache of size %s", (cacheSize) => {
   test("RAM is the guest's after every section, wherever the stream is cut and PINGs are put in", () => {
     const cuts = fc.array(fc.integer({ min: 1, max: 9000 }), { minLength: 1, maxLength: 8 });
     const plan = arbitraryPlan(["none", "none", "command", "device", "flag"]);
+    const bypasses = fc.array(fc.boolean(), { maxLength: 5 });
     fc.assert(
-      fc.property(plan, cuts, fc.boolean(), (plan, cuts, pings) => {
+      fc.property(plan, cuts, fc.boolean(), bypasses, (plan, cuts, pings, bypasses) => {
         const source = buildGuestStream(plan);
-        const rewriting = new DirectRewriting(cacheSize);
+        const rewriting = new DirectRewriting(cacheSize, bypasses.length === 0);
         const pongs: number[] = [];
         const original = new Loader();
         const rewritten = new Loader((message) => pongs.push(message.readUInt32BE(4)));
@@ -70,6 +71,7 @@ describe.each(CACHE_SIZES)("with a page cache of size %s", (cacheSize) => {
           const next = Math.min(at + cuts[turn++ % cuts.length]!, sectionEnd);
           original.push(source.bytes.subarray(at, next));
           rewriting.push(source.bytes.subarray(at, next));
+          if (bypasses.length > 0) rewriting.rewriter.bypass(bypasses[turn % bypasses.length]!);
           if (pings && rewriting.mayPing && rewriting.writer.ping(pingValue(turn)))
             sent.push(pingValue(turn));
           rewritten.push(rewriting.take());
@@ -347,5 +349,78 @@ describe("post-copy", () => {
       page: 1,
       kind: "page",
     });
+  });
+});
+
+describe("in bypass, pages whose records name no RAMBlock", () => {
+  const PAGES = 300;
+
+  /** As QEMU writes a pass: the RAMBlock once, then one page after the other. Every third is of zeros, with `fill` 0. */
+  function pass(builder: StreamBuilder, fill: number): number {
+    builder.section(PART);
+    for (let index = 0; index < PAGES; index++) {
+      if (fill === 0 && index % 3 === 0) builder.zero(0, index);
+      else builder.page(0, index, Buffer.alloc(4096, 1 + ((index + fill) % 255)));
+    }
+    return builder.endSection().bytes.length;
+  }
+
+  /** Each pass with what it is filled with, and whether it is in bypass. */
+  function move(passes: readonly { fill: number; bypass: boolean }[], observes: boolean) {
+    const builder = new StreamBuilder().header().configuration("pc");
+    builder.start(2, [{ idstr: "pc.ram", pages: PAGES }]).endSection();
+    const rewriting = new DirectRewriting("plenty", observes);
+    rewriting.push(builder.bytes);
+    let sent = builder.bytes.length;
+    for (const { fill, bypass } of passes) {
+      const end = pass(builder, fill);
+      rewriting.rewriter.bypass(bypass);
+      rewriting.push(builder.bytes.subarray(sent, end));
+      sent = end;
+    }
+    const { bytes } = builder.section(END).endSection().device("cpu", Buffer.from("state")).eof();
+    rewriting.push(bytes.subarray(sent));
+    const output = rewriting.take();
+    expectSameRam(load(output), load(bytes));
+    return { pages: { ...rewriting.rewriter.pages }, output };
+  }
+
+  const bypassed = { fill: 0, bypass: true };
+  const looked = { fill: 0, bypass: false };
+
+  test("go on together, to the same effect and with the same count as one by one", () => {
+    const [together, each] = [false, true].map((observes) => move([bypassed, looked], observes));
+    expect(together!.pages).toEqual(each!.pages);
+    // Zeros are known from the first pass on, and nothing else is.
+    expect(together!.pages).toMatchObject({ zeroPages: 100, unchangedPages: 100, rawPages: 400 });
+    expect(together!.output.equals(each!.output)).toBe(true);
+  });
+
+  test("are forgotten by the cache: what it knew of them is no baseline any more", () => {
+    const { pages } = move([looked, { fill: 1, bypass: true }, looked], false);
+    expect(pages).toMatchObject({
+      zeroPages: 200,
+      rawPages: 200 + PAGES + 200,
+      deltaPages: 0,
+      overflowPages: 0,
+    });
+  });
+
+  test("are looked at from the next record on, in the middle of a section", () => {
+    const builder = new StreamBuilder().header().configuration("pc");
+    builder.start(2, [{ idstr: "pc.ram", pages: PAGES }]).endSection();
+    const begin = builder.bytes.length;
+    pass(builder, 1);
+    const rewriting = new DirectRewriting("plenty", false);
+    rewriting.push(builder.bytes.subarray(0, begin));
+    rewriting.rewriter.bypass(true);
+    const half = begin + 1 + 4 + (8 + 7) + 4096 + ((PAGES / 2) | 0) * (8 + 4096);
+    rewriting.push(builder.bytes.subarray(begin, half));
+    expect(rewriting.rewriter.cache!.stats.misses).toBe(0);
+    rewriting.rewriter.bypass(false);
+    const { bytes } = builder.section(END).endSection().device("cpu", Buffer.from("state")).eof();
+    rewriting.push(bytes.subarray(half));
+    expect(rewriting.rewriter.cache!.stats.misses).toBe(PAGES - 1 - PAGES / 2);
+    expectSameRam(load(rewriting.take()), load(bytes));
   });
 });

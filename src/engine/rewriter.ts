@@ -101,8 +101,8 @@ export class StreamRewriter implements StreamHandler {
   }
 
   /**
-   * From the next section on: whether pages are carried on as they are, without a look at them. The cache forgets
-   * what comes by meanwhile.
+   * Whether pages are carried on as they are, without a look at them, from the next section on; with a look, from the
+   * next record on. The cache forgets what comes by meanwhile.
    */
   bypass(wanted: boolean): void {
     this.#bypassWanted = wanted;
@@ -155,6 +155,7 @@ export class StreamRewriter implements StreamHandler {
 
   zeroPage(blockIndex: number, pageIndex: number, fill: number): void {
     this.#remember(blockIndex, pageIndex);
+    this.#considerLook();
     if (fill !== 0) {
       this.#cache?.forget(blockIndex, pageIndex);
       this.pages.rawPages++;
@@ -172,6 +173,23 @@ export class StreamRewriter implements StreamHandler {
 
   page(blockIndex: number, pageIndex: number, bytes: Uint8Array, offset: number): void {
     this.#page(blockIndex, pageIndex, bytes.byteOffset + offset);
+  }
+
+  carriesOn(blockIndex: number): boolean {
+    if (!this.#bypasses || !this.#bypassWanted || this.#isPostcopy || this.#observer !== undefined)
+      return false;
+    return this.#sink.carriesOn(blockIndex);
+  }
+
+  carriedPage(blockIndex: number, pageIndex: number, isZero: boolean): void {
+    this.#remember(blockIndex, pageIndex);
+    if (isZero) {
+      this.pages.zeroPages++;
+      this.#cache?.storeZero(blockIndex, pageIndex);
+    } else {
+      this.pages.rawPages++;
+      this.#cache?.forget(blockIndex, pageIndex);
+    }
   }
 
   xbzrlePage(
@@ -231,6 +249,7 @@ export class StreamRewriter implements StreamHandler {
 
   #page(blockIndex: number, pageIndex: number, address: number): void {
     this.#remember(blockIndex, pageIndex);
+    this.#considerLook();
     const cache = this.#cache;
     if (this.#bypasses || this.#isPostcopy) {
       cache?.forget(blockIndex, pageIndex);
@@ -319,6 +338,13 @@ export class StreamRewriter implements StreamHandler {
       this.#home,
       address,
     );
+  }
+
+  /** A section may be megabytes long, which on a slow link are not to be wasted. */
+  #considerLook(): void {
+    if (!this.#bypasses || this.#bypassWanted) return;
+    this.#bypasses = false;
+    this.#sink.asPages();
   }
 
   #remember(blockIndex: number, pageIndex: number): void {

@@ -32,6 +32,8 @@ export interface StreamIntakeOptions {
 const TURN_BYTES = 256 * 1024;
 /** A hypervisor that is silent for longer has nothing to hand over; it is not slow. */
 const HANDOVER_GAP_MS_MAX = 20;
+/** How often it is considered whether pages are to be left alone: a read may come every 50 us. */
+const CONSIDER_EVERY_MS = 5;
 
 export class StreamIntake {
   readonly #options: StreamIntakeOptions;
@@ -47,6 +49,7 @@ export class StreamIntake {
   #rest: Uint8Array | undefined;
   /** Of the input: the beginning of an element, of which more must come. */
   #lookedAtBytes = 0;
+  #consideredMs = Number.NEGATIVE_INFINITY;
   #isPumping = false;
   #paused = false;
   #idleAsked = false;
@@ -149,6 +152,8 @@ export class StreamIntake {
   }
 
   #considerBypass(nowMs: number): void {
+    if (nowMs - this.#consideredMs < CONSIDER_EVERY_MS) return;
+    this.#consideredMs = nowMs;
     const { bypassJudge, pass, link, bypass } = this.#options;
     const which = bypassJudge === undefined ? undefined : pass();
     if (bypassJudge === undefined || which === undefined) return;

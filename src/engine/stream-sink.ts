@@ -70,7 +70,13 @@ export class StreamSink implements PageSink {
   }
 
   verbatim(bytes: Uint8Array, start: number, end: number): void {
-    this.writer.verbatim(bytes, start, end);
+    const length = end - start;
+    // V8 copies within shared memory word by word only what is aligned alike, and all else byte by byte.
+    this.#kernel.copy(this.#region + this.writer.space(length), bytes.byteOffset + start, length);
+  }
+
+  carriesOn(blockIndex: number): boolean {
+    return this.#sectionToOpen === undefined && this.writer.mayContinue(blockIndex);
   }
 
   setBlocks(blocks: readonly StreamBlock[], pageBytes: number): void {
@@ -139,6 +145,9 @@ export class StreamSink implements PageSink {
   asStream(): void {
     this.#open();
   }
+
+  /** Records are a stream's in any case. */
+  asPages(): void {}
 
   #open(): void {
     if (this.#sectionToOpen === undefined) return;

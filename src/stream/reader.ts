@@ -48,6 +48,13 @@ export interface StreamHandler {
   zeroPage(blockIndex: number, pageIndex: number, fill: number): void;
   /** A whole page at bytes[offset, offset + pageBytes). */
   page(blockIndex: number, pageIndex: number, bytes: Uint8Array, offset: number): void;
+  /**
+   * Whether records of whole pages and of zeros that name no RAMBlock, and so are of this one, may go on as they are.
+   * They are then told by `carriedPage`, one by one, and their bytes come verbatim behind that, those of many records at
+   * a time and CARRIED_BYTES_MAX at most. Absent: they never may.
+   */
+  carriesOn?(blockIndex: number): boolean;
+  carriedPage?(blockIndex: number, pageIndex: number, isZero: boolean): void;
   /** A delta made by QEMU itself, at bytes[offset, offset + lengthBytes). */
   xbzrlePage(
     blockIndex: number,
@@ -96,6 +103,8 @@ type State =
 const TEXT_BYTES_MAX = 1 + 255;
 /** The longest element that must be seen whole: a capability list; a page record is far shorter. */
 export const ELEMENT_BYTES_MAX = 1 + TEXT_BYTES_MAX + 4 + 4 + CAPABILITIES_MAX * TEXT_BYTES_MAX;
+/** Of page records that are carried on as they are (`carriesOn`), at a time. */
+export const CARRIED_BYTES_MAX = 64 * 1024;
 const NO_BLOCK = -1;
 
 export class StreamReader {
@@ -118,6 +127,8 @@ export class StreamReader {
   /** An element cut by the end of a chunk; never longer than one element plus one look-ahead. */
   #carry: Uint8Array = new Uint8Array(2 * ELEMENT_BYTES_MAX);
   #carryBytes = 0;
+  /** Elements that begin here or behind it are not to be read yet. */
+  #stopAt = 0;
   /** Of the buffer that consume() was given last. */
   #view: DataView | undefined;
 
@@ -175,6 +186,7 @@ export class StreamReader {
     const view = this.#view;
     const handler = this.#handler;
     let position = start;
+    this.#stopAt = stopAt;
     while (position < stopAt && handler.isFull !== true) {
       const next = this.#next(bytes, view, position, this.#isVerbatim ? stopAt : end);
       if (next < 0) break;
@@ -199,6 +211,7 @@ export class StreamReader {
   #parse(bytes: Uint8Array, start: number, end: number, stopAt: number): number {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     let position = start;
+    this.#stopAt = stopAt;
     while (position < stopAt) {
       const next = this.#next(bytes, view, position, end);
       if (next < 0) break;
@@ -489,6 +502,10 @@ export class StreamReader {
   }
 
   #ramRecord(bytes: Uint8Array, view: DataView, position: number, end: number): number {
+    if (this.#lastBlock !== NO_BLOCK && this.#handler.carriesOn?.(this.#lastBlock) === true) {
+      const next = this.#carryOn(bytes, view, position, end);
+      if (next > position) return next;
+    }
     if (end - position < 8) return -1;
     const low = view.getUint32(position + 4);
     const flags = low & (this.#pageBytes - 1);
@@ -567,6 +584,33 @@ export class StreamReader {
     if (kind === RamFlag.PAGE) this.#handler.page(block, pageIndex, bytes, payload);
     else if (kind === RamFlag.ZERO) this.#handler.zeroPage(block, pageIndex, bytes[payload] ?? 0);
     else this.#handler.xbzrlePage(block, pageIndex, bytes, payload + 3, next - payload - 3);
+    return next;
+  }
+
+  /**
+   * Page records that go on as they are, one after the other: on a link that is faster than each of them can be looked
+   * at, this loop is all that a page costs. Returns where the first one begins that is something else, is not complete or
+   * cannot be right.
+   */
+  #carryOn(bytes: Uint8Array, view: DataView, position: number, end: number): number {
+    const handler = this.#handler;
+    const block = this.#lastBlock;
+    const pageBytes = this.#pageBytes;
+    const { lengthBytes } = this.#blocks[block]!;
+    const stopAt = Math.min(this.#stopAt, position + CARRIED_BYTES_MAX - 8 - pageBytes);
+    let next = position;
+    while (next < stopAt && next + 9 <= end) {
+      const low = view.getUint32(next + 4);
+      const flags = low & (pageBytes - 1);
+      const offset = view.getUint32(next) * 2 ** 32 + (low - flags);
+      const isZero = flags === (RamFlag.ZERO | RamFlag.CONTINUE);
+      if (isZero ? bytes[next + 8] !== 0 : flags !== (RamFlag.PAGE | RamFlag.CONTINUE)) break;
+      const after = next + 8 + (isZero ? 1 : pageBytes);
+      if (after > end || offset >= lengthBytes) break;
+      handler.carriedPage?.(block, offset / pageBytes, isZero);
+      next = after;
+    }
+    if (next > position) handler.verbatim(bytes, position, next);
     return next;
   }
 

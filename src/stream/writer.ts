@@ -88,6 +88,11 @@ export class StreamWriter {
     return this.#sectionId !== undefined;
   }
 
+  /** A page record of this RAMBlock that does not name it would be understood. */
+  mayContinue(blockIndex: number): boolean {
+    return this.#sectionId !== undefined && this.#lastBlock === blockIndex;
+  }
+
   /** RAMBlock that the destination was told last, in whatever section, or -1. */
   get destinationBlock(): number {
     return this.#destinationBlock;
@@ -102,6 +107,15 @@ export class StreamWriter {
 
   verbatim(bytes: Uint8Array, start: number, end: number): void {
     this.output.append(bytes, start, end);
+  }
+
+  /** As verbatim, for so many bytes that the caller writes: where in the output they go, in which there must be room. */
+  space(bytes: number): number {
+    const { output } = this;
+    const at = output.length;
+    assert(at + bytes <= output.bytes.length, "there is room for what is written elsewhere");
+    output.length += bytes;
+    return at;
   }
 
   /** Names for the block indices of later records, and the size of their pages; writes nothing. */

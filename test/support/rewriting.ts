@@ -13,7 +13,7 @@ import { StreamSink } from "../../src/engine/stream-sink.ts";
 import { PageCache } from "../../src/memory/page-cache.ts";
 import { Command } from "../../src/stream/format.ts";
 import { StreamReader } from "../../src/stream/reader.ts";
-import { carriesContent, type PageClass } from "../../src/trace/format.ts";
+import { carriesContent, type PageClass, type PageObserver } from "../../src/trace/format.ts";
 import { makeHome } from "./engine-parts.ts";
 import { Expansion } from "./expansion.ts";
 
@@ -30,12 +30,15 @@ abstract class Rewriting {
   mayPing = false;
   protected readonly home: Home = makeHome();
   readonly #cacheSize: CacheSize;
+  readonly #observes: boolean;
   readonly #input = new InputBuffer(this.home.memory);
   #rewriter: StreamRewriter | undefined;
   #reader: StreamReader | undefined;
 
-  constructor(cacheSize: CacheSize) {
+  /** `observes`: pages are told one by one, whatever is done with them. */
+  constructor(cacheSize: CacheSize, observes = true) {
     this.#cacheSize = cacheSize;
+    this.#observes = observes;
   }
 
   get rewriter(): StreamRewriter {
@@ -76,17 +79,18 @@ abstract class Rewriting {
       const limitBytes = { none: 0, zero: 0, tiny: 3.5 * pageBytes, plenty: 1 << 22 }[this.#cacheSize];
       return new PageCache({ pageBytes, memory, limitBytes });
     };
+    const observer: PageObserver = {
+      ramBlocks: () => {},
+      codec: () => {},
+      observe: (block, page, _iteration, pageClass, _deltaBytes, content, offset) => {
+        const bytes = carriesContent(pageClass) ? content.subarray(offset, offset + 512) : [];
+        this.observed.push({ block, page, pageClass, content: Buffer.from(bytes) });
+      },
+    };
     return new StreamRewriter({
       ...this.home,
       sink: this.sink(),
-      observer: {
-        ramBlocks: () => {},
-        codec: () => {},
-        observe: (block, page, _iteration, pageClass, _deltaBytes, content, offset) => {
-          const bytes = carriesContent(pageClass) ? content.subarray(offset, offset + 512) : [];
-          this.observed.push({ block, page, pageClass, content: Buffer.from(bytes) });
-        },
-      },
+      observer: this.#observes ? observer : undefined,
       cacheFactory: this.#cacheSize === "none" ? undefined : factory,
       listener: {
         command: (command) => {
@@ -145,6 +149,7 @@ export interface BatchRewritingOptions {
   windowPages: number;
   regionBytes?: number;
   slotCount?: number;
+  observes?: boolean;
 }
 
 /** As tunnel mode does it, at both ends, without coding and without frames. */
@@ -158,7 +163,7 @@ export class BatchRewriting extends Rewriting {
   readonly #taken: Buffer[] = [];
 
   constructor(cacheSize: CacheSize, options: BatchRewritingOptions) {
-    super(cacheSize);
+    super(cacheSize, options.observes);
     const { memory, kernel } = this.home;
     const { deltaCodec, windowPages, regionBytes, slotCount = 3 } = options;
     this.expansion = new Expansion(regionBytes === undefined ? {} : { regionBytes });
