@@ -124,7 +124,10 @@ test("a destination that is fed a damaged connection commits only when its check
       committed++;
       // Whole frames may have been cut out: of what has no number, or was the last of its kind, nobody can miss one.
       const types = heard.filter((type) => type !== "keepalive");
-      const steps = types.filter((type) => type !== "data" && type !== "returned");
+      // DONE says nothing that it has not said before: it may come again.
+      const isStep = (type: Frame["type"], i: number) =>
+        type !== "data" && type !== "returned" && !(type === "done" && types.indexOf(type) < i);
+      const steps = types.filter(isStep);
       const expected = ["hello", "resume", "commit", "done"].slice(0, steps.length);
       must(steps.length > 2 && steps.join() === expected.join(), "steps are taken in their order");
       must(types.includes("data"), "there was something to commit");

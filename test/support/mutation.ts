@@ -48,7 +48,7 @@ export function mutated(bytes: Uint8Array, damage: Damage): Uint8Array {
   const { random } = damage;
   scratch.set(bytes);
   let length = bytes.length;
-  const edits = random.int(1, EDITS_MAX);
+  const edits = random.chance(0.5) ? 1 : random.int(1, EDITS_MAX);
   for (let edit = 0; edit < edits; edit++) {
     if (length + 2 * PIECE_BYTES_MAX > scratch.length) break;
     length = edited(length, damage);

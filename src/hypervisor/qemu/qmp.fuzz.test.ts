@@ -39,15 +39,18 @@ const WORDS = [
 /** Nothing waits for time to pass: where the monitor has said all, it hangs up. */
 const options = { clock: new VirtualClock() };
 
-/** Says it all, in pieces, then hangs up; listens to nothing. */
+/** Says it all, then hangs up; listens to nothing. Each line by itself, so that a command may be there before its answer. */
 function saying(bytes: Uint8Array, pieceBytes: number): Duplex {
   let at = 0;
   return new Duplex({
     // As sockets are.
     allowHalfOpen: false,
     read() {
-      this.push(at < bytes.length ? bytes.subarray(at, at + pieceBytes) : null);
-      at += pieceBytes;
+      const lineEnd = bytes.indexOf(0x0a, at) + 1 || bytes.length;
+      const end = Math.min(at + pieceBytes, lineEnd);
+      const piece = at < bytes.length ? bytes.subarray(at, end) : null;
+      at = end;
+      setImmediate(() => this.push(piece));
     },
     write(_chunk, _encoding, done) {
       done();
@@ -60,7 +63,10 @@ test("any bytes of a monitor are an answer or a typed error", async () => {
   const talks = [[], [0], [1], [2, 1], [3, 1], [4], [2, 3, 1, 4]].map((lines) =>
     Buffer.from(GREETING + ANSWERS[0] + lines.map((line) => ANSWERS[line]).join("")),
   );
-  await fuzzAsync("qmp", { seeds: talks, runs, randomBytesMax: 300, words: WORDS }, async (bytes, random) => {
+  // Without its greeting nothing else is read.
+  const places = talks.map(({ length }) => [GREETING.length + 24, (GREETING.length + length) >> 1, length]);
+  const inputs = { seeds: talks, places, runs, randomBytesMax: 300, words: WORDS };
+  await fuzzAsync("qmp", inputs, async (bytes, random) => {
     try {
       const socket = saying(bytes, pieceBytes(random, 2000));
       const client = await QmpClient.over(socket, { kind: "unix", path: "qmp" }, options);
@@ -83,5 +89,5 @@ test("any bytes of a monitor are an answer or a typed error", async () => {
     }
   });
   expect(failed).toBeGreaterThan(runs / 10);
-  expect(answered).toBeGreaterThan(runs / 50);
+  expect(answered).toBeGreaterThan(runs / 200);
 });
