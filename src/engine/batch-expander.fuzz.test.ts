@@ -1,11 +1,11 @@
 // Any payload: records, or one ProtocolError. No other error, no hang, nothing written outside the places that are
 // the expander's, and never more output than the entries of a batch can need. FUZZ_RUNS sets how many.
 
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import type { Random } from "../../test/sim/random.ts";
 import { randomBytes } from "../../test/support/arbitrary-stream.ts";
 import { Expansion } from "../../test/support/expansion.ts";
-import { fuzz, fuzzRuns } from "../../test/support/fuzzing.ts";
+import { fuzz, fuzzRuns, must, outcomeOf } from "../../test/support/fuzzing.ts";
 import { BatchRewriting } from "../../test/support/rewriting.ts";
 import { END, PART, StreamBuilder } from "../../test/support/stream-builder.ts";
 import { ProtocolError } from "../base/errors.ts";
@@ -17,7 +17,7 @@ import {
   type PayloadKind,
 } from "../wire/page-batch.ts";
 
-const numRuns = fuzzRuns(400);
+const runs = fuzzRuns(2000);
 const REGION_BYTES = 70_000;
 /** A record of a page of the largest size, and a section around it. */
 const OUTPUT_BYTES_MAX = BATCH_ENTRIES_MAX * (65_536 + 300);
@@ -61,119 +61,112 @@ function validPayloads(deltaCodec: number): Payload[] {
   return rewriting.batches.map(({ kind }, i) => ({ kind, bytes: rewriting.payloads[i]! }));
 }
 
-/** True: it was refused. */
-function feed(expansion: Expansion, kind: PayloadKind, payload: Uint8Array): boolean {
+/** Why it was refused; undefined: it was taken. */
+function feed(expansion: Expansion, kind: PayloadKind, payload: Uint8Array): string | undefined {
   try {
     if (kind === PAYLOAD_PAGES) {
       const pieces = expansion.expand(payload);
-      expect(pieces.length).toBeLessThanOrEqual(BATCH_ENTRIES_MAX);
-      expect(pieces.reduce((sum, { length }) => sum + length, 0)).toBeLessThanOrEqual(OUTPUT_BYTES_MAX);
+      must(pieces.length <= BATCH_ENTRIES_MAX, "a batch is no more pieces than entries");
+      must(pieces.reduce((sum, { length }) => sum + length, 0) <= OUTPUT_BYTES_MAX, "a batch has a limit");
     } else expansion.take(kind, payload);
-    return false;
+    return undefined;
   } catch (thrown) {
     if (!(thrown instanceof ProtocolError)) throw thrown;
-    expect(thrown.code).toBe("PROTOCOL_INVALID_FRAME");
-    return true;
+    must(thrown.code === "PROTOCOL_INVALID_FRAME", "it is refused as a frame");
+    return thrown.message;
   } finally {
     expansion.expectGuards();
   }
 }
 
-const edits = fc.array(
-  fc.record({
-    at: fc.nat(),
-    /** Close to one of the two ends, where headers and short strings are. */
-    near: fc.constantFrom("start" as const, "end" as const, "anywhere" as const),
-    value: fc.oneof(fc.constantFrom(0, 1, 2, 4, 127, 128, 255), fc.nat(255)),
-  }),
-  { minLength: 1, maxLength: 4 },
-);
+/** Expansions cost more than payloads: each is fed many, and what it holds then is not only what was valid. */
+class Expansions {
+  readonly #perExpansion: number;
+  readonly #prepare: (expansion: Expansion) => void;
+  #expansion: Expansion | undefined;
+  #uses = 0;
 
-function damaged(bytes: Uint8Array, edits: { at: number; near: string; value: number }[]): Buffer {
-  const copy = Buffer.from(bytes);
-  for (const { at, near, value } of edits) {
-    const end = Math.min(64, copy.length);
-    if (near === "start") copy[at % end] = value;
-    else if (near === "end") copy[copy.length - 1 - (at % end)] = value;
-    else copy[at % copy.length] = value;
+  constructor(perExpansion: number, prepare: (expansion: Expansion) => void = () => {}) {
+    this.#perExpansion = perExpansion;
+    this.#prepare = prepare;
   }
-  return copy;
+
+  next(): Expansion {
+    if (this.#expansion === undefined || this.#uses++ % this.#perExpansion === 0) {
+      this.#expansion = new Expansion({ regionBytes: REGION_BYTES, ...LIMITS });
+      this.#prepare(this.#expansion);
+    }
+    return this.#expansion;
+  }
 }
 
-describe.each(Object.entries(DELTA_CODEC_NAMES))("with %s", (_name, deltaCodec) => {
+/** Entries and what belongs to them lie behind the whole pages. */
+function placesOf({ bytes }: Payload): number[] {
+  return [0, 16, 32 + 4096 * bytes.readUInt32LE(8), bytes.length - 60];
+}
+
+describe.each(Object.entries(DELTA_CODEC_NAMES))("with %s", (name, deltaCodec) => {
   const payloads = validPayloads(deltaCodec).filter(({ kind }) => kind !== 1);
+  const [layout, ...batches] = payloads;
 
   test("damaged batches are records or a ProtocolError", () => {
     let [refused, taken] = [0, 0];
-    fuzz(
-      fc.property(fc.nat(), edits, (which, edits) => {
-        const target = 1 + (which % (payloads.length - 1));
-        const expansion = new Expansion({ regionBytes: REGION_BYTES, ...LIMITS });
-        for (const { kind, bytes } of payloads.slice(0, target))
-          expect(feed(expansion, kind, bytes)).toBe(false);
-        if (feed(expansion, PAYLOAD_PAGES, damaged(payloads[target]!.bytes, edits))) refused++;
-        else taken++;
-      }),
-      { numRuns },
-    );
+    const expansions = new Expansions(200, (expansion) => {
+      for (const { kind, bytes } of payloads) expect(feed(expansion, kind, bytes)).toBe(undefined);
+    });
+    const seeds = batches.map(({ bytes }) => bytes);
+    fuzz(`batches, ${name}`, { seeds, places: batches.map(placesOf), runs }, (bytes) => {
+      const refusal = feed(expansions.next(), PAYLOAD_PAGES, bytes);
+      if (refusal !== undefined) refused++;
+      else taken++;
+      return outcomeOf(refusal ?? "taken");
+    });
     // Both happen: content may be anything, what says where it is may not.
-    expect(refused).toBeGreaterThan(numRuns / 10);
+    expect(refused).toBeGreaterThan(runs / 10);
     expect(taken).toBeGreaterThan(0);
   });
 
-  test("a damaged layout, and batches after it, are taken or a ProtocolError", () => {
+  test("a damaged layout, any layout, and batches after it, are taken or a ProtocolError", () => {
     let refused = 0;
-    fuzz(
-      fc.property(edits, (edits) => {
-        const expansion = new Expansion({ regionBytes: REGION_BYTES, ...LIMITS });
-        const layout = damaged(payloads[0]!.bytes, edits);
-        if (feed(expansion, PAYLOAD_RAM_LAYOUT, layout)) refused++;
-        else payloads.slice(1).some(({ kind, bytes }) => feed(expansion, kind, bytes));
-        expect(expansion.memory.allocatedBytes).toBeLessThan(16 << 20);
-      }),
-      { numRuns },
-    );
-    expect(refused).toBeGreaterThan(numRuns / 10);
+    const expansions = new Expansions(100);
+    fuzz(`layouts, ${name}`, { seeds: [layout!.bytes], runs }, (bytes) => {
+      const expansion = expansions.next();
+      const before = expansion.memory.allocatedBytes;
+      expansion.renew();
+      const refusal = feed(expansion, PAYLOAD_RAM_LAYOUT, bytes);
+      const isRefused = refusal !== undefined;
+      if (isRefused) refused++;
+      const later = isRefused ? -1 : batches.findIndex(({ kind, bytes }) => feed(expansion, kind, bytes));
+      must(
+        expansion.memory.allocatedBytes - before < 4 << 20,
+        "a layout takes no more than the limits allow",
+      );
+      return outcomeOf(refusal ?? `taken until ${"x".repeat(later + 1)}`);
+    });
+    expect(refused).toBeGreaterThan(runs / 10);
   });
-});
-
-test("any bytes are a layout, or a batch, or a ProtocolError", () => {
-  const payloads = validPayloads(DELTA_CODEC_NAMES["word-mask"]!).filter(({ kind }) => kind !== 1);
-  fuzz(
-    fc.property(
-      fc.uint8Array({ minLength: 1, maxLength: 200, size: "max" }),
-      fc.boolean(),
-      (bytes, isBatch) => {
-        const expansion = new Expansion({ regionBytes: REGION_BYTES, ...LIMITS });
-        if (isBatch) feed(expansion, PAYLOAD_RAM_LAYOUT, payloads[0]!.bytes);
-        feed(expansion, isBatch ? PAYLOAD_PAGES : PAYLOAD_RAM_LAYOUT, bytes);
-      },
-    ),
-    { numRuns },
-  );
 });
 
 test("any bytes behind a header whose lengths add up are records or a ProtocolError", () => {
   const payloads = validPayloads(DELTA_CODEC_NAMES.xbrle!).filter(({ kind }) => kind !== 1);
-  const size = fc.integer({ min: 0, max: 40 });
-  fuzz(
-    fc.property(
-      fc.tuple(fc.integer({ min: 1, max: 30 }), fc.nat(2), size, size, size, size, size),
-      fc.integer(),
-      (sizes, seed) => {
-        const [entryCount, wholePages, ...rest] = sizes;
-        const restBytes = rest.reduce((sum, bytes) => sum + bytes, 0);
-        const bytes = Buffer.alloc(32 + wholePages * 4096 + entryCount + restBytes);
-        const random = randomBytes(seed);
-        // Mostly small numbers: kinds, distances and slots that may be right.
-        for (let i = 32; i < bytes.length; i++) bytes[i] = random() < 40 ? random() : random() % 5;
-        bytes[0] = 1;
-        for (const [i, value] of sizes.entries()) bytes.writeUInt32LE(value, 4 + 4 * i);
-        const expansion = new Expansion({ regionBytes: REGION_BYTES, ...LIMITS });
-        feed(expansion, PAYLOAD_RAM_LAYOUT, payloads[0]!.bytes);
-        feed(expansion, PAYLOAD_PAGES, bytes);
-      },
-    ),
-    { numRuns },
+  const expansions = new Expansions(200, (expansion) => {
+    expect(feed(expansion, PAYLOAD_RAM_LAYOUT, payloads[0]!.bytes)).toBe(undefined);
+  });
+  fuzz("added up", { seeds: [], runs, generate: whoseLengthsAddUp }, (bytes) =>
+    outcomeOf(feed(expansions.next(), PAYLOAD_PAGES, bytes) ?? "taken"),
   );
 });
+
+function whoseLengthsAddUp(random: Random): Uint8Array {
+  const sizes = [random.int(1, 30), random.int(0, 2)];
+  for (let i = 0; i < 5; i++) sizes.push(random.int(0, 40));
+  const [entryCount = 0, wholePages = 0, ...rest] = sizes;
+  const restAt = 32 + wholePages * 4096;
+  const bytes = Buffer.alloc(restAt + entryCount + rest.reduce((sum, size) => sum + size, 0));
+  // Mostly small numbers: kinds, distances and slots that may be right.
+  for (let i = restAt; i < bytes.length; i++)
+    bytes[i] = random.chance(0.15) ? random.bits() : random.int(0, 4);
+  bytes[0] = 1;
+  for (const [i, size] of sizes.entries()) bytes.writeUInt32LE(size, 4 + 4 * i);
+  return bytes;
+}

@@ -10,7 +10,7 @@ import { encodeFrame, type Frame, type ResumeFrame } from "../wire/frame.ts";
 import { FrameReader } from "../wire/frame-reader.ts";
 import { helloFrame } from "../wire/handshake.ts";
 import { type Listener, listen } from "./address.ts";
-import { type Caller, LOBBY_MAX, Lobby, type LobbyOptions } from "./lobby.ts";
+import { type Caller, LOBBY_MAX, Lobby, type LobbyOptions, networkOf } from "./lobby.ts";
 import { SecureDialer } from "./tls/dialer.ts";
 import type { TlsIdentity } from "./tls/identity.ts";
 
@@ -314,4 +314,14 @@ describe("with TLS", () => {
   function identityOptions({ key, certificate, trusted }: TlsIdentity): tls.TlsOptions {
     return { key, cert: certificate, ca: [...trusted], minVersion: "TLSv1.3" };
   }
+});
+
+test("all addresses that a host may have by itself count as one", () => {
+  expect(networkOf("192.0.2.7")).toBe("192.0.2.7");
+  expect(networkOf("::ffff:192.0.2.7")).toBe("::ffff:192.0.2.7");
+  const network = networkOf("2001:db8:1:2:aaaa::7");
+  for (const other of ["2001:db8:1:2::1", "2001:db8:1:2:3:4:5:6"]) expect(networkOf(other)).toBe(network);
+  for (const other of ["2001:db8:1:3::1", "2001:db8:1::2", "::1", "2001:db8::1:2:0:0:7"])
+    expect(networkOf(other)).not.toBe(network);
+  expect(networkOf("fe80::1%eth0")).not.toBe(networkOf("fe80::2%eth0"));
 });

@@ -22,7 +22,7 @@ import type { TlsIdentity } from "./tls/identity.ts";
 import { type Peer, secureServer } from "./tls/secure.ts";
 import { WaitingChannel } from "./waiting-channel.ts";
 
-/** Connections in the lobby. When there are more, the oldest one of the address that has most of them goes. */
+/** Connections in the lobby. When there are more, the oldest one of the network that has most of them goes. */
 export const LOBBY_MAX = 64;
 /** From the connection to the end of its first frame, TLS and all. */
 const ENTER_MS_MAX = PEER_SILENT_MS;
@@ -58,7 +58,7 @@ export interface LobbyOptions {
 }
 
 interface Waiting {
-  readonly address: string;
+  readonly network: string;
   readonly from: string;
   destroy: () => void;
   cancelTimer: () => void;
@@ -79,10 +79,10 @@ export class Lobby {
 
   connected(socket: Socket): void {
     const { clock, identity } = this.#options;
-    const address = socket.remoteAddress ?? "a local process";
+    const from = socket.remoteAddress ?? "a local process";
     const waiting: Waiting = {
-      address,
-      from: address,
+      network: networkOf(from),
+      from,
       destroy: () => socket.destroy(),
       cancelTimer: () => {},
     };
@@ -196,11 +196,24 @@ export class Lobby {
 
   #makeRoom(): void {
     const counts = new Map<string, number>();
-    for (const { address } of this.#waiting) counts.set(address, (counts.get(address) ?? 0) + 1);
+    for (const { network } of this.#waiting) counts.set(network, (counts.get(network) ?? 0) + 1);
     const most = Math.max(...counts.values());
-    const oldest = [...this.#waiting].find(({ address }) => counts.get(address) === most)!;
+    const oldest = [...this.#waiting].find(({ network }) => counts.get(network) === most)!;
     this.#turnAway(oldest, `has not said what it wants, and others are waiting (${most} of its address)`);
   }
+}
+
+/** What one host has for itself: an IPv4 address, or the 64 bits of an IPv6 network, of which it may use any address. */
+export function networkOf(address: string): string {
+  const isWhole = !address.includes(":") || /^::ffff:\d+\.\d+\.\d+\.\d+$/i.test(address);
+  // A network that all hosts of a link have in common.
+  if (isWhole || /^fe80:/i.test(address)) return address;
+  const [head = "", tail] = address.split("::");
+  const groups = head === "" ? [] : head.split(":");
+  // What "::" stands for is zeros, up to the groups behind it.
+  const behind = tail === undefined || tail === "" ? [] : tail.split(":");
+  while (groups.length + behind.length < 8) groups.push("0");
+  return [...groups, ...behind].slice(0, 4).join(":");
 }
 
 const deaf = { data: () => {}, drained: () => {}, ended: () => {}, failed: () => {} };

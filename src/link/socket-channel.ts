@@ -4,8 +4,10 @@
 // asked to make (`onread` of net.Socket), so the connection is moved to another Socket object: by its handle, which
 // is not documented. Where that does not work, bytes arrive in buffers of Node's and are copied by the listener.
 //
-// A TLS connection is moved in the same way, once its handshake is done. It brings several records at a time, whether
-// it was paused by the first of them or not: those that come after are kept here, at most one read of the socket.
+// A TLS connection is moved in the same way, once its handshake is done, but reads into a block of this channel's: what
+// one read of the socket has brought comes record by record, and whoever is called for each pays for it. They are handed
+// over together, at the end of the turn of the event loop or when the block is full; those that come after a pause wait
+// here, at most one read of the socket.
 
 import { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
@@ -26,16 +28,18 @@ interface SocketOptionsInside {
  * batch: whoever heeds it stops after each, and both ends take turns instead of working side by side.
  */
 const UNSENT_BYTES_MAX = 1024 * 1024;
-/** Plain text of one TLS record: what comes at a time when there is no room of the listener's to put it. */
+/** Plain text of one TLS record: what Node deciphers at a time. */
 const RECORD_BYTES_MAX = 16 * 1024;
+/** What is handed over at a time at most, as a read of a plain connection brings it. */
+const BLOCK_BYTES = 256 * 1024;
 
 export class SocketChannel implements Channel {
   #socket: Socket;
   #listener: ChannelListener | undefined;
   #destroyed = false;
   #paused = false;
-  /** Read while the listener was paused. */
-  readonly #held: Uint8Array[] = [];
+  /** TLS: deciphered and not handed over yet. The end of it has not come while it is there. */
+  #records: Records | undefined;
   #endHeld = false;
   /** It broke before anybody listened. */
   #failure: Error | undefined;
@@ -66,10 +70,14 @@ export class SocketChannel implements Channel {
     const socket = this.#socket;
     socket.on("drain", () => this.#call((to) => to.drained()));
     socket.on("end", () => {
-      if (this.#held.length > 0) this.#endHeld = true;
+      this.#giveRecords();
+      if (this.#records?.isEmpty === false) this.#endHeld = true;
       else this.#call((to) => to.ended());
     });
-    socket.on("error", (error) => this.#call((to) => to.failed(error)));
+    socket.on("error", (error) => {
+      this.#giveRecords();
+      this.#call((to) => to.failed(error));
+    });
     if (!this.#paused) socket.resume();
   }
 
@@ -91,7 +99,7 @@ export class SocketChannel implements Channel {
   resume(): void {
     this.#paused = false;
     // Not from within the call, and before anything that the socket has to say.
-    if (this.#held.length > 0) process.nextTick(() => this.#giveHeld());
+    if (this.#records?.isEmpty === false) process.nextTick(() => this.#giveRecords());
     if (!this.#destroyed) this.#socket.resume();
   }
 
@@ -111,12 +119,14 @@ export class SocketChannel implements Channel {
     if (!this.#destroyed && this.#listener !== undefined) tell(this.#listener);
   }
 
-  #giveHeld(): void {
-    while (this.#held.length > 0 && !this.#paused && !this.#destroyed) {
-      const bytes = this.#held.shift()!;
+  #giveRecords(): void {
+    const records = this.#records;
+    if (records === undefined) return;
+    while (!records.isEmpty && !this.#paused && !this.#destroyed) {
+      const bytes = records.take();
       this.#call((to) => to.data(bytes));
     }
-    if (this.#held.length > 0 || !this.#endHeld) return;
+    if (!records.isEmpty || !this.#endHeld) return;
     this.#endHeld = false;
     this.#call((to) => to.ended());
   }
@@ -132,23 +142,11 @@ export class SocketChannel implements Channel {
     // with it has been deciphered, too.
     if (handle == null || (handle.reading === true && !isTls)) return false;
     if (old.readableLength > 0 || old.readableEnded || old.bytesWritten > 0) return false;
-    const ofOurOwn = isTls ? Buffer.alloc(RECORD_BYTES_MAX) : undefined;
     const options: SocketOptionsInside = {
       handle,
       allowHalfOpen: old.allowHalfOpen,
       pauseOnCreate: true,
-      onread: {
-        // What lies in the listener's room is not to be written over before it goes on.
-        buffer: () => (ofOurOwn !== undefined && this.#isHolding ? ofOurOwn : space()),
-        callback: (bytes, buffer) => {
-          const filled = buffer.subarray(0, bytes);
-          if (isTls && this.#isHolding) this.#held.push(Buffer.from(filled));
-          // Whoever pauses in this call may read on in it for as long as the pause lasts: not in what is read into then.
-          else if (buffer === ofOurOwn) this.#call((to) => to.data(Buffer.from(filled)));
-          else this.#call((to) => to.data(filled));
-          return !this.#paused && !this.#destroyed;
-        },
-      },
+      onread: isTls ? this.#collecting() : this.#directly(space),
     };
     if (isTls) handle.readStop();
     owner._handle = null;
@@ -160,7 +158,82 @@ export class SocketChannel implements Channel {
     return true;
   }
 
-  get #isHolding(): boolean {
-    return this.#paused || this.#held.length > 0;
+  #directly(space: () => Uint8Array): SocketOptionsInside["onread"] {
+    return {
+      buffer: space,
+      callback: (bytes, buffer) => {
+        this.#call((to) => to.data(buffer.subarray(0, bytes)));
+        return this.#goesOn;
+      },
+    };
+  }
+
+  #collecting(): SocketOptionsInside["onread"] {
+    const records = new Records();
+    this.#records = records;
+    let isDue = false;
+    const give = () => {
+      isDue = false;
+      this.#giveRecords();
+    };
+    return {
+      buffer: () => records.room(!this.#goesOn),
+      callback: (bytes) => {
+        records.came(bytes);
+        if (records.isFull) this.#giveRecords();
+        else if (!isDue) {
+          isDue = true;
+          setImmediate(give);
+        }
+        return this.#goesOn;
+      },
+    };
+  }
+
+  get #goesOn(): boolean {
+    return !this.#paused && !this.#destroyed;
+  }
+}
+
+/** What one connection has deciphered, in the order in which it came. */
+class Records {
+  #block = Buffer.allocUnsafeSlow(BLOCK_BYTES);
+  /** Of the block: not handed over yet. */
+  #start = 0;
+  #end = 0;
+  /** Full blocks before it. */
+  readonly #before: Uint8Array[] = [];
+
+  get isEmpty(): boolean {
+    return this.#start === this.#end && this.#before.length === 0;
+  }
+
+  /** The next record may not fit. */
+  get isFull(): boolean {
+    return this.#end + RECORD_BYTES_MAX > this.#block.length;
+  }
+
+  /** For the next record. `areKept`: whoever has paused may still read what was handed over before. */
+  room(areKept: boolean): Uint8Array {
+    if (this.isFull) {
+      if (areKept || !this.isEmpty) {
+        if (this.#start < this.#end) this.#before.push(this.#block.subarray(this.#start, this.#end));
+        this.#block = Buffer.allocUnsafeSlow(BLOCK_BYTES);
+      }
+      this.#start = this.#end = 0;
+    }
+    return this.#block.subarray(this.#end);
+  }
+
+  came(bytes: number): void {
+    this.#end += bytes;
+  }
+
+  take(): Uint8Array {
+    const before = this.#before.shift();
+    if (before !== undefined) return before;
+    const bytes = this.#block.subarray(this.#start, this.#end);
+    this.#start = this.#end;
+    return bytes;
   }
 }

@@ -4,46 +4,63 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { arbitraryEntries } from "../../test/support/arbitrary-record.ts";
-import { fuzz, fuzzRuns, mutated } from "../../test/support/fuzzing.ts";
+import { fuzz, fuzzRuns, must, outcomeOf, pieceBytes } from "../../test/support/fuzzing.ts";
 import { writeRecord } from "../../test/support/write-record.ts";
 import { DeltaveeError } from "../base/errors.ts";
 import { RecordReader } from "./reader.ts";
 
-const numRuns = fuzzRuns(200);
+const runs = fuzzRuns(1000);
 const records = fc
   .sample(arbitraryEntries, { numRuns: 20, seed: 5 })
   .map((entries) => writeRecord(entries).text);
+/** What JSON is made of, and what programs stumble over. */
+const WORDS = [
+  "{",
+  "}",
+  "[",
+  "]",
+  ":",
+  ",",
+  '"',
+  "\n",
+  "\r\n",
+  "null",
+  "true",
+  "-0",
+  "1e999",
+  "0.1",
+  '"type":',
+  '"\\ud800"',
+  '"__proto__":{}',
+];
 
-function isRefused(text: string, chunkChars: number): boolean {
+/** What was wrong with it; undefined: nothing. */
+function refusal(text: string, chunkChars: number): string | undefined {
   const reader = new RecordReader("fuzz");
   try {
     for (let at = 0; at < text.length; at += chunkChars) reader.push(text.slice(at, at + chunkChars));
     reader.end();
-    return false;
+    return undefined;
   } catch (thrown) {
     if (!(thrown instanceof DeltaveeError)) throw thrown;
-    expect(thrown.code).toBe("RECORD_INVALID");
-    return true;
+    must(thrown.code === "RECORD_INVALID", "it is refused as a record");
+    return thrown.message;
   }
 }
 
 test("any text, and damaged records, are events or RECORD_INVALID, however they are cut", () => {
   let refused = 0;
-  const bytes = fc.oneof(
-    { weight: 4, arbitrary: mutated(fc.constantFrom(...records.map((text) => Buffer.from(text)))) },
-    fc.string({ unit: "binary", maxLength: 300 }).map((text) => Buffer.from(text)),
-    fc
-      .array(fc.jsonValue(), { maxLength: 5 })
-      .map((all) => Buffer.from(all.map((each) => JSON.stringify(each)).join("\n"))),
-  );
-  fuzz(
-    fc.property(bytes, fc.integer({ min: 1, max: 5000 }), (bytes, chunkChars) => {
-      const text = Buffer.from(bytes).toString("utf8");
-      const whole = isRefused(text, Math.max(1, text.length));
-      expect(isRefused(text, chunkChars)).toBe(whole);
-      if (whole) refused++;
-    }),
-    { numRuns },
-  );
-  expect(refused).toBeGreaterThan(numRuns / 10);
+  const lines = fc.sample(fc.jsonValue(), { numRuns: 40, seed: 8 }).map((value) => JSON.stringify(value));
+  // Records in part too, so that damage to one line is not lost among the others.
+  const seeds = [...records, ...records.map((text) => text.split("\n").slice(0, 4).join("\n")), ...lines];
+  const options = { seeds: seeds.map((text) => Buffer.from(text)), runs, words: WORDS };
+  fuzz("record", options, (bytes, random) => {
+    const text = Buffer.from(bytes).toString("utf8");
+    const whole = refusal(text, Math.max(1, text.length));
+    must(refusal(text, pieceBytes(random, 10000)) === whole, "it is the same however it is cut");
+    if (whole === undefined) return "taken";
+    refused++;
+    return outcomeOf(whole);
+  });
+  expect(refused).toBeGreaterThan(runs / 10);
 });

@@ -25,9 +25,10 @@ afterEach(() => {
 async function serve(
   routes: ControlRoutes,
   notices: string[] = [],
+  requestTimeoutMs?: number,
 ): Promise<{ path: string; client: ControlClient }> {
   const path = join(folder, "control.sock");
-  server = await ControlServer.listen(path, routes, (text) => notices.push(text));
+  server = await ControlServer.listen(path, routes, (text) => notices.push(text), requestTimeoutMs);
   return { path, client: new ControlClient(path) };
 }
 
@@ -54,6 +55,30 @@ test("it is its owner's alone, and what is asked for is what is answered", async
   expect(await client.migrations()).toEqual([]);
   expect(await client.forget("unix:/run/a b%.qmp")).toEqual({ qmp: "unix:/run/a b%.qmp" });
   expect(await client.prepare({ qmp: "x", name: "ä" })).toEqual({ qmp: "x", name: "ä" });
+});
+
+test("who does not say what he wants is not waited for, and whoever is there when it closes is not either", async () => {
+  const { path } = await serve({}, [], 100);
+  for (const words of [
+    "",
+    "GET /v1/migr",
+    "POST /v1/vms HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+  ]) {
+    const socket = connect({ path });
+    socket.on("error", () => {}).resume();
+    socket.write(words);
+    await new Promise((resolve) => socket.once("close", resolve));
+  }
+  server!.close();
+  const other = await serve({}, [], 60_000);
+  const socket = connect({ path: other.path });
+  socket.on("error", () => {}).resume();
+  await new Promise((resolve) => socket.once("connect", resolve));
+  // It has been accepted when somebody else has been answered.
+  await raw(other.path, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  const closed = new Promise((resolve) => socket.once("close", resolve));
+  server!.close();
+  await closed;
 });
 
 test("errors keep their code and their message", async () => {

@@ -32,17 +32,21 @@ export class ControlServer {
     path: string,
     routes: ControlRoutes,
     notice: (text: string) => void,
+    requestTimeoutMs: number = REQUEST_TIMEOUT_MS,
   ): Promise<ControlServer> {
     await removeLeftBehind(path);
     const http = createServer(
       {
         maxHeaderSize: 8 * 1024,
-        requestTimeout: REQUEST_TIMEOUT_MS,
-        headersTimeout: REQUEST_TIMEOUT_MS,
+        requestTimeout: requestTimeoutMs,
+        headersTimeout: requestTimeoutMs,
+        connectionsCheckingInterval: requestTimeoutMs / 2,
         keepAliveTimeout: 1000,
       },
       (request, response) => void answer(request, response, routes, notice),
     );
+    // node:http keeps its time limits, and knows its connections, only from this event on.
+    http.emit("listening");
     const listener = await listen(
       { kind: "unix", path },
       {
@@ -64,6 +68,7 @@ export class ControlServer {
 
   close(): void {
     this.#listener.close();
+    this.#http.close();
     this.#http.closeAllConnections();
   }
 }

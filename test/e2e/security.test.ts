@@ -2,11 +2,16 @@
 // disturbs the guest, or `deltavee receive`, which at the end takes it in from the one that may hand it over. What each
 // got stands in SECURITY.md: the test fails where that is not what it has seen; UPDATE_RELIABILITY=1 renews it.
 
-import { chmodSync } from "node:fs";
+import { chmodSync, writeFileSync } from "node:fs";
+import { request } from "node:http";
 import net from "node:net";
 import { join } from "node:path";
 import tls from "node:tls";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { newCode } from "../../src/cli/pairing/exchange.ts";
+import { meetAt } from "../../src/cli/pairing/meeting.ts";
+import { PairedKeys } from "../../src/library/paired-keys.ts";
+import { parseAddress } from "../../src/link/address.ts";
 import { encodeFrame } from "../../src/wire/frame.ts";
 import { helloFrame } from "../../src/wire/handshake.ts";
 import {
@@ -25,7 +30,7 @@ import {
   listeningAddress,
   receiveArguments,
 } from "../support/migration.ts";
-import { type CliRun, runCli, tempFolder } from "../support/processes.ts";
+import { type CliRun, freePort, runCli, tempFolder } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
 import { HEARTBEATS, LIGHT_LOAD, startPair } from "./scene.ts";
@@ -95,11 +100,14 @@ describe.skipIf(qemu === undefined)("bad peers and bad files", () => {
       writeTlsFolder(join(folder, name), by, host);
     const receiver = files("receiver", authority.issue(["127.0.0.1"]));
     const good = files("source", authority.issue(["source.example"]));
+    const calledBack = authority.issue(["source.example"]);
+    writeFileSync(join(receiver, "ca-crl.pem"), authority.revoke([calledBack]));
+    const pagePort = await freePort();
 
     const receive = await cli(
       ...["receive", ...receiveArguments(destination), "--tls-dir", receiver, "--json"],
       ...["--allow", `source.example=${VM}`, "--allow", "elsewhere.example=db-1"],
-      ...["--state-dir", join(folder, "receiver-state")],
+      ...["--state-dir", join(folder, "receiver-state"), "--ui", `127.0.0.1:${pagePort}`],
     );
     const address = await listeningAddress(receive);
     const to = destinationFor("tunnel", address);
@@ -135,6 +143,8 @@ describe.skipIf(qemu === undefined)("bad peers and bad files", () => {
     const own = newKey();
     files("selfmade", authority.issue(["source.example"], { key: own, issuer: { subject: "x", key: own } }));
     await tryIt("source that vouches for itself", ...tls("selfmade"));
+    files("called-back", calledBack);
+    await tryIt("source whose certificate was called back", ...tls("called-back"));
     files("unlisted", authority.issue(["unlisted.example"]));
     await tryIt("source that may hand nothing over", ...tls("unlisted"));
     files("elsewhere", authority.issue(["elsewhere.example"]));
@@ -161,6 +171,18 @@ describe.skipIf(qemu === undefined)("bad peers and bad files", () => {
       const impostor = await tlsServer(host, authority);
       await tryIt(tried, ...tls("source"), "--to", `deltavee://127.0.0.1:${impostor}`);
     }
+    const old = authority.issue(["127.0.0.1"]);
+    const careful = files("careful", authority.issue(["source.example"]));
+    writeFileSync(join(careful, "ca-crl.pem"), authority.revoke([old]));
+    const impostor = await tlsServer(old, authority);
+    await tryIt(
+      "destination whose certificate was called back",
+      ...tls("careful"),
+      "--to",
+      `deltavee://127.0.0.1:${impostor}`,
+    );
+    writeFileSync(join(careful, "ca-crl.pem"), authority.revoke([], daysFromNow(-0.5)));
+    await tryIt("source whose list of what was called back is out of date", ...tls("careful"));
     const plain = await server((socket) => socket.end("DV plain text, longer than a header of TLS"));
     await tryIt(
       "destination that speaks plain text",
@@ -188,6 +210,42 @@ describe.skipIf(qemu === undefined)("bad peers and bad files", () => {
       const heard = await knock(Number(port), bytes);
       table.note(tried, null, heard, await whereIs(source, destination));
     }
+    // Its page, which asks nobody who he is.
+    for (const [tried, path, headers] of [
+      ["the page of `receive`, by a name that somebody else points here", "/", { host: "evil.example" }],
+      ["the page, fetched by a page of another site", "/runs", { "sec-fetch-site": "cross-site" }],
+      ["the page, for a file beside it", "/dashboard/%2e%2e/%2e%2e/package.json", {}],
+      ["the page, with a header of 9 KiB", "/", { "x-long": "x".repeat(9 * 1024) }],
+    ] as const) {
+      table.note(tried, null, await pageSays(pagePort, path, headers), await whereIs(source, destination));
+    }
+    // Guesses at the code of a pairing, all at the same time.
+    const pairing = await cli(
+      "pair",
+      "--listen",
+      "127.0.0.1:0",
+      "--json",
+      "--keys-dir",
+      join(folder, "keys"),
+    );
+    const meeting = parseAddress(await listeningAddress(pairing));
+    const guesser = PairedKeys.create(join(folder, "guesser")).own();
+    const guess = () => meetAt(meeting, { keys: guesser, code: newCode(), name: "guesser" });
+    const guesses = await Promise.allSettled(Array.from({ length: 12 }, guess));
+    expect(guesses.filter(({ status }) => status === "fulfilled")).toEqual([]);
+    const paired = await ended(pairing);
+    // Those who were turned away are told of, too.
+    const stderr = paired.stderr
+      .split("\n")
+      .filter((line) => !line.startsWith("pair: "))
+      .join("\n");
+    table.note(
+      "12 guesses at once at the code of a pairing",
+      paired.code,
+      words({ ...paired, stderr }, folder),
+      await whereIs(source, destination),
+    );
+
     const silent = Array.from({ length: 80 }, () => net.connect(Number(port), "127.0.0.1"));
     for (const socket of silent) socket.on("error", () => {}).unref();
     onTestFinished(() => {
@@ -238,6 +296,19 @@ async function tlsServer({ key, certificate }: HostCertificate, authority: Autho
   onTestFinished(() => void listening.close());
   await new Promise<void>((resolve) => listening.listen(0, "127.0.0.1", resolve));
   return (listening.address() as net.AddressInfo).port;
+}
+
+/** What the page answers. */
+function pageSays(port: number, path: string, headers: Record<string, string>): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const asked = request({ port, host: "127.0.0.1", path, headers }, async (response) => {
+      const body = Buffer.concat(await response.toArray())
+        .toString()
+        .trim();
+      resolve(`HTTP ${response.statusCode}${body === "" ? "" : `: ${body}`}`);
+    });
+    asked.on("error", reject).end();
+  });
 }
 
 /** What a peer that is no source hears: nothing of use. */

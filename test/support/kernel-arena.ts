@@ -44,7 +44,7 @@ export class KernelArena {
     this.#addGuard(address - GUARD_BYTES);
     this.#addGuard(end);
     this.#next = end + GUARD_BYTES;
-    expect(this.#next).toBeLessThan(this.#start + ARENA_BYTES);
+    if (this.#next >= this.#start + ARENA_BYTES) throw new Error("The arena is full");
     return address;
   }
 

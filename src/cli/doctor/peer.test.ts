@@ -170,6 +170,20 @@ describe("a listener", () => {
     first.destroy();
   });
 
+  test("is not kept from measuring by a stranger who says nothing", async () => {
+    const tlsDir = writeTlsFolder(join(folder, "tls"), authority, authority.issue(["localhost"]));
+    const { address } = await listening({ tlsDir });
+    const silent = connect((address as { port: number }).port, "127.0.0.1");
+    close.push(() => silent.destroy());
+    await once(silent, "connect");
+    const findings = await checkPeer(
+      address as PeerAddress,
+      { tlsDir, tlsHostname: "localhost" },
+      HOST_CLOCKS,
+    );
+    expect(levels(findings)).toEqual(["peer ok", "link ok", "peer-clock ok"]);
+  });
+
   test("measures a clock that is ahead", async () => {
     const server = createServer((socket) => {
       socket.on("error", () => {});

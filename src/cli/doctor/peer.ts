@@ -27,6 +27,8 @@ import {
 } from "./measuring.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
+/** Strangers at a time who have not proved who they are. */
+const STRANGERS_MAX = 16;
 /** A listener that measures speaks first. Round trips of seconds are not what migrations are made over. */
 const GREETING_TIMEOUT_MS = 3000;
 /** Certificates and records of both sides are judged by wall clocks. */
@@ -213,19 +215,17 @@ export function measureFor(
   const serve = async (socket: Socket): Promise<void> => {
     const from = socket.remoteAddress ?? "a local process";
     socket.on("error", () => {});
-    if (isBusy) {
-      socket.destroy();
-      told(`${from} was turned away: another measurement is under way`);
-      return;
-    }
-    isBusy = true;
     let secured: Socket = socket;
+    let isOurs = false;
     try {
       if (identity !== undefined) {
         const connection = await secureServer(socket, identity, CONNECT_TIMEOUT_MS);
         secured = connection.socket;
         if ("why" in connection) throw new Error(`its certificate is not accepted: ${connection.why}`);
       }
+      // Only now: a stranger who says nothing keeps nobody from measuring.
+      if (isBusy) throw new Error("another measurement is under way");
+      isBusy = isOurs = true;
       told(`${from} measures`);
       await answer(secured);
     } catch (thrown) {
@@ -234,11 +234,12 @@ export function measureFor(
       told(isDone ? `${from} is done` : `${from} was turned away: ${error.message}`);
     } finally {
       secured.destroy();
-      isBusy = false;
+      if (isOurs) isBusy = false;
     }
   };
-  return listen(address, {
-    onConnection: (socket) => void serve(socket),
-    onError: ({ message }) => told(message),
-  });
+  const handlers = {
+    onConnection: (socket: Socket) => void serve(socket),
+    onError: ({ message }: Error) => told(message),
+  };
+  return listen(address, handlers, { connectionsMax: STRANGERS_MAX });
 }

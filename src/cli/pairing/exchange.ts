@@ -105,6 +105,11 @@ export function messageBytes(begun: Uint8Array): number | undefined {
   return MAGIC.length + 1 + nameBytes + MAC_BYTES;
 }
 
+/** Says nothing of the code: whoever sends anything else is not worth the stretching of it. @throws ProtocolError */
+export function checkForm(message: Uint8Array): void {
+  splitMessage(message);
+}
+
 function splitMessage(message: Uint8Array): { head: Uint8Array; mac: Uint8Array; name: string } {
   if (messageBytes(message) !== message.length) throw invalid();
   const head = message.subarray(0, message.length - MAC_BYTES);

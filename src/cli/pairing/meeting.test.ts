@@ -50,6 +50,32 @@ test("a wrong code is refused on both sides, and there is no second try", async 
   await expect(meeting.met).rejects.toMatchObject({ code: "PROTOCOL_REFUSED" });
 });
 
+test("many guesses at the same time are one try: the first one", async () => {
+  const guesses = Array.from({ length: 8 }, () =>
+    meetAt(meeting.address, { keys: host1, code: newCode(), name: "host1" }),
+  );
+  expect((await Promise.allSettled(guesses)).map(({ status }) => status)).toEqual(Array(8).fill("rejected"));
+  await expect(meeting.met).rejects.toMatchObject({ code: "PROTOCOL_REFUSED" });
+  expect(turnedAway.filter((text) => text.includes("another one's"))).toHaveLength(7);
+});
+
+test("what is no message does not use up the code, though it is as long as one", async () => {
+  const { port } = meeting.address as { port: number };
+  const other = tls.connect({ port, host: "127.0.0.1", rejectUnauthorized: false, ...asCert(host1) });
+  other.on("error", () => {});
+  toDestroy.push(other);
+  // A name that is none.
+  other.once("secureConnect", () =>
+    other.write(Buffer.concat([Buffer.from("DVPAIR1\0\x01\n"), Buffer.alloc(32)])),
+  );
+  await expect.poll(() => turnedAway.join()).toMatch(/no message of deltavee pair/);
+  const [atHost1] = await Promise.all([
+    meetAt(meeting.address, { keys: host1, code, name: "host1" }),
+    meeting.met,
+  ]);
+  expect(atHost1.name).toBe("host2");
+});
+
 test("who stands in between, with keys of its own for each side, is found by both", async () => {
   const between = PairedKeys.create(join(folder, "between")).own();
   const { port } = meeting.address as { port: number };

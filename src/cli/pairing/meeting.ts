@@ -11,6 +11,7 @@ import { type Address, connect, type Listener, listen } from "../../link/address
 import { fingerprintOf } from "../../link/tls/secure.ts";
 import {
   BINDING_BYTES,
+  checkForm,
   MESSAGE_BYTES_MAX,
   messageBytes,
   PAIRING_LABEL,
@@ -81,10 +82,17 @@ export async function waitAt(
   });
   met.catch(() => {});
   server.on("tlsClientError", (error) => turnedAway(error.message));
+  let isTried = false;
   server.on("secureConnection", (secured) => {
     withLimit(secured, async () => {
-      // First: a stranger who says nothing is not worth the stretching of the code.
+      // First: a stranger who says nothing of use is not worth the stretching of the code.
       const message = await readMessage(secured);
+      checkForm(message);
+      certificateOf(secured);
+      // While it is stretched for one, others could have their guess, too.
+      if (isTried)
+        throw new LinkError("LINK_CLOSED", "The one try that a code is good for was another one's");
+      isTried = true;
       const { exchange, met: other } = await exchangeOver(secured, "listening", keys, code);
       const theirs = exchange.read("connecting", message);
       secured.end(exchange.message("listening", name));
@@ -112,6 +120,13 @@ function tlsOptions({ key, certificate }: OwnKeys) {
   return { key, cert: certificate, minVersion: "TLSv1.3" as const };
 }
 
+/** @throws TlsError TLS_PEER_REJECTED */
+function certificateOf(secured: tls.TLSSocket): X509Certificate {
+  const certificate = secured.getPeerX509Certificate();
+  if (certificate === undefined) throw new TlsError("TLS_PEER_REJECTED", "The other side has no certificate");
+  return certificate;
+}
+
 /** What the two sides of this connection have in common, and whom it has at its other end. */
 async function exchangeOver(
   secured: tls.TLSSocket,
@@ -119,8 +134,7 @@ async function exchangeOver(
   keys: OwnKeys,
   code: string,
 ): Promise<{ exchange: PairingExchange; met: Omit<Met, "name"> }> {
-  const certificate = secured.getPeerX509Certificate();
-  if (certificate === undefined) throw new TlsError("TLS_PEER_REJECTED", "The other side has no certificate");
+  const certificate = certificateOf(secured);
   const fingerprint = fingerprintOf(certificate);
   const own = fingerprintOf(new X509Certificate(keys.certificate));
   const exchange = await PairingExchange.over({

@@ -4,6 +4,7 @@
 import type { Socket } from "node:net";
 import { systemClock } from "../../base/clock.ts";
 import { DeltaveeError } from "../../base/errors.ts";
+import { RareNotices } from "../../base/rare-notices.ts";
 import type { Channel } from "../../engine/ports.ts";
 import { OPENING_BYTES, openingOf } from "../../hypervisor/stream/opening.ts";
 import { type Address, formatAddress, type Listener, listen } from "../../link/address.ts";
@@ -36,6 +37,8 @@ export interface DoorwayOptions {
 
 export class Doorway {
   readonly #options: DoorwayOptions;
+  /** Of connections: whoever reaches the port can cause them. */
+  readonly #notices: RareNotices;
   #listener!: Listener;
   #endWatch: () => void = () => {};
   #current: Carried | undefined;
@@ -45,7 +48,7 @@ export class Doorway {
     const doorway = new Doorway(options);
     const handlers = {
       onConnection: (socket: Socket) => doorway.#connected(socket),
-      onError: (error: Error) => options.notice(error.message),
+      onError: (error: Error) => doorway.#notices.say(error.message),
     };
     // What is paused is read straight into the engine's memory.
     const listening = { pauseOnConnect: true, connectionsMax: CONNECTIONS_MAX };
@@ -63,6 +66,7 @@ export class Doorway {
 
   private constructor(options: DoorwayOptions) {
     this.#options = options;
+    this.#notices = new RareNotices(systemClock, options.notice);
   }
 
   get address(): Address {
@@ -89,7 +93,7 @@ export class Doorway {
       isOver = true;
       cancelTimer();
       channel.destroy();
-      this.#options.notice(`A connection ${why}: it was no migration`);
+      this.#notices.say(`A connection ${why}: it was no migration`);
     };
     const cancelTimer = systemClock.after(OPENING_MS_MAX, () =>
       gone(`has said nothing within ${OPENING_MS_MAX / 1000} s`),
@@ -124,8 +128,7 @@ export class Doorway {
     if (opening.kind === "migration") {
       const text = "Another migration is under way here: each needs a proxy, and a port or path, of its own";
       this.#options.refused(new DeltaveeError("PROTOCOL_REFUSED", text, { vm: "running on source" }));
-    } else if (opening.kind === "unknown")
-      this.#options.notice(`A connection was turned away: ${opening.why}`);
+    } else if (opening.kind === "unknown") this.#notices.say(`A connection was turned away: ${opening.why}`);
     else this.#refuse(opening.why);
   }
 

@@ -5,7 +5,7 @@
 // The difference that matters to a caller: QmpCommandError means that QEMU refused, QmpInterruptedError that
 // nobody knows whether it did as asked, QMP_UNAVAILABLE that it was never asked.
 
-import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import type { z } from "zod";
 import { assert } from "../../base/assert.ts";
 import { type Clock, systemClock } from "../../base/clock.ts";
@@ -77,7 +77,7 @@ export class QmpClient {
   readonly lost: Promise<DeltaveeError>;
   readonly #clock: Clock;
   readonly #commandTimeoutMs: number;
-  readonly #socket: Socket;
+  readonly #socket: Duplex;
   readonly #lines = new LineSplitter(QMP_LINE_BYTES_MAX);
   readonly #pending = new Map<number, PendingCommand>();
   readonly #listeners = new Map<QmpEventName, Set<AnyListener>>();
@@ -96,11 +96,17 @@ export class QmpClient {
    * @throws DeltaveeError QMP_UNAVAILABLE
    */
   static async connect(address: QmpAddress, options: QmpOptions = {}): Promise<QmpClient> {
-    const clock = options.clock ?? systemClock;
     const timeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
     const socket = await connectSocket(address, timeoutMs).catch((thrown: unknown) => {
       throw unavailable(address, "cannot connect", thrown);
     });
+    return QmpClient.over(socket, address, options);
+  }
+
+  /** The same, connected already. `address` is for messages. @throws DeltaveeError QMP_UNAVAILABLE */
+  static async over(socket: Duplex, address: QmpAddress, options: QmpOptions = {}): Promise<QmpClient> {
+    const clock = options.clock ?? systemClock;
+    const timeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
     const client = new QmpClient(address, socket, clock, options.commandTimeoutMs ?? COMMAND_TIMEOUT_MS);
     const greeted = new Promise<void>((resolve, reject) => {
       client.#onGreeting = resolve;
@@ -126,7 +132,7 @@ export class QmpClient {
     }
   }
 
-  private constructor(address: QmpAddress, socket: Socket, clock: Clock, commandTimeoutMs: number) {
+  private constructor(address: QmpAddress, socket: Duplex, clock: Clock, commandTimeoutMs: number) {
     this.address = address;
     this.#clock = clock;
     this.#commandTimeoutMs = commandTimeoutMs;
