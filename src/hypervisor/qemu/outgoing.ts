@@ -55,6 +55,10 @@ const CAPABILITIES: Readonly<Partial<Record<MigrationCapability, boolean>>> = {
   xbzrle: false,
   multifd: false,
   "postcopy-ram": false,
+  // Pages of a post-copy would come on a second connection.
+  "postcopy-preempt": false,
+  // Until COMMIT a guest in post-copy is taken back from what the source still has, which is all of it.
+  "release-ram": false,
   "pause-before-switchover": false,
   "switchover-ack": true,
 };
@@ -230,7 +234,8 @@ export class QemuOutgoing implements OutgoingVm {
   /** For people: what this QEMU does to its guest by itself, if anything. One that is paused writes nothing. */
   async weakness(): Promise<string | undefined> {
     const loss = lossWithoutKvm(this.version);
-    if (loss === undefined || !this.#wasRunning || (await this.#qmp.execute("query-kvm")).enabled) return undefined;
+    if (loss === undefined || !this.#wasRunning || (await this.#qmp.execute("query-kvm")).enabled)
+      return undefined;
     return loss;
   }
 
