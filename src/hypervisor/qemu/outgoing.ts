@@ -133,6 +133,8 @@ export class QemuOutgoing implements OutgoingVm {
   #resolveFirstPass!: () => void;
   #over = false;
   #begun = false;
+  /** The migration has stopped the guest. */
+  #isStopped = false;
   #socket: MigrationSocket | undefined;
   #listener: Listener | undefined;
   #guard: Guard | undefined;
@@ -273,6 +275,7 @@ export class QemuOutgoing implements OutgoingVm {
       });
       qmp.on("STOP", () => void this.#guestStopped());
       qmp.on("RESUME", () => {
+        this.#isStopped = false;
         this.#wasRunning = true;
       });
       void qmp.lost.then((reason) => this.#end({ outcome: "failed", reason: reason.message }));
@@ -449,6 +452,7 @@ export class QemuOutgoing implements OutgoingVm {
         : { remainingBytes: this.#forecast.remainingBytes(iteration, ram.remaining) }),
       ...(ram === undefined ? {} : { dirtyPagesPerSecond: ram["dirty-pages-rate"] }),
       ...(downtime === undefined ? {} : { downtimeMs: downtime }),
+      isStopped: this.#isStopped,
       isPostcopy: await this.#isInPostcopy(status),
     };
     if (ram !== undefined) this.#handoverBytesPerSecond = (ram.mbps * 1e6) / 8;
@@ -466,6 +470,7 @@ export class QemuOutgoing implements OutgoingVm {
     try {
       const { status } = await this.#qmp.execute("query-status");
       if (!STATES_OF_MIGRATION.has(status)) this.#wasRunning = false;
+      this.#isStopped = status === "finish-migrate" || status === "postmigrate";
     } catch (thrown) {
       this.#options.notice(`QEMU does not say why the guest stopped: ${toError(thrown).message}`);
     }
