@@ -832,7 +832,8 @@ export class SourceEngine {
     // Not the bytes on the wire: a connection on which nothing moves is still kept alive.
     const moved = this.#intake.handedOverBytes - this.#link.figures.inFlightBytes;
     const nowMs = this.#options.clock.nowMs();
-    const waiting = this.#tunnel !== undefined && this.#stillSinceMs !== undefined && !this.#destinationLoaded;
+    const waiting =
+      this.#tunnel !== undefined && this.#stillSinceMs !== undefined && !this.#destinationLoaded;
     if (!waiting || moved !== this.#movedBytes || this.#tunnel?.isLost) {
       this.#movedBytes = moved;
       this.#movedMs = nowMs;

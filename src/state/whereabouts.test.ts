@@ -72,6 +72,14 @@ describe("where the guest is, and what is done about it", () => {
   });
 });
 
+test("a source whose QEMU has ended sends nobody back to the disks while a copy may wait at the destination", () => {
+  for (const mode of ["direct", "tunnel"] as const) {
+    expect(judge(source("iterating", mode), GONE).advice).toBe("Start the VM again, from its disks");
+    const { advice } = judge(source("switchover", mode), GONE);
+    expect(advice.startsWith("Look at the destination")).toBe(mode === "tunnel");
+  }
+});
+
 test("whatever QEMU says: what may run elsewhere is not let run, and what may be all there is is not ended", () => {
   const known = fc.option(
     fc.record({

@@ -132,10 +132,19 @@ function judgePostcopy(known: Known, view: Answers): Finding {
 function judgeSource(known: NonNullable<Known>, view: Exclude<QemuView, { kind: "silent" }>): Finding {
   const committed = known.phase === "committed";
   if (view.kind === "gone") {
-    const explanation = committed
-      ? "QEMU here has ended, after the guest was handed over: it is with the destination, or lost"
+    if (committed) {
+      const explanation =
+        "QEMU here has ended, after the guest was handed over: it is with the destination, or lost";
+      return { vm: "unknown", explanation, advice: "Look at the destination", action: "tidy" };
+    }
+    // Not in direct mode: there nothing that completes it has left before it is on file.
+    const mayBeThere = known.mode === "tunnel" && known.phase === "switchover";
+    const explanation = mayBeThere
+      ? "QEMU here has ended, and the guest with it; the destination may have had all of it, and then waits, paused"
       : "QEMU here has ended, and the guest with it: the destination never had all of it";
-    const advice = committed ? "Look at the destination" : "Start the VM again, from its disks";
+    const advice = mayBeThere
+      ? "Look at the destination before the VM is started again from its disks"
+      : "Start the VM again, from its disks";
     return { vm: "unknown", explanation, advice, action: "tidy" };
   }
   if (hasGivenAway(view)) {

@@ -2,11 +2,11 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { workerLocation } from "../../base/worker-location.ts";
 import { Guard } from "./guard.ts";
 
@@ -28,6 +28,13 @@ afterEach(() => {
   for (const socket of sockets) socket.destroy();
   rmSync(folder, { recursive: true });
 });
+
+/** Whether it has handlers for SIGHUP, SIGINT and SIGTERM (proc(5), status: SigCgt). */
+function catchesSignals(pid: number): boolean {
+  const mask = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))![1]!;
+  const caught = BigInt(`0x${mask}`);
+  return [1n, 2n, 15n].every((signal) => (caught & (1n << (signal - 1n))) !== 0n);
+}
 
 /** What QEMU sees of its connection. */
 class QemuEnd {
@@ -104,8 +111,7 @@ describe("the guard program", () => {
   test("does nothing as long as its parent lives, told or not, and is not ended by signals for its parent", async () => {
     const { guard, qemu } = await start();
     guard.stdin!.write("C");
-    // It must have begun to listen for signals; nothing else tells that it has.
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await vi.waitUntil(() => catchesSignals(guard.pid!), { timeout: 30_000 });
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) guard.kill(signal);
     await new Promise((resolve) => setTimeout(resolve, 200));
     expect({ bytes: qemu.received.length, closed: qemu.isClosed }).toEqual({ bytes: 0, closed: false });
