@@ -731,7 +731,8 @@ export class SourceEngine {
       where = "unknown";
     } else {
       // Whoever is told that it is kept here ends a copy that may be whole, and the last one.
-      const mayBeLast = this.#stillSinceMs !== undefined && !this.#destinationReady;
+      const isWhole = this.#stillSinceMs !== undefined && !this.#destinationReady;
+      const mayBeLast = this.#tunnel !== undefined && isWhole;
       if (!mayBeLast) this.#sayItIsKept(failure);
       where = await takeBack(this.#failedSource, this.#switchover.postcopyAsked);
       if (mayBeLast && where !== "unknown") this.#sayItIsKept(failure);
