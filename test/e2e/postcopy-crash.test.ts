@@ -77,16 +77,6 @@ const CASES: readonly Case[] = [
   },
   {
     killed: "receive",
-    moment: "READY on its way",
-    outcome: "source LINK_LOST",
-    async check({ source, destination, running }) {
-      expect(await runsNow(source)).toBe(true);
-      expect(await source.verify()).toMatchObject({ ok: true, badPages: 0 });
-      await expectGivenUp(destination, running);
-    },
-  },
-  {
-    killed: "receive",
     moment: "package on its way",
     outcome: "source LINK_LOST",
     async check({ source, destination, running }) {
