@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { Command } from "commander";
 import { DeltaveeError, QmpInterruptedError, UsageError } from "../base/errors.ts";
+import { completeCutOffPostcopy } from "../hypervisor/qemu/cut-off-postcopy.ts";
 import { findLeftSettings, putBackSettings } from "../hypervisor/qemu/outgoing.ts";
 import type { QmpAddress, QmpClient } from "../hypervisor/qemu/qmp.ts";
 import { parseQmpAddress } from "../library/parse.ts";
@@ -19,6 +20,7 @@ import {
   isInPostcopy,
   isMigrating,
   judge,
+  neverRanHere,
   type QemuView,
 } from "../state/whereabouts.ts";
 import { describeMigration } from "./status.ts";
@@ -179,7 +181,10 @@ class Recovery {
   async settle(view: QemuView): Promise<void> {
     let finding = judge(this.#entry, view);
     if (finding.action === "wait") {
-      const settled = await this.#until((seen) => !isMigrating(seen), "ends its migration");
+      const settled = await this.#until(
+        (seen) => judge(this.#entry, seen).action !== "wait",
+        "ends its migration, or finds its connection gone",
+      );
       finding = judge(this.#entry, settled);
     }
     switch (finding.action) {
@@ -195,6 +200,9 @@ class Recovery {
       case "resume":
         await this.#goOn(view as Answers);
         break;
+      case "take-back":
+        await this.#takeBack();
+        return;
       case "discard":
         await this.#quit();
         this.#telling.did("Ended the QEMU here");
@@ -211,6 +219,10 @@ class Recovery {
   /** A person has made sure that it runs nowhere else. */
   async resumeHere(view: QemuView): Promise<void> {
     if (view.kind !== "answers") throw new DeltaveeError("QMP_UNAVAILABLE", view.reason);
+    if (judge(this.#entry, view).action === "take-back") {
+      await this.#takeBack();
+      return;
+    }
     this.#refusePostcopy(view);
     let seen = view;
     if (seen.status === "inmigrate") throw refused("QEMU here holds a part of the guest at most");
@@ -232,7 +244,7 @@ class Recovery {
       throw new DeltaveeError("QMP_UNAVAILABLE", judge(undefined, view).explanation);
     }
     if (view.kind === "answers") {
-      this.#refusePostcopy(view);
+      if (!neverRanHere(this.#entry, view)) this.#refusePostcopy(view);
       if (view.running) throw refused("The guest runs here");
       const neverLeft =
         this.#entry?.side === "source" && this.#entry.phase !== "committed" && !hasGivenAway(view);
@@ -267,6 +279,21 @@ class Recovery {
       if (!running) await this.#resume();
     }
     await this.#putBack();
+  }
+
+  /** Of a post-copy whose guest was not given away: QEMU completes it, and lets go of nothing. */
+  async #takeBack(): Promise<void> {
+    await completeCutOffPostcopy(this.#qmp!);
+    const seen = await this.#until((now) => !isMigrating(now), "completes its migration");
+    const mayRun = this.#entry?.guestWasRunning !== false;
+    if (mayRun && !seen.running) await this.#resume();
+    this.#telling.did("Took the guest back from the post-copy that was cut off");
+    await this.#putBack();
+    const what = mayRun ? "It runs here" : "It is paused here, as it was before (QMP cont lets it run)";
+    this.#telling.found({
+      vm: mayRun ? "running on source" : "paused on source",
+      explanation: `${what}, and the destination never had all of it`,
+    });
   }
 
   async #resume(): Promise<void> {

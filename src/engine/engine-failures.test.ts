@@ -100,6 +100,35 @@ test("a guest that the source hypervisor has let go of, with COMMIT not sent yet
   expect(migration.world.history).toEqual(["source runs", "source stops", "source runs"]);
 });
 
+test("a source hypervisor that dies when the destination has said LOADED leaves the copy to whoever looks at it", async () => {
+  const migration = await new Migration({
+    ...base,
+    mode: "tunnel",
+    disturb: {
+      when: moments.tunnel["when LOADED is under way"]!,
+      action: ({ outgoing }) => outgoing.die(),
+    },
+  }).run();
+  expect(migration.sourceOutcome).toMatchObject({ outcome: "failed", vm: "unknown" });
+  expect(migration.sourceFrames).not.toContain("commit");
+  // "I keep it" would be a lie, and the copy is all that is left.
+  expect(migration.sourceFrames).not.toContain("abort");
+  expect(migration.incoming!.discarded).toBe(false);
+  expect(migration.destinationOutcome).toMatchObject({ vm: "paused on destination" });
+});
+
+test("a stopped guest in a stream that is not understood does not wait for its destination without end", async () => {
+  const opaque = buildGuestStream({ ...PLAN, unknown: "command", unknownSection: 0 });
+  const migration = await new Migration({
+    ...base,
+    mode: "tunnel",
+    stream: opaque,
+    incoming: { isMute: true, loadsAnything: opaque.bytes.length },
+  }).run();
+  expectTruth(migration);
+  expect(migration.sourceOutcome).toMatchObject({ vm: "running on source", error: { code: "LINK_TIMEOUT" } });
+});
+
 test("a source hypervisor that takes the guest back when a stock destination may run it is reported as unknown", async () => {
   const when = moments.direct["when the destination has all of it"]!;
   const action = disturbances["the source hypervisor gives up"]!;

@@ -53,6 +53,8 @@ export interface OutgoingStatus {
   /** Dirty pages: those that it knows of, and what must be expected to have become so since it looked. */
   remainingBytes?: number;
   dirtyPagesPerSecond?: number;
+  /** The migration has stopped the guest, for the rest. */
+  isStopped?: boolean;
   /** It has switched over to post-copy, and the guest stands still here. */
   isPostcopy?: boolean;
   /** The hypervisor's own figure, once it has one. */

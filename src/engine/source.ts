@@ -109,6 +109,8 @@ const SAMPLE_EVERY_MS = 250;
 const RUNNING_TIMEOUT_MS = 30_000;
 /** How long the stopped guest may wait while nothing moves any more and the destination has not loaded it. */
 const LOADED_TIMEOUT_MS = 30_000;
+/** How long the destination may take to read and hash what one question is about: at most some GiB. */
+const DIGESTS_TIMEOUT_MS = 120_000;
 
 export class SourceEngine {
   readonly #options: SourceOptions;
@@ -152,6 +154,9 @@ export class SourceEngine {
   #sampledMs = Number.NEGATIVE_INFINITY;
   readonly #switchover: SwitchoverControl;
   #stoppedMs: number | undefined;
+  /** The same; in a stream that is not understood since it was seen, which is too late for a figure of the downtime. */
+  #stillSinceMs: number | undefined;
+  #cancelDigestsTimer: () => void = () => {};
   #downtimeMs: number | undefined;
   #forecastDowntimeMs: number | undefined;
   #cancelStatusTimer: () => void = () => {};
@@ -211,7 +216,10 @@ export class SourceEngine {
           resumed: (outage) => this.#linkResumed(outage),
           decision,
           ready: () => void this.#ready(),
-          digests: (digests) => this.#comparison?.answered(digests),
+          digests: (digests) => {
+            this.#cancelDigestsTimer();
+            this.#comparison?.answered(digests);
+          },
           loaded: () => {
             this.#destinationLoaded = true;
             void (this.#runsThere ? this.#endPostcopy() : this.#commitTunnel());
@@ -312,6 +320,13 @@ export class SourceEngine {
     if (this.#ending) return;
     this.#forecastDowntimeMs = this.#switchover.expectation.forecastDowntimeMs;
     this.#handover.enter("switchover", "the source's vCPUs have stopped");
+    this.#standsStill();
+  }
+
+  /** Whatever it waits for from here on, it does not wait without end. */
+  #standsStill(): void {
+    if (this.#stillSinceMs !== undefined) return;
+    this.#stillSinceMs = this.#options.clock.nowMs();
     this.#switchover.guestStopped();
     this.#link.liftWindow();
   }
@@ -473,7 +488,10 @@ export class SourceEngine {
     let ram: StoppedRam | undefined;
     const comparison = new RamComparison(
       { lengthOf: (idstr) => ram?.lengthOf(idstr), read: (...piece) => ram!.read(...piece), close: () => {} },
-      (pieces) => this.#tunnel!.verify(pieces),
+      (pieces) => {
+        this.#awaitDigests();
+        this.#tunnel!.verify(pieces);
+      },
     );
     this.#comparison = comparison;
     try {
@@ -492,7 +510,15 @@ export class SourceEngine {
     void this.#commitTunnel();
   }
 
+  #awaitDigests(): void {
+    this.#cancelDigestsTimer = this.#options.clock.after(DIGESTS_TIMEOUT_MS, () => {
+      const text = `Destination has not said within ${DIGESTS_TIMEOUT_MS / 1000} s what its RAM is`;
+      void this.#fail(new LinkError("LINK_TIMEOUT", text));
+    });
+  }
+
   #stopComparing(): void {
+    this.#cancelDigestsTimer();
     const comparison = this.#comparison;
     this.#comparison = undefined;
     comparison?.stop();
@@ -704,15 +730,12 @@ export class SourceEngine {
       );
       where = "unknown";
     } else {
-      if (this.#tunnel !== undefined) {
-        try {
-          this.#tunnel.abort(failure.code, failure.message);
-        } catch (thrown) {
-          record.add({ type: "notice", message: `Peer could not be told: ${toError(thrown).message}` });
-          this.#tunnel.destroy();
-        }
-      } else this.#link.destroy();
+      // Whoever is told that it is kept here ends a copy that may be whole, and the last one.
+      const isWhole = this.#stillSinceMs !== undefined && !this.#destinationReady;
+      const mayBeLast = this.#tunnel !== undefined && isWhole;
+      if (!mayBeLast) this.#sayItIsKept(failure);
       where = await takeBack(this.#failedSource, this.#switchover.postcopyAsked);
+      if (mayBeLast && where !== "unknown") this.#sayItIsKept(failure);
     }
     this.#vmChannel?.destroy();
     this.#link.destroy();
@@ -721,6 +744,20 @@ export class SourceEngine {
     const outcome = failure instanceof CancelledError ? "cancelled" : "failed";
     this.#handover.enter(this.#handover.committed ? "failed" : outcome);
     await this.#finish(outcome, where, failure);
+  }
+
+  #sayItIsKept({ code, message }: DeltaveeError): void {
+    if (this.#tunnel === undefined) {
+      this.#link.destroy();
+      return;
+    }
+    try {
+      this.#tunnel.abort(code, message);
+    } catch (thrown) {
+      const text = `Peer could not be told: ${toError(thrown).message}`;
+      this.#options.record.add({ type: "notice", message: text });
+      this.#tunnel.destroy();
+    }
   }
 
   /**
@@ -761,6 +798,7 @@ export class SourceEngine {
     const again = () => {
       this.#isPolling = false;
       if (this.#ending) return;
+      if (this.#reader.isOpaque && this.#status.isStopped === true) this.#standsStill();
       this.#watchLoading();
       this.#watchLink();
       this.#watchReturnPath();
@@ -795,7 +833,8 @@ export class SourceEngine {
     // Not the bytes on the wire: a connection on which nothing moves is still kept alive.
     const moved = this.#intake.handedOverBytes - this.#link.figures.inFlightBytes;
     const nowMs = this.#options.clock.nowMs();
-    const waiting = this.#tunnel !== undefined && this.#stoppedMs !== undefined && !this.#destinationLoaded;
+    const waiting =
+      this.#tunnel !== undefined && this.#stillSinceMs !== undefined && !this.#destinationLoaded;
     if (!waiting || moved !== this.#movedBytes || this.#tunnel?.isLost) {
       this.#movedBytes = moved;
       this.#movedMs = nowMs;
@@ -809,9 +848,9 @@ export class SourceEngine {
   #watchLink(): void {
     const timeoutMs = this.#options.tunnel?.switchoverTimeoutMs;
     if (timeoutMs === undefined || this.#tunnel === undefined) return;
-    if (this.#stoppedMs === undefined || this.#handover.committed) return;
+    if (this.#stillSinceMs === undefined || this.#handover.committed) return;
     // Nor was it silent for the guest before it stood still.
-    const silentMs = Math.min(this.#tunnel.silentMs, this.#options.clock.nowMs() - this.#stoppedMs);
+    const silentMs = Math.min(this.#tunnel.silentMs, this.#options.clock.nowMs() - this.#stillSinceMs);
     if (silentMs < timeoutMs) return;
     const text = `Destination was out of reach for ${formatMs(silentMs)} while the guest stood still`;
     void this.#fail(new LinkError("LINK_LOST", text));

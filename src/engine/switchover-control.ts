@@ -13,6 +13,7 @@ import type { LinkFigures } from "./source-link.ts";
 import {
   estimateDowntimeMs,
   floorMsOf,
+  guestBytesPerSecondByLink,
   remainingBytesFor,
   type SwitchoverFigures,
   SwitchoverJudge,
@@ -220,12 +221,7 @@ export class SwitchoverControl {
     link: LinkFigures,
   ): number {
     const { vm, clock, record, downtimeMsMax, giveUp } = this.#options;
-    const { wireBytesPerGuestByte, handoverBytesPerSecond, linkBytesPerSecond } = figures;
     const nowMs = clock.nowMs();
-    const byLink =
-      wireBytesPerGuestByte === 0 || linkBytesPerSecond === 0
-        ? Number.POSITIVE_INFINITY
-        : linkBytesPerSecond / wireBytesPerGuestByte;
     const asked: ConvergenceFigures = {
       ...figures,
       isFirstPass,
@@ -236,7 +232,7 @@ export class SwitchoverControl {
       // By then nothing waits in front of the link.
       affordableBytes: remainingBytesFor(downtimeMsMax, { ...figures, queuedBytes: 0 }),
       dirtyBytesPerSecond: dirtyPagesPerSecond * PAGE_BYTES,
-      settledBytesPerSecond: Math.min(byLink, handoverBytesPerSecond),
+      settledBytesPerSecond: Math.min(guestBytesPerSecondByLink(figures), figures.handoverBytesPerSecond),
       linkBytesPerSecond: link.linkBytesPerSecond,
       wireBytes: link.wireBytes,
       tailBytes: figures.deviceStateBytes,

@@ -74,12 +74,20 @@ const NEAR_FLOOR_RATIO = 1.1;
 const FLOOR_STABLE_MS = 400;
 const FLOOR_STABLE_SHARE = 0.5;
 
+/** Bytes of guest RAM that the link takes in a second: without bounds where it is not known, or pages cost nothing on it. */
+export function guestBytesPerSecondByLink({
+  linkBytesPerSecond,
+  wireBytesPerGuestByte,
+}: Pick<SwitchoverFigures, "linkBytesPerSecond" | "wireBytesPerGuestByte">): number {
+  const isKnown = linkBytesPerSecond > 0 && wireBytesPerGuestByte > 0;
+  return isKnown ? linkBytesPerSecond / wireBytesPerGuestByte : Number.POSITIVE_INFINITY;
+}
+
 /** How long the guest would stand still if it were stopped now. */
 export function estimateDowntimeMs(figures: SwitchoverFigures): number {
   const { remainingBytes, linkBytesPerSecond, handoverBytesPerSecond } = figures;
-  const wireBytes = remainingBytes * figures.wireBytesPerGuestByte;
   const pagesMs = Math.max(
-    linkBytesPerSecond === 0 ? 0 : (wireBytes / linkBytesPerSecond) * 1000,
+    (remainingBytes / guestBytesPerSecondByLink(figures)) * 1000,
     handoverBytesPerSecond === 0 ? 0 : (remainingBytes / handoverBytesPerSecond) * 1000,
   );
   const otherBytes = figures.queuedBytes + figures.deviceStateBytes;
@@ -96,12 +104,8 @@ export function floorMsOf(figures: SwitchoverFigures): number {
 export function remainingBytesFor(goalMs: number, figures: SwitchoverFigures): number {
   const withoutPagesMs = estimateDowntimeMs({ ...figures, remainingBytes: 0 });
   const pagesMs = Math.max(0, goalMs - withoutPagesMs);
-  const { wireBytesPerGuestByte, linkBytesPerSecond, handoverBytesPerSecond } = figures;
-  const byHandover = (pagesMs / 1000) * handoverBytesPerSecond;
-  // Pages that cost nothing on the link, as far as is known, are limited by the handover alone.
-  if (wireBytesPerGuestByte === 0 || linkBytesPerSecond === 0) return Math.floor(byHandover);
-  const byLink = ((pagesMs / 1000) * linkBytesPerSecond) / wireBytesPerGuestByte;
-  return Math.floor(Math.min(byLink, byHandover));
+  const bytesPerSecond = Math.min(guestBytesPerSecondByLink(figures), figures.handoverBytesPerSecond);
+  return Math.floor((pagesMs / 1000) * bytesPerSecond);
 }
 
 /** Asked again and again during iterations after the first. */

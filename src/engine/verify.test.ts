@@ -194,6 +194,14 @@ describe("with --verify", () => {
     },
   );
 
+  test("a destination that never answers is not waited for without end", async () => {
+    const { migration } = prepare({ source: contents(), destination: contents() });
+    const open = migration.incoming!.openRam!;
+    migration.incoming!.openRam = async () => ({ ...(await open()), read: () => new Promise(() => {}) });
+    await migration.run();
+    expectKept(migration, "LINK_TIMEOUT");
+  });
+
   test("the operator can still give up in the middle of it", async () => {
     const { migration, seen } = prepare(
       { source: contents(), destination: contents() },

@@ -87,17 +87,20 @@ describe.each([20, 100])("%i Mbit/s:", (mbit) => {
     [50, 160],
     [200, 40],
     [200, 80],
-  ])("a round trip of %i ms with answers up to %i ms late does not close the window", (roundTripMs, jitterMs) => {
-    const conditions = { bytesPerSecond: mbit * MBIT, roundTripMs, jitterMs };
-    const { link, window } = simulate(conditions);
-    link.run(6000);
-    expect(link.run(20_000).utilisation).toBeGreaterThan(0.8);
-    conditions.jitterMs = 0;
-    link.run(12_000);
-    const use = link.run(10_000);
-    expect(use.utilisation).toBeGreaterThan(0.9);
-    expect(use.queueMsMax).toBeLessThan(queueMsAllowed(conditions, window) + 50);
-  });
+  ])(
+    "a round trip of %i ms with answers up to %i ms late does not close the window",
+    (roundTripMs, jitterMs) => {
+      const conditions = { bytesPerSecond: mbit * MBIT, roundTripMs, jitterMs };
+      const { link, window } = simulate(conditions);
+      link.run(6000);
+      expect(link.run(20_000).utilisation).toBeGreaterThan(0.8);
+      conditions.jitterMs = 0;
+      link.run(12_000);
+      const use = link.run(10_000);
+      expect(use.utilisation).toBeGreaterThan(0.9);
+      expect(use.queueMsMax).toBeLessThan(queueMsAllowed(conditions, window) + 50);
+    },
+  );
 });
 
 test("a round trip that becomes longer is learned within three drains", () => {

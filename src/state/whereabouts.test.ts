@@ -37,7 +37,17 @@ describe("where the guest is, and what is done about it", () => {
     [source("committed"), answers("finish-migrate", "postcopy-paused"), "unknown", "decide"],
     [source("committed"), answers("finish-migrate", "postcopy-active"), "unknown", "decide"],
     [source("committed"), answers("finish-migrate", "postcopy-recover-setup"), "unknown", "decide"],
-    [source("switchover"), answers("finish-migrate", "postcopy-paused"), "paused on source", "decide"],
+    // Before it was given away all of it is at the source, and nobody else will be told to run it.
+    [source("switchover"), answers("finish-migrate", "postcopy-paused"), "paused on source", "take-back"],
+    [source("switchover", "tunnel"), answers("paused", "postcopy-paused"), "paused on source", "take-back"],
+    [
+      source("switchover", "tunnel"),
+      answers("finish-migrate", "postcopy-active"),
+      "paused on source",
+      "wait",
+    ],
+    [destination("switchover"), answers("paused", "postcopy-paused"), "unknown", "decide"],
+    [destination("committed"), answers("paused", "postcopy-paused"), "unknown", "decide"],
     [undefined, answers("finish-migrate", "postcopy-paused"), "unknown", "decide"],
     [undefined, answers("inmigrate", "postcopy-active"), "unknown", "decide"],
     [undefined, answers("running", "postcopy-paused"), "running on destination", "decide"],
@@ -60,6 +70,14 @@ describe("where the guest is, and what is done about it", () => {
   ] as const)("%j, %j: %s, %s", (known, view, vm, action) => {
     expect(judge(known, view)).toMatchObject({ vm, action });
   });
+});
+
+test("a source whose QEMU has ended sends nobody back to the disks while a copy may wait at the destination", () => {
+  for (const mode of ["direct", "tunnel"] as const) {
+    expect(judge(source("iterating", mode), GONE).advice).toBe("Start the VM again, from its disks");
+    const { advice } = judge(source("switchover", mode), GONE);
+    expect(advice.startsWith("Look at the destination")).toBe(mode === "tunnel");
+  }
 });
 
 test("whatever QEMU says: what may run elsewhere is not let run, and what may be all there is is not ended", () => {
@@ -107,9 +125,12 @@ test("whatever QEMU says: what may run elsewhere is not let run, and what may be
       const neverLeft = entry?.side === "source" && entry.phase !== "committed" && inStatus !== "postmigrate";
       if (action === "resume" || action === "cancel") expect(neverLeft).toBe(true);
       if (inMigration?.startsWith("postcopy-")) {
-        expect(action).toBe("decide");
+        const isGivenAway = entry === undefined || entry.phase === "committed" || inStatus === "running";
+        expect(["decide", ...(isGivenAway ? [] : ["wait", "take-back"])]).toContain(action);
+        if (entry?.side !== "source") expect(action).toBe("decide");
+        if (action === "take-back") expect(inMigration).toBe("postcopy-paused");
         expect(advice).not.toContain("--resume-here");
-        expect(advice).not.toContain("--give-up-here");
+        if (isGivenAway || entry.side === "source") expect(advice).not.toContain("--give-up-here");
       }
       if (action === "discard") {
         expect(entry?.side).toBe("destination");

@@ -22,12 +22,21 @@ export type QemuView = Answers | { kind: "gone"; reason: string } | { kind: "sil
  * - tidy: the guest is where it belongs; QEMU's settings are put back.
  * - cancel: an outgoing migration that nobody carries any more is ended, and the guest goes on.
  * - resume: the guest is let run, as it did.
+ * - take-back: a post-copy that was cut off before the guest was given away is brought to an end here, and it goes on.
  * - discard: a QEMU with a part of a guest is ended.
  * - decide: nothing; a person has to.
  * - wait: nothing yet; QEMU is busy.
  * - unreachable: nothing can be done.
  */
-export type RecoveryAction = "tidy" | "cancel" | "resume" | "discard" | "decide" | "wait" | "unreachable";
+export type RecoveryAction =
+  | "tidy"
+  | "cancel"
+  | "resume"
+  | "take-back"
+  | "discard"
+  | "decide"
+  | "wait"
+  | "unreachable";
 
 export interface Finding {
   vm: VmWhere;
@@ -64,6 +73,11 @@ export function isInPostcopy(view: QemuView): boolean {
   return view.kind === "answers" && view.migration?.startsWith("postcopy-") === true;
 }
 
+/** Has the other side's part of a post-copy never been let run? Then all of the guest is at the source. */
+export function neverRanHere(known: Known, view: Answers): boolean {
+  return known?.side === "destination" && known.phase !== "committed" && !view.running;
+}
+
 /** Has QEMU ended its outgoing migration as a success? It then holds a guest that was given away. */
 export function hasGivenAway(view: QemuView): boolean {
   return view.kind === "answers" && view.status === "postmigrate";
@@ -83,19 +97,30 @@ export function judge(known: Known, view: QemuView): Finding {
   return known.side === "source" ? judgeSource(known, view) : judgeDestination(known, view);
 }
 
-function judgePostcopy(known: Known, { running, migration }: Answers): Finding {
+function judgePostcopy(known: Known, view: Answers): Finding {
+  const { running, migration } = view;
   const action = "decide";
   // The source's guest stands still in it.
   if (running) {
     const explanation = `It runs here, in post-copy (${migration}): part of its RAM is still at the source only`;
     return { vm: "running on destination", explanation, advice: CONNECT_AGAIN, action };
   }
+  // COMMIT is on file before it is sent; and in direct mode so is the package with which the destination could run it.
   if (known?.side === "source" && known.phase !== "committed") {
-    const explanation = `QEMU here is in post-copy (${migration}), but the guest was not given to the destination yet`;
-    // QEMU has no sure way back from here: 7.2 takes these two, 10.0 does not.
+    const explanation = `QEMU here was about to hand it over in post-copy (${migration}): all of it is here, and it was not given away`;
+    if (migration === "postcopy-paused") {
+      const advice = "Do not end the QEMU here. deltavee recover takes the guest back, and it goes on here";
+      return { vm: "paused on source", explanation, advice, action: "take-back" };
+    }
+    const advice = "Do not end the QEMU here, and look again in a moment";
+    return { vm: "paused on source", explanation, advice, action: "wait" };
+  }
+  if (neverRanHere(known, view)) {
+    const explanation = `QEMU here is in post-copy (${migration}): it has a part of the guest, and was never told to let it run. All of it is at the source`;
     const advice =
-      "Do not end the QEMU here. It goes on here where QEMU takes, by QMP, migrate_cancel and then cont";
-    return { vm: "paused on source", explanation, advice, action };
+      "Look at the source. If deltavee recover has let it go on there, or will: deltavee recover --give-up-here ends the " +
+      `QEMU here. If the source gave it away for good: ${CONNECT_AGAIN}`;
+    return { vm: "unknown", explanation, advice, action };
   }
   const explanation =
     known?.side === "source"
@@ -107,10 +132,19 @@ function judgePostcopy(known: Known, { running, migration }: Answers): Finding {
 function judgeSource(known: NonNullable<Known>, view: Exclude<QemuView, { kind: "silent" }>): Finding {
   const committed = known.phase === "committed";
   if (view.kind === "gone") {
-    const explanation = committed
-      ? "QEMU here has ended, after the guest was handed over: it is with the destination, or lost"
+    if (committed) {
+      const explanation =
+        "QEMU here has ended, after the guest was handed over: it is with the destination, or lost";
+      return { vm: "unknown", explanation, advice: "Look at the destination", action: "tidy" };
+    }
+    // Not in direct mode: there nothing that completes it has left before it is on file.
+    const mayBeThere = known.mode === "tunnel" && known.phase === "switchover";
+    const explanation = mayBeThere
+      ? "QEMU here has ended, and the guest with it; the destination may have had all of it, and then waits, paused"
       : "QEMU here has ended, and the guest with it: the destination never had all of it";
-    const advice = committed ? "Look at the destination" : "Start the VM again, from its disks";
+    const advice = mayBeThere
+      ? "Look at the destination before the VM is started again from its disks"
+      : "Start the VM again, from its disks";
     return { vm: "unknown", explanation, advice, action: "tidy" };
   }
   if (hasGivenAway(view)) {

@@ -26,6 +26,8 @@ export const Command = {
   POSTCOPY_ADVISE: 3,
   POSTCOPY_RAM_DISCARD: 6,
   PACKAGED: 7,
+  POSTCOPY_RESUME: 9,
+  RECV_BITMAP: 10,
   SWITCHOVER_START: 11,
 } as const;
 

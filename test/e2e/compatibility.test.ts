@@ -9,6 +9,7 @@
 
 import { connect } from "node:net";
 import { describe, expect, test } from "vitest";
+import type { RecordEvent } from "../../src/record/schema.ts";
 import { LineLog } from "../support/line-log.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";

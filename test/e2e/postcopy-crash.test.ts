@@ -30,9 +30,15 @@ const EVENT_TIMEOUT_MS = 240_000;
 /** Long enough for whoever runs the guest to show it. */
 const SETTLE_MS = 1000;
 
+const isSwitchover = (event: RecordEvent) => event.type === "phase" && event.phase === "switchover";
+
 const MOMENTS = {
-  "package on its way": (event: RecordEvent) => event.type === "phase" && event.phase === "switchover",
-  fetching: (event: RecordEvent) => event.type === "sample" && (event.requestedBytes ?? 0) > 0,
+  "package on its way": { side: "migrate", isNow: isSwitchover },
+  "READY on its way": { side: "receive", isNow: isSwitchover },
+  fetching: {
+    side: "migrate",
+    isNow: (event: RecordEvent) => event.type === "sample" && (event.requestedBytes ?? 0) > 0,
+  },
 } as const;
 type Moment = keyof typeof MOMENTS;
 
@@ -58,15 +64,21 @@ const CASES: readonly Case[] = [
   {
     killed: "migrate",
     moment: "package on its way",
-    outcome: "paused on source (complete) LINK_LOST",
+    outcome: "paused on source; recover: source LINK_LOST",
     async check({ source, destination, running }) {
       await destination.exited;
-      expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
-      expect(await runsNow(source)).toBe(false);
-      const here = await known(running, "source");
-      expect(here).toMatchObject({ underWay: false, vm: "paused on source" });
-      expect(here!.advice).toContain("Do not end the QEMU here");
-      await expectNothingDone(running, source);
+      await expectTakenBack(source, running);
+    },
+  },
+  {
+    killed: "migrate",
+    moment: "READY on its way",
+    outcome: "paused on source; recover: source LINK_LOST",
+    async check({ source, destination, running }) {
+      expect(await runsNow(destination)).toBe(false);
+      await expectTakenBack(source, running);
+      await expectGivenUp(destination, running);
+      expect(await runsNow(source)).toBe(true);
     },
   },
   {
@@ -115,8 +127,9 @@ describe.skipIf(binary === undefined)("post-copy of QEMU 10.0 in a tunnel", () =
       migrateArguments: [...GOAL, ...IMPATIENT],
       receiveArguments: IMPATIENT,
     });
-    await running.migrate.stdout.waitFor(
-      ({ text }) => text.startsWith("{") && MOMENTS[moment](JSON.parse(text) as RecordEvent),
+    const { side, isNow } = MOMENTS[moment];
+    await running[side]!.stdout.waitFor(
+      ({ text }) => text.startsWith("{") && isNow(JSON.parse(text) as RecordEvent),
       moment,
       { timeoutMs: EVENT_TIMEOUT_MS },
     );
@@ -137,6 +150,35 @@ describe.skipIf(binary === undefined)("post-copy of QEMU 10.0 in a tunnel", () =
     expect(documentedTable("postcopy-faults", content)).toBe(content);
   });
 });
+
+/** All of the guest is there, paused, and nobody else was told that it is his: `recover` needs no word of a person. */
+async function expectTakenBack(source: QemuVm, running: Migration): Promise<void> {
+  expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
+  expect(await runsNow(source)).toBe(false);
+  const here = await known(running, "source");
+  expect(here).toMatchObject({ underWay: false, vm: "paused on source" });
+  expect(here!.advice).toContain("Do not end the QEMU here");
+  const { path } = source.toolQmp;
+  expect((await recover(running, "--qmp", path, "--give-up-here")).code).toBe(5);
+  expect(await recover(running, "--qmp", path)).toMatchObject({ code: 0, stderr: "" });
+  expect(await runsNow(source)).toBe(true);
+  expect(await source.verify()).toMatchObject({ ok: true, badPages: 0 });
+  expect(await source.qmp.execute("query-migrate-parameters")).toMatchObject({ "downtime-limit": 300 });
+  expect(await known(running, "source")).toBeUndefined();
+}
+
+/** A part of it, which never ran: a person who has seen that the source has it says so. */
+async function expectGivenUp(destination: QemuVm, running: Migration): Promise<void> {
+  const there = await known(running, "destination");
+  expect(there).toMatchObject({ underWay: false, vm: "unknown" });
+  expect(there!.advice).toContain("--give-up-here");
+  const { path } = destination.toolQmp;
+  expect((await recover(running, "--qmp", path)).code).toBe(4);
+  expect((await recover(running, "--qmp", path, "--resume-here")).code).toBe(5);
+  expect(await recover(running, "--qmp", path, "--give-up-here")).toMatchObject({ code: 0, stderr: "" });
+  await destination.exited;
+  expect((await status(running)).migrations).toEqual([]);
+}
 
 /** Nobody has lost anything: status says so on both sides, recover leaves both alone, and QEMU's own recovery goes on. */
 async function expectInPart({ source, destination, running }: Scene, atSource: string): Promise<void> {

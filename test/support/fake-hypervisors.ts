@@ -62,6 +62,7 @@ export class FakeOutgoing implements OutgoingVm {
   committedInTime = false;
   /** Of a stream that has a package: switched over. As QEMU does, it then never resumes the guest by itself. */
   isPostcopy = false;
+  isDead = false;
   /** Pages that the destination has asked for. */
   requests = 0;
   readonly startPostcopy?: () => Promise<void>;
@@ -135,6 +136,7 @@ export class FakeOutgoing implements OutgoingVm {
       iteration: this.#at < this.#stopAt ? 0 : 1,
       remainingBytes: 0,
       ...(this.isPostcopy ? { isPostcopy: true } : {}),
+      ...(this.stopped ? { isStopped: true } : {}),
     };
   }
 
@@ -155,13 +157,20 @@ export class FakeOutgoing implements OutgoingVm {
     this.#finish({ outcome: "failed", reason });
   }
 
+  /** Its process ends, and the guest with it. */
+  die(): void {
+    this.isDead = true;
+    this.#finish({ outcome: "failed", reason: "connection to its monitor lost" });
+    this.#world.set("source", false);
+  }
+
   async resume(): Promise<void> {
     if (this.end?.outcome !== "completed") throw new Error("Migration is not finalized yet");
     this.#world.set("source", true);
   }
 
   async isRunning(): Promise<boolean | undefined> {
-    return this.#faults.isStuck === true ? undefined : this.#world.running.has("source");
+    return this.#faults.isStuck === true || this.isDead ? undefined : this.#world.running.has("source");
   }
 
   #returned(message: Buffer): void {
@@ -211,7 +220,7 @@ export class FakeOutgoing implements OutgoingVm {
     if (this.end !== undefined) return;
     this.end = end;
     this.channel?.destroy();
-    if (end.outcome !== "completed" && !this.isPostcopy) this.#world.set("source", true);
+    if (end.outcome !== "completed" && !this.isPostcopy && !this.isDead) this.#world.set("source", true);
     const { endToldMs } = this.#faults;
     if (endToldMs === undefined) this.#resolve(end);
     else this.#clock.after(endToldMs, () => this.#resolve(end));

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { createConnection, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { DeltaveeError } from "../../base/errors.ts";
 import { LineSplitter } from "./lines.ts";
 import { type MigrationSettings, QemuOutgoing } from "./outgoing.ts";
@@ -42,6 +42,7 @@ const DEFAULTS = {
 class Monitor {
   capabilities = { ...DEFAULTS.capabilities };
   parameters = { ...DEFAULTS.parameters };
+  status = { status: "running", running: true };
   migration: Record<string, unknown> = {};
   major = 10;
   hasKvm = false;
@@ -77,7 +78,7 @@ class Monitor {
   #do(command: string, given: Given): unknown {
     switch (command) {
       case "query-status":
-        return { status: "running", running: true };
+        return this.status;
       case "query-migrate":
         return this.migration;
       case "query-migrate-capabilities":
@@ -103,9 +104,19 @@ class Monitor {
     }
   }
 
+  /** Its migration stops the guest, for the rest. */
+  stopGuest(): void {
+    this.status = { status: "finish-migrate", running: false };
+    this.#raise("STOP", {});
+  }
+
   /** QEMU has looked for dirty pages: for the first time before the first pass. */
   pass(pass: number): void {
-    const event = { event: "MIGRATION_PASS", data: { pass }, timestamp: { seconds: 0, microseconds: 0 } };
+    this.#raise("MIGRATION_PASS", { pass });
+  }
+
+  #raise(name: string, data: object): void {
+    const event = { event: name, data, timestamp: { seconds: 0, microseconds: 0 } };
     this.sockets[0]!.write(`${JSON.stringify(event)}\r\n`);
   }
 
@@ -236,6 +247,22 @@ test("the end of the first pass is told when QEMU looks for dirty pages a second
   expect(ended).toBe(false);
   monitor.pass(2);
   await vm.firstPassEnded;
+});
+
+test("a guest that its migration has stopped is known to stand still, and to be one that runs", async () => {
+  const vm = await begin();
+  expect(await vm.status()).toMatchObject({ isStopped: false });
+  monitor.stopGuest();
+  await vi.waitUntil(async () => (await vm.status()).isStopped, { timeout: 10_000 });
+  expect(vm.wasRunning).toBe(true);
+});
+
+test("pages of a post-copy come in the one stream, and the source keeps what it has sent", async () => {
+  for (const name of ["release-ram", "postcopy-preempt"]) monitor.capabilities[name] = true;
+  const vm = await begin();
+  expect(monitor.capabilities).toMatchObject({ "release-ram": false, "postcopy-preempt": false });
+  await vm.close();
+  expect(monitor.capabilities).toMatchObject({ "release-ram": true, "postcopy-preempt": true });
 });
 
 describe("when it is over", () => {

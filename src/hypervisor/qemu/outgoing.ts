@@ -55,6 +55,10 @@ const CAPABILITIES: Readonly<Partial<Record<MigrationCapability, boolean>>> = {
   xbzrle: false,
   multifd: false,
   "postcopy-ram": false,
+  // Pages of a post-copy would come on a second connection.
+  "postcopy-preempt": false,
+  // Until COMMIT a guest in post-copy is taken back from what the source still has, which is all of it.
+  "release-ram": false,
   "pause-before-switchover": false,
   "switchover-ack": true,
 };
@@ -129,6 +133,8 @@ export class QemuOutgoing implements OutgoingVm {
   #resolveFirstPass!: () => void;
   #over = false;
   #begun = false;
+  /** The migration has stopped the guest. */
+  #isStopped = false;
   #socket: MigrationSocket | undefined;
   #listener: Listener | undefined;
   #guard: Guard | undefined;
@@ -230,7 +236,8 @@ export class QemuOutgoing implements OutgoingVm {
   /** For people: what this QEMU does to its guest by itself, if anything. One that is paused writes nothing. */
   async weakness(): Promise<string | undefined> {
     const loss = lossWithoutKvm(this.version);
-    if (loss === undefined || !this.#wasRunning || (await this.#qmp.execute("query-kvm")).enabled) return undefined;
+    if (loss === undefined || !this.#wasRunning || (await this.#qmp.execute("query-kvm")).enabled)
+      return undefined;
     return loss;
   }
 
@@ -268,6 +275,7 @@ export class QemuOutgoing implements OutgoingVm {
       });
       qmp.on("STOP", () => void this.#guestStopped());
       qmp.on("RESUME", () => {
+        this.#isStopped = false;
         this.#wasRunning = true;
       });
       void qmp.lost.then((reason) => this.#end({ outcome: "failed", reason: reason.message }));
@@ -444,6 +452,7 @@ export class QemuOutgoing implements OutgoingVm {
         : { remainingBytes: this.#forecast.remainingBytes(iteration, ram.remaining) }),
       ...(ram === undefined ? {} : { dirtyPagesPerSecond: ram["dirty-pages-rate"] }),
       ...(downtime === undefined ? {} : { downtimeMs: downtime }),
+      isStopped: this.#isStopped,
       isPostcopy: await this.#isInPostcopy(status),
     };
     if (ram !== undefined) this.#handoverBytesPerSecond = (ram.mbps * 1e6) / 8;
@@ -461,6 +470,7 @@ export class QemuOutgoing implements OutgoingVm {
     try {
       const { status } = await this.#qmp.execute("query-status");
       if (!STATES_OF_MIGRATION.has(status)) this.#wasRunning = false;
+      this.#isStopped = status === "finish-migrate" || status === "postmigrate";
     } catch (thrown) {
       this.#options.notice(`QEMU does not say why the guest stopped: ${toError(thrown).message}`);
     }

@@ -121,6 +121,7 @@ export type MigrationCapability =
   | "multifd"
   | "postcopy-ram"
   | "postcopy-preempt"
+  | "release-ram"
   | "pause-before-switchover"
   /** QEMU ≥ 8.1. */
   | "switchover-ack";
