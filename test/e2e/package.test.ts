@@ -177,8 +177,11 @@ test("the example that needs nothing", async () => {
 const qemus = findQemus();
 const installedQemu = [...qemus.values()].find(({ leadingArguments }) => leadingArguments.length === 0);
 
-test.skipIf(installedQemu === undefined)("the examples that move a VM of QEMU, and take it in", async () => {
-  const { source, destination } = await startPair({ binary: installedQemu!, append: LIGHT_LOAD });
+/** Stock QEMU 7.2 loses page updates of its own under TCG, also of the page on which the guest counts. */
+const soundQemu = qemus.get("10.0");
+
+test.skipIf(soundQemu === undefined)("the examples that move a VM of QEMU, and take it in", async () => {
+  const { source, destination } = await startPair({ binary: soundQemu!, append: LIGHT_LOAD });
   const [here, there] = [source.toolQmp.path, destination.toolQmp.path];
   const nobody = await run(process.execPath, ["move.mjs", here, "deltavee://127.0.0.1:1"]);
   expect(nobody).toMatchObject({ code: 1, stdout: "" });
