@@ -59,7 +59,9 @@ export function evacuateCommand(): Command {
 }
 
 async function evacuate(vms: readonly string[], options: Options): Promise<void> {
-  parseDestination(options.to);
+  if (parseDestination(options.to).kind !== "deltavee" && vms.length > 1) {
+    throw new UsageError(`A stock QEMU (--to ${options.to}) takes in one VM: name one by each command`);
+  }
   const wishes = vms.map((vm) => wishFor(vm, options));
   const client = clientOf(options);
   const say = (move: MoveView) =>

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type { Command } from "commander";
 import { beforeAll, describe, expect, test } from "vitest";
 import { deltaveeLines, parseDeltavee, shellWords } from "../../test/support/command-lines.ts";
+import { blocksOf, commandsOf, DOCUMENTS, TREATMENTS } from "../../test/support/document-blocks.ts";
 import { CancelledError, DeltaveeError, type ErrorCode } from "../base/errors.ts";
 import { EXIT_STATUSES, exitCodeOf } from "./failure.ts";
 import { manPage } from "./man.ts";
@@ -92,59 +93,38 @@ describe("exit codes", () => {
   });
 });
 
-/** Documents for users; decisions tell of what was once. */
-const DOCUMENTS = [
-  "README.md",
-  "SECURITY.md",
-  ...readdirSync(join(ROOT, "docs")).flatMap((name) => (name.endsWith(".md") ? [`docs/${name}`] : [])),
-];
-
-/** Fenced as shell, or indented. */
-function blocksOf(document: string): string[] {
-  const text = read(document);
-  const fenced = [...text.matchAll(/^```(?:sh|bash|console)\n([\s\S]*?)^```/gm)].map(([, block]) => block!);
-  const indented = text.replace(/^```[\s\S]*?^```/gm, "").matchAll(/^(?: {4}.*\n)+/gm);
-  return [...fenced, ...[...indented].map(([block]) => block)];
-}
-
-/** Its blocks are run as they stand: test/e2e/package.test.ts. */
-const RUN = "docs/quick-start.md";
-
-/** Documents whose commands are held to the command line, but not run as they stand there, and why. */
-const PARSED_ONLY: Readonly<Record<string, string>> = {
-  "README.md":
-    "two hosts; the tunnel is what the quick start runs on one, direct mode is test/e2e/migration.test.ts",
-  "docs/choosing-a-mode.md": "two hosts, as in README.md; TLS is test/e2e/security.test.ts",
-  "docs/how-it-works.md":
-    "of a migration that was killed: test/e2e/crash.test.ts kills some and recovers them",
-  "docs/reliability.md": "as docs/how-it-works.md",
-  "docs/libvirt.md": "two hosts with libvirt: test/e2e/libvirt.test.ts runs the same between two daemons",
-  "docs/live-page.md": "two hosts and a browser: test/e2e/page.test.ts runs a demonstration in Chromium",
-  "docs/operations.md": "services of two hosts: test/e2e/serve-program.test.ts runs two on one",
-  "docs/lab.md": "root, network namespaces and hours: test/e2e/lab.test.ts makes short runs",
-  "docs/page-cache.md": "page traces of migrations that take minutes; trace.test.ts replays short ones",
-};
-
 describe("every command of the documents", () => {
-  test("is run, or it is said why not", () => {
-    const withCommands = DOCUMENTS.filter(
-      (document) => deltaveeLines(blocksOf(document).join("\n")).length > 0,
-    );
-    expect(withCommands.sort()).toEqual([RUN, ...Object.keys(PARSED_ONLY)].sort());
+  const blocks = DOCUMENTS.flatMap(blocksOf);
+  const textOf = (document: string) =>
+    blocksOf(document)
+      .map(({ text }) => text)
+      .join("\n");
+
+  test("is run by a test, or it is said why not", () => {
+    expect(blocks.length).toBeGreaterThan(35);
+    expect(Object.keys(TREATMENTS).sort()).toEqual(blocks.map(({ key }) => key).sort());
+    for (const { key, text } of blocks) {
+      const treatment = TREATMENTS[key]!;
+      if ("runBy" in treatment) {
+        expect(() => read(treatment.runBy), key).not.toThrow();
+        const commands = commandsOf(text).map(({ command }) => command);
+        for (const command of Object.keys(treatment.except ?? {})) expect(commands, key).toContain(command);
+      } else if ("sameAs" in treatment) {
+        const other = blocks.find((block) => block.key === treatment.sameAs);
+        expect(TREATMENTS[treatment.sameAs], key).toHaveProperty("runBy");
+        expect(commandsOf(text), key).toEqual(commandsOf(other!.text));
+      }
+    }
   });
 
   test.each(DOCUMENTS)("%s", async (document) => {
-    for (const block of blocksOf(document)) {
-      for (const words of deltaveeLines(block)) await parseDeltavee(words);
-    }
+    for (const words of deltaveeLines(textOf(document))) await parseDeltavee(words);
   });
 
   test("that npm is to run is a script of this package", () => {
     const { scripts } = JSON.parse(read("package.json"));
     for (const document of DOCUMENTS) {
-      for (const [, name] of blocksOf(document)
-        .join("\n")
-        .matchAll(/\bnpm run ([a-z0-9:]+)/g)) {
+      for (const [, name] of textOf(document).matchAll(/\bnpm run ([a-z0-9:]+)/g)) {
         expect(Object.keys(scripts), `npm run ${name} of ${document}`).toContain(name);
       }
     }
@@ -152,9 +132,7 @@ describe("every command of the documents", () => {
 
   test("that says a path of this package names one that is there", () => {
     for (const document of DOCUMENTS) {
-      const paths = blocksOf(document)
-        .join("\n")
-        .matchAll(/\b((?:scripts|examples|guest)\/[\w./-]+\.(?:m?js|sh|elf))\b/g);
+      const paths = textOf(document).matchAll(/\b((?:scripts|examples|guest)\/[\w./-]+\.(?:m?js|sh|elf))\b/g);
       for (const [, path] of paths) expect(() => read(path!), `${path} of ${document}`).not.toThrow();
     }
   });

@@ -41,7 +41,8 @@ loaded everything and the source's has been told so, each failure closes the con
 source. How long it stands still is libvirt's to allow (virsh migrate-setmaxdowntime); with libvirt 11 and QEMU 8.1 or
 later the proxy also keeps QEMU from stopping the guest before --max-downtime is within reach.
 
-It serves one migration after the other, until SIGTERM. A tunnel is secured as with deltavee migrate and receive. What
+It serves one migration after the other, until SIGTERM; one that comes while another is under way is refused, and its guest
+goes on: several at a time need a proxy, and a port or path, each. A tunnel is secured as with deltavee migrate and receive. What
 cannot be carried is refused: parallel channels (--parallel), post-copy, TLS of QEMU's own. Recipes: docs/libvirt.md.
 
 Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage. A migration that fails does not end it.

@@ -81,7 +81,12 @@ describe("metrics of run records", () => {
     begin(a);
     begin(b);
     const pages = { ...NO_PAGES, zeroPages: 3, deltaPages: 10, duplicatePages: 2, deltaBytes: 700 };
-    const of = { handedOverBytes: 40_960, wireBytes: 1000, pages, cache: { ...CACHE, hits: 10, misses: 4 } };
+    const of = {
+      handedOverBytes: 40_960,
+      wireBytes: 1000,
+      pages,
+      cache: { ...CACHE, hits: 10, misses: 4, evictions: 2 },
+    };
     a.add(sample(of));
     a.add(sample(of));
     b.add(sample({ handedOverBytes: 100, wireBytes: 200 }));
@@ -96,6 +101,7 @@ describe("metrics of run records", () => {
     expect(now.get("deltavee_delta_bytes_total")).toBe(700);
     expect(now.get("deltavee_page_cache_hits_total")).toBe(10);
     expect(now.get("deltavee_page_cache_misses_total")).toBe(4);
+    expect(now.get("deltavee_page_cache_evictions_total")).toBe(2);
     expect(now.get('deltavee_migrations_started_total{side="source",mode="tunnel"}')).toBe(2);
     expect(now.get('deltavee_migrations_ended_total{side="source",outcome="completed"}')).toBe(1);
     expect(now.get("deltavee_wire_ratio_sum")).toBeCloseTo(1500 / 50_000);
@@ -112,18 +118,23 @@ describe("metrics of run records", () => {
       inFlightBytes: 70,
       remainingBytes: 8000,
       roundTripMs: 12,
+      dirtyPagesPerSecond: 300,
       cache: CACHE,
     };
     a.add(sample(of));
+    b.add(sample({ roundTripMs: 5, remainingBytes: 1, dirtyPagesPerSecond: 20, linkBytesPerSecond: 40 }));
     const during = await values();
     expect(during.get('deltavee_migrations_running{side="source",phase="iterating"}')).toBe(1);
     expect(during.get('deltavee_migrations_running{side="source",phase="setup"}')).toBeUndefined();
     expect(during.get('deltavee_migrations_running{side="destination",phase="setup"}')).toBe(1);
     expect(during.get('deltavee_link_bytes_per_second{side="source"}')).toBe(500);
     expect(during.get('deltavee_in_flight_bytes{side="source"}')).toBe(70);
-    expect(during.get("deltavee_remaining_bytes")).toBe(8000);
+    expect(during.get('deltavee_link_bytes_per_second{side="destination"}')).toBe(40);
+    expect(during.get("deltavee_remaining_bytes")).toBe(8001);
+    expect(during.get("deltavee_dirty_pages_per_second")).toBe(320);
     expect(during.get("deltavee_round_trip_seconds")).toBe(0.012);
     expect(during.get("deltavee_page_cache_bytes")).toBe(1000);
+    expect(during.get("deltavee_page_cache_limit_bytes")).toBe(5000);
     end(a);
     metrics.forget("b");
     const after = await values();
@@ -213,6 +224,85 @@ describe("metrics of run records", () => {
     expect(names).toHaveLength(3 * VMS_MAX);
     expect(names).toContain('deltavee_vm_wire_bytes{vm="vm-10"}');
     expect(names).not.toContain('deltavee_vm_wire_bytes{vm="vm-9"}');
+  });
+
+  test("of a VM it is said what it has, in base units", async () => {
+    const { open, values } = setUp(true);
+    const record = open("a", "web-1");
+    begin(record);
+    record.add(sample({ wireBytes: 7, remainingBytes: 4096, forecastDowntimeMs: 20 }));
+    const now = await values();
+    expect(now.get('deltavee_vm_wire_bytes{vm="web-1"}')).toBe(7);
+    expect(now.get('deltavee_vm_remaining_bytes{vm="web-1"}')).toBe(4096);
+    expect(now.get('deltavee_vm_forecast_downtime_seconds{vm="web-1"}')).toBe(0.02);
+    end(record);
+    expect([...(await values()).keys()].filter((name) => name.includes("vm="))).toEqual([]);
+  });
+
+  test("what the service is, what waits in it, and what it may send", async () => {
+    const { metrics, values } = setUp();
+    const before = await values();
+    expect(before.get(`deltavee_build_info{version="1.2.3",node="${process.versions.node}"}`)).toBe(1);
+    expect(before.get("deltavee_migrations_queued")).toBe(0);
+    expect(before.has("deltavee_link_limit_bytes_per_second")).toBe(false);
+    let queued = 2;
+    metrics.watchService({ queued: () => queued, linkLimitBytesPerSecond: 1e6 });
+    expect((await values()).get("deltavee_migrations_queued")).toBe(2);
+    queued = 5;
+    expect((await values()).get("deltavee_migrations_queued")).toBe(5);
+    expect((await values()).get("deltavee_link_limit_bytes_per_second")).toBe(1e6);
+  });
+
+  test("decisions by their subject, notices by their side, and what post-copy guests waited for", async () => {
+    const { open, values } = setUp();
+    const record = open("a");
+    begin(record, "destination");
+    record.add({ type: "decision", subject: "convergence", choice: "wait", reason: "" });
+    record.add({ type: "decision", subject: "convergence", choice: "go on", reason: "" });
+    record.add({ type: "decision", subject: "switchover", choice: "stop", reason: "" });
+    record.add({ type: "notice", message: "look" });
+    record.add(sample({ requestedBytes: 4096 }));
+    record.add(sample({ requestedBytes: 12_288 }));
+    const now = await values();
+    expect(now.get('deltavee_decisions_total{subject="convergence"}')).toBe(2);
+    expect(now.get('deltavee_decisions_total{subject="switchover"}')).toBe(1);
+    expect(now.get('deltavee_notices_total{side="destination"}')).toBe(1);
+    expect(now.get("deltavee_postcopy_requested_bytes_total")).toBe(12_288);
+    end(record, { requestedBytes: 16_384 });
+    expect((await values()).get("deltavee_postcopy_requested_bytes_total")).toBe(16_384);
+  });
+
+  test("pages that only an iteration tells of are counted, and each once", async () => {
+    const { open, values } = setUp();
+    const record = open("a");
+    begin(record);
+    const pages = { ...NO_PAGES, rawPages: 4 };
+    record.add({ type: "iteration", iteration: 1, wireBytes: 0, pages });
+    expect((await values()).get('deltavee_guest_pages_total{class="raw"}')).toBe(4);
+    record.add(sample({ pages: { ...NO_PAGES, rawPages: 6 } }));
+    expect((await values()).get('deltavee_guest_pages_total{class="raw"}')).toBe(6);
+  });
+
+  test("shorter and longer than forecast are told apart", async () => {
+    const { open, values } = setUp();
+    const record = open("a");
+    begin(record);
+    const interval = { low: 1, expected: 10_000, high: 30_000 };
+    record.add({
+      type: "forecast",
+      method: "tunnel",
+      converges: "yes",
+      totalMs: interval,
+      downtimeMs: interval,
+      wireBytes: interval,
+      linkBytesPerSecond: 1,
+      roundTripMs: 1,
+      reason: "",
+    });
+    end(record, { totalMs: 5000, downtimeMs: 80, forecastDowntimeMs: 50 });
+    const now = await values();
+    expect(now.get('deltavee_downtime_forecast_error_seconds_sum{actual="longer"}')).toBeCloseTo(0.03);
+    expect(now.get('deltavee_duration_forecast_error_ratio_sum{actual="shorter"}')).toBeCloseTo(0.5);
   });
 
   test("names are as Prometheus has them: counters end in _total, and units are base units", async () => {

@@ -51,6 +51,83 @@ test("values are read into base units, paths as from the file's folder", () => {
   });
 });
 
+/** Of each key: what is written, other than its default, and what is read. */
+const OTHERS: Readonly<Record<string, readonly [written: unknown, read: unknown]>> = {
+  control: ["/run/c.sock", "/run/c.sock"],
+  stateDir: ["/run/state", "/run/state"],
+  recordDir: ["/var/log/d", "/var/log/d"],
+  "tls.dir": ["/etc/pki/qemu", "/etc/pki/qemu"],
+  "tls.keysDir": ["/var/keys", "/var/keys"],
+  "tls.insecurePlaintext": [true, true],
+  "link.rate": ["80mbit", 10_000_000],
+  "outgoing.concurrent": [7, 7],
+  "outgoing.queued": [9, 9],
+  "outgoing.weight": [2.5, 2.5],
+  "outgoing.maxDowntime": ["2s", 2000],
+  "outgoing.maxTime": ["3m", 180_000],
+  "outgoing.maxBytes": ["1GB", 1e9],
+  "outgoing.onStall": ["abort", "abort"],
+  "outgoing.cacheSize": ["1MiB", 2 ** 20],
+  "outgoing.forecast": [false, false],
+  "incoming.listen": ["127.0.0.1:1", { kind: "tcp", host: "127.0.0.1", port: 1 }],
+  "incoming.concurrent": [2, 2],
+  "incoming.qmp": ["/vms/{uuid}", "/vms/{uuid}"],
+  "incoming.allow": [["host1"], ["host1"]],
+  "incoming.paused": [true, true],
+  "incoming.baselineSize": ["2MiB", 2 ** 21],
+  "incoming.reconnectTimeout": ["0s", 0],
+  "http.listen": ["[::1]:80", { host: "::1", port: 80 }],
+  "http.enabled": [false, false],
+  "http.hostNames": [["scraped"], ["scraped"]],
+  "metrics.vmNames": [true, true],
+  "log.format": ["text", "text"],
+  "log.level": ["error", "error"],
+  "shutdown.graceTime": ["1s", 1000],
+};
+
+test("each key is read into its own place, and no other is touched by it", () => {
+  expect(describeSettings().map(({ key }) => key)).toEqual(Object.keys(OTHERS));
+  const defaults = parseSettings("", "/serve.yaml");
+  for (const [key, [written, read]] of Object.entries(OTHERS)) {
+    const [last, ...above] = key.split(".").reverse();
+    const nested = (value: unknown) =>
+      above.reduce<object>((inner, name) => ({ [name]: inner }), { [last!]: value });
+    const [part] = above.reverse();
+    const expected =
+      part === undefined
+        ? { ...defaults, [key]: read }
+        : { ...defaults, [part]: { ...defaults[part as "link"], [last!]: read } };
+    expect(parseSettings(JSON.stringify(nested(written)), "/serve.yaml"), key).toEqual(expected);
+  }
+});
+
+test("what is written as a default is what is so without the key", () => {
+  const defaults = parseSettings("", "/serve.yaml");
+  for (const { key, default: written } of describeSettings()) {
+    const [part, name] = key.split(".");
+    const text =
+      written === undefined
+        ? ""
+        : name === undefined
+          ? `${key}: ${written}`
+          : `${part}: { ${name}: ${written} }`;
+    expect(parseSettings(text, "/serve.yaml"), key).toEqual(defaults);
+  }
+  // And these are they: what changes a service that says nothing of it is seen here.
+  expect(defaults).toEqual({
+    tls: { insecurePlaintext: false },
+    link: {},
+    outgoing: {
+      ...{ concurrent: 4, queued: 1000, weight: 1, maxDowntime: 300, onStall: "wait", forecast: true },
+    },
+    incoming: { concurrent: 4, allow: [], paused: false, baselineSize: 0, reconnectTimeout: 60_000 },
+    http: { listen: { host: "127.0.0.1", port: 9437 }, enabled: true, hostNames: [] },
+    metrics: { vmNames: false },
+    log: { format: "auto", level: "info" },
+    shutdown: { graceTime: 600_000 },
+  });
+});
+
 test("JSON is taken as well", () => {
   expect(parseSettings('{"link": {"rate": "1gbit"}}', "serve.json").link.rate).toBe(125_000_000);
 });

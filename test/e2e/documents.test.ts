@@ -15,7 +15,9 @@ import {
   type DocumentHosts,
   type Ended,
   machineOptions,
+  OWN_MONITOR,
   openDocumentHosts,
+  READERS_VM,
   type Running,
   SERIAL_LOG,
 } from "../support/document-hosts.ts";
@@ -34,6 +36,8 @@ let ended: Map<string, Ended>;
 
 /** What is to be said of a command that is not simply run and has to succeed; by how it begins. */
 interface Manner {
+  /** Who types it, where the document does not say. */
+  readonly host?: DocumentHost["name"];
   readonly before?: () => Promise<void>;
   /** Words that stand for something that is known only now. */
   readonly words?: () => Readonly<Record<string, string>>;
@@ -43,23 +47,21 @@ interface Manner {
 
 interface Scene {
   readonly block: string;
-  /** Where the document does not say who types it. */
-  readonly host?: DocumentHost["name"];
   /** What the reader of the document has by then. */
   readonly given?: () => Promise<unknown>;
   readonly manners?: Readonly<Record<string, Manner>>;
-  readonly then: () => Promise<unknown>;
+  readonly expected: () => Promise<unknown>;
 }
 
 const STAYS = /^(?:qemu-system-x86_64|deltavee (?:receive|serve|proxy)|.* --listen )/;
 /** Those of them that end when they have done what they wait for. */
-const ENDS_BY_ITSELF = /^deltavee (?:receive|pair|doctor) /;
+const ENDS_BY_ITSELF = /^deltavee (?:receive|pair) /;
 
 const SCENES: readonly Scene[] = [
   {
     block: "docs/quick-start.md, Between two hosts",
     manners: { "deltavee pair --with": { input: shownCode } },
-    then: async () => {
+    expected: async () => {
       expect((await hosts.host1.run("deltavee pair --list")).stdout).toMatch(/^host2\tsha256:/);
       expect((await hosts.host2.run("deltavee pair --list")).stdout).toMatch(/^host1\tsha256:/);
     },
@@ -69,7 +71,7 @@ const SCENES: readonly Scene[] = [
     given: guest,
     // 1: there is a problem. KVM may not work here.
     manners: { "deltavee doctor --qmp": { codes: [0, 1] } },
-    then: async () => {
+    expected: async () => {
       expect(outputOf("deltavee doctor --qmp")).toMatch(/link to host2|host2:4445/);
     },
   },
@@ -79,10 +81,10 @@ const SCENES: readonly Scene[] = [
       await guest();
       await waitingQemu();
     },
-    then: expectMoved,
+    expected: expectMoved,
   },
-  { block: "README.md, Moving a VM of your own", given: guest, then: expectMoved },
-  { block: "README.md, Moving a VM of your own (2)", given: guest, then: expectMoved },
+  { block: "README.md, Moving a VM of your own", given: guest, expected: expectMoved },
+  { block: "README.md, Moving a VM of your own (2)", given: guest, expected: expectMoved },
   {
     block: "docs/choosing-a-mode.md, Who may come in",
     given: async () => {
@@ -96,8 +98,8 @@ const SCENES: readonly Scene[] = [
       await guest();
       await waitingQemu();
     },
-    // Nobody is named there: one is typed in at each host.
-    then: expectMoved,
+    manners: { "deltavee receive": { host: "host2" } },
+    expected: expectMoved,
   },
   {
     block: "docs/how-it-works.md, What happens when something fails",
@@ -106,7 +108,7 @@ const SCENES: readonly Scene[] = [
       "deltavee status": { codes: [4] },
       "deltavee recover SESSION": { words: () => ({ SESSION: session() }) },
     },
-    then: expectStillHere,
+    expected: expectStillHere,
   },
   {
     block: "docs/reliability.md, status and recover",
@@ -122,7 +124,7 @@ const SCENES: readonly Scene[] = [
         },
       },
     },
-    then: expectStillHere,
+    expected: expectStillHere,
   },
   {
     block: "docs/live-page.md, The live page",
@@ -131,14 +133,14 @@ const SCENES: readonly Scene[] = [
       await waitingQemu();
       await start(hosts.host2, "deltavee receive --listen 0.0.0.0:4445 --qmp /run/vm.qmp");
     },
-    then: async () => {
+    expected: async () => {
       expect(outputOf("deltavee migrate")).toContain("Live page: http://127.0.0.1:9437/");
       await expectMoved();
     },
   },
   {
     block: "docs/operations.md, The service",
-    then: async () => {
+    expected: async () => {
       const config = parse(readFileSync(hosts.host1.at("serve.yaml"), "utf8"));
       expect(config).toMatchObject({ outgoing: { concurrent: 4 } });
       expect((await hosts.host1.run("deltavee service list")).code).toBe(0);
@@ -177,19 +179,20 @@ const SCENES: readonly Scene[] = [
       },
       "deltavee service cancel": {
         words: () => ({
-          "3f9a01c2": /^(\w+)(?=.*\bslow to )/m.exec(outputOf("deltavee service list"))?.[1] ?? "none",
+          "3f9a01c2": /(\w+) {2}slow to /.exec(outputOf("deltavee service list"))?.[1] ?? "none",
         }),
       },
     },
-    then: async () => {
-      const listed = (await hosts.host1.run("deltavee service list --json")).stdout;
-      expect(listed).toMatch(/cancel/);
+    expected: async () => {
+      const list = async () => (await hosts.host1.run("deltavee service list")).stdout;
+      await expect.poll(list, { timeout: 60_000 }).toMatch(/cancelled \w+ {2}slow to /);
+      expect(await query(hosts.host1, "/run/vms/slow.qmp")).toBe("running");
     },
   },
   {
     block: "docs/operations.md, systemd",
     given: () => hosts.host1.run(`ln -s ${process.cwd()}/packaging packaging; mkdir -p /etc/systemd/system`),
-    then: async () => {
+    expected: async () => {
       const unit = readFileSync(hosts.host1.at("/etc/systemd/system/deltavee.service"), "utf8");
       expect(unit).toContain("/etc/deltavee/serve.yaml");
       const checked = await hosts.host1.run("deltavee config check /etc/deltavee/serve.yaml");
@@ -198,19 +201,19 @@ const SCENES: readonly Scene[] = [
   },
   {
     block: "README.md, The lab",
-    then: async () => expect(outputOf("deltavee lab list")).toContain("headline"),
+    expected: async () => expect(outputOf("deltavee lab list")).toContain("headline"),
   },
   {
     block: "docs/page-cache.md, With your own guest",
     given: async () => writeTrace(hosts.host1.at("vm.trace")),
-    then: async () => expect(outputOf("deltavee trace replay")).toMatch(/optimal/),
+    expected: async () => expect(outputOf("deltavee trace replay")).toMatch(/optimal/),
   },
   {
     block: "docs/libvirt.md, Others",
     given: async () => {
       await guest();
     },
-    then: async () => {
+    expected: async () => {
       const { block } = SCENES.at(-1)!;
       const text = textOf(block);
       for (const command of monitorCommands(text, "source's monitor")) await monitor(hosts.host1, command);
@@ -246,26 +249,28 @@ describe.skipIf(whyNot !== undefined)("the commands of the documents", { timeout
     running = new Map();
     ended = new Map();
     await scene.given?.();
+    const waiting: Running[] = [];
     const treatment = TREATMENTS[scene.block]!;
     const except = ("except" in treatment ? treatment.except : undefined) ?? {};
-    for (const { host, command } of commandsOf(textOf(scene.block), scene.host)) {
+    for (const { host, command } of commandsOf(textOf(scene.block))) {
       if (Object.hasOwn(except, command)) continue;
       const [, manner = {}] =
         Object.entries(scene.manners ?? {}).find(([beginning]) => command.startsWith(beginning)) ?? [];
       await manner.before?.();
+      const at = hosts[manner.host ?? host];
       const words = Object.entries(manner.words?.() ?? {});
       const actual = words.reduce((text, [word, by]) => text.replaceAll(word, by), command);
-      if (STAYS.test(command)) await start(hosts[host], actual);
-      else {
-        const end = await hosts[host].run(actual, await manner.input?.());
+      if (STAYS.test(command)) {
+        const started = await start(at, actual);
+        if (ENDS_BY_ITSELF.test(command)) waiting.push(started);
+      } else {
+        const end = await at.run(actual, await manner.input?.());
         expect(manner.codes ?? [0], `${command}: ${end.stderr}${end.stdout}`).toContain(end.code);
         ended.set(command, end);
       }
     }
-    await scene.then();
-    for (const [command, each] of running) {
-      if (ENDS_BY_ITSELF.test(command)) expect(await each.ended, command).toMatchObject({ code: 0 });
-    }
+    await scene.expected();
+    for (const each of waiting) expect(await each.ended).toMatchObject({ code: 0 });
   });
 });
 
@@ -302,17 +307,14 @@ async function shownCode(): Promise<string> {
 
 /** A VM of the reader's own, at work, with its monitor at /run/vm.qmp. */
 async function guest(): Promise<void> {
-  await start(
-    hosts.host1,
-    `qemu-system-x86_64 ${machineOptions("web-3")} -qmp unix:/run/vm.qmp,server=on,wait=off`,
-  );
+  await start(hosts.host1, `qemu-system-x86_64 ${READERS_VM} -qmp unix:/run/vm.qmp,server=on,wait=off`);
   await expect.poll(() => serial(hosts.host1), { timeout: 60_000 }).toMatch(/^HB \d+/m);
 }
 
 async function waitingQemu(): Promise<void> {
   await start(
     hosts.host2,
-    `qemu-system-x86_64 ${machineOptions("web-3")} -incoming defer -qmp unix:/run/vm.qmp,server=on,wait=off`,
+    `qemu-system-x86_64 ${READERS_VM} -incoming defer -qmp unix:/run/vm.qmp,server=on,wait=off`,
   );
 }
 
@@ -360,7 +362,7 @@ async function quit(host: DocumentHost, path: string): Promise<void> {
 }
 
 async function monitor(host: DocumentHost, command: string): Promise<string> {
-  return withMonitor(host, "/run/own.qmp", async (qmp) =>
+  return withMonitor(host, OWN_MONITOR, async (qmp) =>
     String(await qmp.execute("human-monitor-command", { "command-line": command })),
   );
 }

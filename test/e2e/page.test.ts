@@ -3,7 +3,6 @@
 // see, or have no mouse.
 
 import { readFileSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { CDPSession, Page } from "playwright-core";
@@ -14,13 +13,18 @@ import { runFigures } from "../../src/report/figures.ts";
 import { comparisonRows, comparisonVerdict } from "../../src/report/summary.ts";
 import { serveLivePage } from "../../src/web/live-page.ts";
 import { RunBoard, type RunFeed } from "../../src/web/run-board.ts";
-import { findChromium, openBrowser, openWatchedPage } from "../support/browser.ts";
+import {
+  expectAccessible,
+  expectFits,
+  findChromium,
+  openBrowser,
+  openWatchedPage,
+} from "../support/browser.ts";
 import { runCli, tempFolder } from "../support/processes.ts";
 import { simulatedRecord } from "../support/simulated-record.ts";
 
 const chromium = findChromium();
 const TIMEOUT_MS = 180_000;
-const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 
 async function startPage(): Promise<{ board: RunBoard; url: string }> {
   const board = new RunBoard();
@@ -75,24 +79,6 @@ async function keepMoments(page: Page): Promise<void> {
       });
     }).observe(document.documentElement, { subtree: true, childList: true, characterData: true });
   }`);
-}
-
-/** Rules of WCAG 2.2 A and AA, and what else axe can tell to be wrong. */
-async function expectAccessible(page: Page): Promise<void> {
-  await page.evaluate(readFileSync(AXE, "utf8"));
-  const violations = await page.evaluate<string[]>(
-    `axe.run().then(({ violations }) => violations.map(({ id, nodes }) =>
-      id + ": " + nodes.map(({ html, failureSummary }) => html + " " + failureSummary).join("\\n")))`,
-  );
-  expect(violations).toEqual([]);
-}
-
-/** Nothing is cut off, and nothing but a region of its own scrolls sideways. */
-async function expectFits(page: Page): Promise<void> {
-  const [content, window] = await page.evaluate<number[]>(
-    "[document.documentElement.scrollWidth, innerWidth]",
-  );
-  expect(content).toBeLessThanOrEqual(window!);
 }
 
 describe.skipIf(chromium === undefined)("in Chromium", () => {

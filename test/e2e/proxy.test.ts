@@ -100,6 +100,27 @@ describe.skipIf(binary === undefined)("deltavee proxy between QEMU 10.0 and 10.0
     expect(records).toMatchObject([{ outcome: "failed", vm: "running on source" }, { outcome: "completed" }]);
   });
 
+  test("two at a time: at one port the second is refused at once; with a proxy of its own it goes through", async () => {
+    const [first, second] = [
+      await scene("tunnel", HEAVY_LOAD, true),
+      await scene("tunnel", LIGHT_LOAD, true),
+    ];
+    await migrate(first.source, first.proxies);
+    await first.proxies.waitForWireBytes(1e6);
+    await migrate(second.source, first.proxies);
+    expect(await endOfMigration(second.source)).toBe("failed");
+    const isRefusal = ({ text }: { text: string }) =>
+      text.includes("PROTOCOL_REFUSED") && text.includes("Another migration is under way here");
+    await first.proxies.source.stderr.waitFor(isRefusal, "the refusal", { timeoutMs: 20_000 });
+    await expectStillOnSource(second.source, second.destination);
+    await migrate(second.source, second.proxies);
+    for (const { source, destination } of [second, first]) {
+      expect(await endOfMigration(source)).toBe("completed");
+      await letRun(destination);
+      await expectMoved(source, destination);
+    }
+  });
+
   test.each([
     ["multifd", "parallel channels"],
     ["postcopy-ram", "post-copy"],

@@ -1,12 +1,11 @@
 // The service as its operator has it: `deltavee serve` at two hosts, real QEMUs between them, told what to do by the
 // command line, watched by its metrics, and stopped by signals.
 
-import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { type CliRun, runCli, tempFolder } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
+import { openServices, type Services } from "../support/services.ts";
 import { expectMoved, expectStillOnSource, LIGHT_LOAD, startVm } from "./scene.ts";
 
 const qemus = findQemus();
@@ -14,53 +13,13 @@ const binary = qemus.get("10.0") ?? qemus.get("7.2");
 const READY_MS = 180_000;
 
 describe.skipIf(binary === undefined)("deltavee serve", { timeout: 900_000 }, () => {
-  let folder: ReturnType<typeof tempFolder>;
-  let runs: CliRun[];
+  let services: Services;
   beforeEach(() => {
-    folder = tempFolder();
-    runs = [];
+    services = openServices();
   });
-  afterEach(async () => {
-    for (const run of runs) await run.stop();
-    folder.remove();
-  });
-
-  interface Site {
-    readonly run: CliRun;
-    readonly socket: string;
-    readonly listen: string;
-    readonly url: string;
-    metrics(): Promise<string>;
-    /** Lines of its log, as objects. */
-    log(): Record<string, unknown>[];
-  }
-
-  async function serve(name: string, settings: Record<string, unknown>): Promise<Site> {
-    const file = join(folder.path, `${name}.yaml`);
-    writeFileSync(file, JSON.stringify({ stateDir: name, http: { listen: "127.0.0.1:0" }, ...settings }));
-    const run = await runCli(["serve", "--config", file]);
-    runs.push(run);
-    const ready = await run.stderr.waitFor(({ text }) => text.includes('"event":"ready"'), "ready", {
-      timeoutMs: READY_MS,
-    });
-    const { control, listen = "", url } = JSON.parse(ready.text) as Record<string, string>;
-    return {
-      run,
-      socket: control!,
-      listen,
-      url: url!,
-      metrics: async () => (await fetch(new URL("metrics", url))).text(),
-      log: () => run.stderr.lines.map(({ text }) => JSON.parse(text) as Record<string, unknown>),
-    };
-  }
-
-  async function cli(...words: string[]): Promise<{ code: number | null; out: string; err: string }> {
-    const run = await runCli(words);
-    runs.push(run);
-    const { code } = await run.exited;
-    const out = run.stdout.lines.map(({ text }) => text).join("\n");
-    return { code, out, err: run.stderrTail() };
-  }
+  afterEach(() => services.stop());
+  const serve = (name: string, settings: Record<string, unknown>) => services.serve(name, settings);
+  const cli = (...words: string[]) => services.cli(...words);
 
   async function pair(name: string): Promise<{ source: QemuVm; destination: QemuVm }> {
     const options = { binary: binary!, append: LIGHT_LOAD, extraArguments: ["-name", name] };
@@ -172,7 +131,7 @@ describe.skipIf(binary === undefined)("deltavee serve", { timeout: 900_000 }, ()
     expect(empty.err).toContain(
       "HYPERVISOR_FAILED: QEMU has no guest to give away (it is in state inmigrate)",
     );
-    const none = await cli("evacuate", ...service, ...to, join(folder.path, "none.qmp"));
+    const none = await cli("evacuate", ...service, ...to, join(services.folder, "none.qmp"));
     expect(none).toMatchObject({ code: 1 });
     expect(none.err).toContain("QMP_UNAVAILABLE");
     const full = await cli("service", "prepare", ...service, source.toolQmp.path);
@@ -181,7 +140,7 @@ describe.skipIf(binary === undefined)("deltavee serve", { timeout: 900_000 }, ()
     const unknown = await cli("service", "cancel", ...service, "12345678");
     expect(unknown).toMatchObject({ code: 2 });
     // One at a time: whoever has the socket is there already.
-    const second = await cli("serve", "--config", join(folder.path, "here.yaml"));
+    const second = await cli("serve", "--config", join(services.folder, "here.yaml"));
     expect(second).toMatchObject({ code: 1 });
     expect(second.err).toContain("another process listens there");
     await expectStillOnSource(source, destination);

@@ -1,11 +1,13 @@
 // A real Chromium for tests of pages: the system's, driven by playwright-core. With DELTAVEE_REQUIRE_QEMU=1 in the
 // environment (where everything is expected to be there) a missing one is an error.
 
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { delimiter, join } from "node:path";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
-import { onTestFinished } from "vitest";
+import { expect, onTestFinished } from "vitest";
 
+const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 const NAMES = ["chromium", "chromium-browser", "google-chrome"];
 
 /** Undefined, said on the console, where there is none. @throws Error where there must be one */
@@ -61,4 +63,22 @@ export async function openWatchedPage(
   page.on("request", (request) => hosts.add(new URL(request.url()).host));
   await page.goto(url);
   return { page, complaints, hosts };
+}
+
+/** Rules of WCAG 2.2 A and AA, and what else axe can tell to be wrong. */
+export async function expectAccessible(page: Page): Promise<void> {
+  await page.evaluate(readFileSync(AXE, "utf8"));
+  const violations = await page.evaluate<string[]>(
+    `axe.run().then(({ violations }) => violations.map(({ id, nodes }) =>
+      id + ": " + nodes.map(({ html, failureSummary }) => html + " " + failureSummary).join("\\n")))`,
+  );
+  expect(violations).toEqual([]);
+}
+
+/** Nothing is cut off, and nothing but a region of its own scrolls sideways. */
+export async function expectFits(page: Page): Promise<void> {
+  const [content, window] = await page.evaluate<number[]>(
+    "[document.documentElement.scrollWidth, innerWidth]",
+  );
+  expect(content).toBeLessThanOrEqual(window!);
 }

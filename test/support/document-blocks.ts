@@ -47,9 +47,9 @@ export interface DocumentCommand {
   readonly command: string;
 }
 
-/** Of the lines of a block for which nobody is named: `host`. */
-export function commandsOf(text: string, host: DocumentCommand["host"] = "host1"): DocumentCommand[] {
-  let current = host;
+/** Where nobody is named, it is host1. */
+export function commandsOf(text: string): DocumentCommand[] {
+  let current: DocumentCommand["host"] = "host1";
   return text
     .replace(/\s*\\\n\s*/g, " ")
     .split("\n")

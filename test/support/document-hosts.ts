@@ -18,6 +18,8 @@ const LOOK_EVERY_MS = 20;
 /** Of host1 and host2, as joinByLink gives them. */
 const ADDRESSES = { host1: "192.0.2.1", host2: "192.0.2.2" } as const;
 export const SERIAL_LOG = "/run/vm.log";
+/** A monitor for whoever manages the VM, beside the one that the documents name. */
+export const OWN_MONITOR = "/run/vm-own.qmp";
 
 /** A guest that is small and at work: what is tested is what the commands do, not how fast. */
 export function machineOptions(name: string, log = SERIAL_LOG): string {
@@ -25,9 +27,11 @@ export function machineOptions(name: string, log = SERIAL_LOG): string {
   return `-accel tcg -m 64 -nodefaults -display none ${guest} -serial file:${log} -name ${name}`;
 }
 
+export const READERS_VM = `${machineOptions("web-3")} -qmp unix:${OWN_MONITOR},server=on,wait=off`;
+
 /** What stands in the documents for something that the reader has, and what it is here. */
 const STAND_INS: Readonly<Record<string, string>> = {
-  "...same options as the source...": machineOptions("web-3"),
+  "...same options as the source...": READERS_VM,
 };
 
 export type HostName = keyof typeof ADDRESSES;
@@ -176,7 +180,8 @@ class Host implements DocumentHost {
     }
   }
 
-  async startAndWait(command: string): Promise<Running> {
+  async startAndWait(asWritten: string): Promise<Running> {
+    const command = standIn(asWritten);
     // Without a shell in between that a signal would end alone.
     const running = await this.start(`exec ${command}`);
     if (/^deltavee serve/.test(command)) {
@@ -184,10 +189,10 @@ class Host implements DocumentHost {
       await running.output.waitFor(isReady, command, { timeoutMs: READY_TIMEOUT_MS });
       return running;
     }
-    const [, monitor] = /-qmp unix:([^,\s]+)/.exec(command) ?? [];
+    const monitors = [...command.matchAll(/-qmp unix:([^,\s]+)/g)].map(([, path]) => path!);
     const [, address] = /(?:--listen |-incoming tcp:)(\S+)/.exec(command) ?? [];
     const isThere = () =>
-      (monitor === undefined || existsSync(this.at(monitor))) &&
+      monitors.every((path) => existsSync(this.at(path))) &&
       (address === undefined || this.#isListening(address));
     let exit: Ended | undefined;
     void running.ended.then((ended) => {

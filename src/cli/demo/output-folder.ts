@@ -36,7 +36,9 @@ export async function createDefaultFolder(parent: string, now: Date): Promise<Ou
       if ((thrown as NodeJS.ErrnoException).code !== "EEXIST") throw cannotCreate(path, thrown);
     }
   }
-  throw new UsageError(`${name} and ${SAME_SECOND_MAX - 1} more like it are there already: name one by --out`);
+  throw new UsageError(
+    `${name} and ${SAME_SECOND_MAX - 1} more like it are there already: name one by --out`,
+  );
 }
 
 /** @throws UsageError if it cannot be had, or holds something already */
@@ -57,7 +59,9 @@ export async function createOutputFolder(path: string): Promise<OutputFolder> {
 }
 
 function cannotCreate(path: string, thrown: unknown): UsageError {
-  return new UsageError(`Cannot create the folder ${path} for the report (--out): ${toError(thrown).message}`);
+  return new UsageError(
+    `Cannot create the folder ${path} for the report (--out): ${toError(thrown).message}`,
+  );
 }
 
 function outputFolder(absolute: string, isNew: boolean): OutputFolder {

@@ -62,14 +62,15 @@ export function escapeMarkdown(text: string): string {
     .replace(/@/g, "&#64;");
 }
 
-export function tableHtml({ caption, head, rows, notes, isProse = false }: Table): string {
+/** `of`: what tells it apart from others with its caption, for whoever jumps from one region of the page to the next. */
+export function tableHtml({ caption, head, rows, notes, isProse = false }: Table, of?: string): string {
   const [body, foot] = [false, true].map((wanted) =>
     rows.filter(({ isFoot = false }) => isFoot === wanted).map(rowHtml),
   );
   const listed = notes.map((note) => `<li>${escapeHtml(note)}</li>`).join("");
   return (
     scrollable(
-      caption,
+      of === undefined ? caption : `${caption}: ${of}`,
       `<table class="${isProse ? "prose" : "figures"}"><caption>${escapeHtml(caption)}</caption>${headRow(head)}` +
         `<tbody>${body!.join("\n")}</tbody>${foot!.length === 0 ? "" : `<tfoot>${foot!.join("\n")}</tfoot>`}</table>`,
     ) + (listed === "" ? "" : `<ul class="notes">${listed}</ul>`)

@@ -25,6 +25,10 @@ test("Every link leads somewhere, every picture has a title and a description, a
   const html = labReportHtml(await read(evaluationFiles()), SCENARIOS);
   const ids = [...html.matchAll(/\sid="([^"]+)"/g)].map(([, id]) => id);
   expect(new Set(ids).size).toBe(ids.length);
+  // Whoever hears the page jumps from one region to the next by these.
+  const regions = [...html.matchAll(/role="region" aria-label="([^"]+)"/g)].map(([, label]) => label);
+  expect(regions.length).toBeGreaterThan(10);
+  expect(regions).toEqual([...new Set(regions)]);
   for (const [, target] of html.matchAll(/href="#([^"]+)"/g)) expect(ids).toContain(target);
   const pictures = [...html.matchAll(/role="img" aria-labelledby="([^" ]+) ([^"]+)"/g)];
   expect(pictures.length).toBeGreaterThan(20);

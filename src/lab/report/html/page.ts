@@ -70,7 +70,10 @@ ${body.join("\n")}
 }
 
 function contestHtml(contest: Contest, info: ScenarioInfo | undefined, index: number): string {
-  const tables = contestTables(contest, info).map(tableHtml).join("\n");
+  const of = `${contest.setting.scenario}, ${settingText(contest.setting)}, experiment ${contest.experiment}`;
+  const tables = contestTables(contest, info)
+    .map((table) => tableHtml(table, of))
+    .join("\n");
   return (
     `<h3>${escapeHtml(settingText(contest.setting))}</h3><p class="muted">Experiment ${escapeHtml(contest.experiment)}</p>\n${tables}\n` +
     (index < PLOTTED_MAX
@@ -118,12 +121,14 @@ function sweepHtml(sweep: Sweep): string {
   return (
     `<h3>${escapeHtml(`${scenario}: ${y.name} × ${x.name}`)}</h3>` +
     `<p class="muted">${escapeHtml(`${fixed}. Experiment ${experiment}`)}</p>\n` +
-    `<div class="grid-2">${mapsOf(sweep).map(heatMapHtml).join("\n")}</div>\n` +
+    `<div class="grid-2">${mapsOf(sweep)
+      .map((map) => heatMapHtml(map, `${scenario}, ${fixed}, experiment ${experiment}`))
+      .join("\n")}</div>\n` +
     recordList(contests.flatMap(({ groups }) => groups.flatMap(({ runs }) => runs.map(({ file }) => file))))
   );
 }
 
-function heatMapHtml({ title, says, down, across, columns, rows }: HeatMap): string {
+function heatMapHtml({ title, says, down, across, columns, rows }: HeatMap, of: string): string {
   const body = rows.map(({ name, cells }) => {
     const tds = cells.map(({ text, heat }) => {
       const className = typeof heat === "number" ? `h${heat}` : heat;
@@ -134,7 +139,7 @@ function heatMapHtml({ title, says, down, across, columns, rows }: HeatMap): str
   const table = `<table class="heat">${headRow(["", ...columns])}<tbody>${body.join("\n")}</tbody></table>`;
   const about = `<p class="muted">${escapeHtml(`Down: ${down}; across: ${across}. ${says}`)}</p>`;
   const isWinners = rows.some(({ cells }) => cells.some(({ heat }) => typeof heat === "string"));
-  return `<div><h4>${escapeHtml(title)}</h4>${about}${isWinners ? WINNER_LEGEND : ""}${scrollable(title, table)}</div>`;
+  return `<div><h4>${escapeHtml(title)}</h4>${about}${isWinners ? WINNER_LEGEND : ""}${scrollable(`${title}: ${of}`, table)}</div>`;
 }
 
 const WINNER_LEGEND = `<ul class="legend">${[
