@@ -182,7 +182,10 @@ export class PrecopyVm implements OutgoingVm {
   async status(): Promise<OutgoingStatus> {
     return {
       iteration: this.#iteration,
-      remainingBytes: this.#remainingPages * this.#guest.pageBytes,
+      // Before the first scan nobody knows: no page is at the destination, and which are worth sending is to be seen.
+      ...(this.#scannedMs === undefined
+        ? {}
+        : { remainingBytes: this.#remainingPages * this.#guest.pageBytes }),
       ...(this.#dirtyPagesPerSecond === undefined ? {} : { dirtyPagesPerSecond: this.#dirtyPagesPerSecond }),
       ...(this.#downtimeMs === undefined ? {} : { downtimeMs: this.#downtimeMs }),
     };
