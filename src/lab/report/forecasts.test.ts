@@ -53,6 +53,14 @@ test("runs that were not forecast are no part of it", async () => {
   expect(await tableOf({ verdict: METRICS })).toContain("No run has been forecast yet.");
 });
 
+test("scenarios that the model was not developed on have a row of their own", async () => {
+  const markdown = await tableOf(
+    { forecast: forecast("yes", 11_000, 100e6), verdict: METRICS },
+    { lab: { scenario: "compile" }, forecast: forecast("yes", 12_000, 110e6), verdict: METRICS },
+  );
+  expect(rowOf(markdown, "held out")).toBe("| held out | 1 | 1 of 1 | 0 | 10.0% | 20.0% | 50 ms |");
+});
+
 test("what is forecast to take longer than its run is given is forecast not to converge in it", async () => {
   const limited = { lab: { forcedAfterMs: 30_000 } };
   const forced = { converged: false, forced: true, succeeded: true, ...METRICS };
