@@ -42,6 +42,8 @@ interface WorldOptions {
   table?: Readonly<Record<string, Costs>>;
   /** Cost and size vary by up to this share from batch to batch. */
   noise?: number;
+  /** So much longer takes a batch, by its number and the batches that the method has coded before, for reasons of the machine. */
+  stallMs?: (batch: number, codedBefore: number) => number;
 }
 
 class World {
@@ -53,6 +55,8 @@ class World {
   used: string[] = [];
   readonly #rawBytes: (batch: number) => number;
   readonly #noise: number;
+  readonly #stallMs: (batch: number, codedBefore: number) => number;
+  readonly #coded = new Map<string, number>();
   readonly #random = randomBytes(7);
   #batch = 0;
 
@@ -62,6 +66,7 @@ class World {
     this.table = options.table ?? TABLE;
     this.#rawBytes = options.rawBytes ?? (() => 128 * 1024);
     this.#noise = options.noise ?? 0;
+    this.#stallMs = options.stallMs ?? (() => 0);
     this.choice = new EntropyChoice(options.encoders ?? 2, (choice, reason) =>
       this.decisions.push({ choice, reason }),
     );
@@ -81,7 +86,10 @@ class World {
       );
       const { msPerMegabyte, sizeShare } = this.table[name]!;
       const codedBytes = Math.min(rawBytes, Math.round(rawBytes * sizeShare * this.#vary()));
-      const encodeMs = (rawBytes / MEGABYTE) * msPerMegabyte * this.#vary();
+      const codedBefore = this.#coded.get(name) ?? 0;
+      this.#coded.set(name, codedBefore + 1);
+      const stallMs = this.#stallMs(this.#batch, codedBefore);
+      const encodeMs = (rawBytes / MEGABYTE) * msPerMegabyte * this.#vary() + stallMs;
       this.choice.observe(batchClass, name, rawBytes, codedBytes, encodeMs);
       this.used.push(name);
     }
@@ -163,6 +171,30 @@ test("large batches are coded less hard than small ones: each delays what is beh
   const large = new World({ rawBytes: () => 1024 * 1024 }).batches(400).last;
   expect(strength(small)).toBeGreaterThan(strength(large));
   expect(strength(large)).toBeLessThan(strength("zstd 6"));
+});
+
+describe("no method is left for what the machine does at the time:", () => {
+  const stalls: [string, WorldOptions["stallMs"]][] = [
+    ["a coder that begins slowly", (_batch, codedBefore) => (codedBefore < 2 ? 20 : 0)],
+    ["a processor that is given to others now and then", (batch) => (batch % 20 === 0 ? 30 : 0)],
+  ];
+  test.each(stalls)("%s", (_what, stallMs) => {
+    const world = new World({ linkBytesPerSecond: 12.5e6, stallMs }).batches(400);
+    const light = world.used.filter((name) => strength(name) < strength("zstd 1"));
+    expect(light).toEqual([]);
+    expect(strength(world.last)).toBeGreaterThanOrEqual(strength("zstd 3"));
+  });
+});
+
+test("a processor that becomes slow for good is noticed", () => {
+  const world = new World({ linkBytesPerSecond: 12.5e6 }).batches(300);
+  const slow = Object.entries(TABLE).map(([name, { msPerMegabyte, sizeShare }]) => [
+    name,
+    { msPerMegabyte: msPerMegabyte * 100, sizeShare },
+  ]);
+  world.table = Object.fromEntries(slow);
+  world.batches(50);
+  expect(strength(world.last)).toBeLessThan(strength("zstd 1"));
 });
 
 test("pages and deltas are judged each by themselves", () => {

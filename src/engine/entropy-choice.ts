@@ -55,6 +55,12 @@ const SIZE_SHARE_INITIAL = 0.5;
 const GUESS_BYTES = 128 * 1024;
 /** What was measured counts for this much less with every batch of its class, whichever method that used. */
 const KEPT_SHARE = 0.97;
+/**
+ * A batch that took more than so many times what was expected of it was held up in part by what every method would have
+ * been: the processor was somebody else's, or the coder had never run before. What is dearer for good is seen all the
+ * same, within a few batches.
+ */
+const SURPRISE_MAX = 3;
 /** Smaller batches say more about what a batch costs at all than about its bytes. */
 const OBSERVED_BYTES_MIN = 8 * 1024;
 /** Encoders are to be busy for at most this share of the time: the rest is for bursts. */
@@ -127,10 +133,11 @@ class ClassKnowledge {
 
   observe(index: number, rawBytes: number, codedBytes: number, encodeMs: number): void {
     const { costRatio, sizeRatio } = METHODS[index]!;
+    const costMs = Math.min(encodeMs, SURPRISE_MAX * this.costMsPerByte(index) * rawBytes);
     for (const measured of this.#methods) measured.age();
     this.#asReference.age();
-    this.#methods[index]!.add(rawBytes, codedBytes, encodeMs);
-    this.#asReference.add(rawBytes, Math.min(rawBytes, codedBytes / sizeRatio), encodeMs / costRatio);
+    this.#methods[index]!.add(rawBytes, codedBytes, costMs);
+    this.#asReference.add(rawBytes, Math.min(rawBytes, codedBytes / sizeRatio), costMs / costRatio);
   }
 
   /** A batch of its class has gone, whatever became of it. */
