@@ -193,8 +193,10 @@ export class BatchSink implements PageSink {
     while (at < end) {
       this.#toStream();
       const next = Math.min(end, at + STREAM_SLACK_BYTES);
-      const to = this.#coder.slots[this.#current]!.rawAddress + this.#writer.space(next - at);
-      this.#kernel.copy(to, bytes.byteOffset + at, next - at);
+      if (bytes.buffer === this.#bytes.buffer) {
+        const to = this.#coder.slots[this.#current]!.rawAddress + this.#writer.space(next - at);
+        this.#kernel.copy(to, bytes.byteOffset + at, next - at);
+      } else this.#writer.verbatim(bytes, at, next);
       at = next;
     }
   }

@@ -10,7 +10,7 @@ export interface PageSink {
   readonly codecName: string;
   /** RAMBlock that the destination's hypervisor was told last, or -1: what a CONTINUE record would mean to it. */
   readonly destinationBlock: number;
-  /** Bytes of the source's stream, a view of the home memory, carried on as they are. */
+  /** Bytes of the source's stream, carried on as they are: fastest where they are a view of the home memory. */
   verbatim(bytes: Uint8Array, start: number, end: number): void;
   /** Page records of this RAMBlock that do not name it may be given verbatim, up to CARRIED_BYTES_MAX of them. */
   carriesOn(blockIndex: number): boolean;

@@ -70,6 +70,10 @@ export class StreamSink implements PageSink {
   }
 
   verbatim(bytes: Uint8Array, start: number, end: number): void {
+    if (bytes.buffer !== this.#memory.wasm.buffer) {
+      this.writer.verbatim(bytes, start, end);
+      return;
+    }
     const length = end - start;
     // V8 copies within shared memory word by word only what is aligned alike, and all else byte by byte.
     this.#kernel.copy(this.#region + this.writer.space(length), bytes.byteOffset + start, length);
