@@ -152,12 +152,14 @@ describe.skipIf(binary === undefined)("QEMU", () => {
     // At the same time: most of it is waiting.
     const seen = await Promise.all(phases.map((phase) => inTime(mode, fault, phase)));
     for (const [i, phase] of phases.entries()) {
-      const expected = outcome[phase]!;
-      expect(expected, `${phase}: ${seen.join(", ")}`).toContain(seen[i]);
-      const text = expected.map((each) => each.replace(/ ([A-Z_/]+)$/, ", `$1`")).join(" or ");
+      const { where, isLate } = seen[i]!;
+      const said = seen.map((each) => each.where).join(", ");
+      // When its time had passed each time, what is right is what is right then.
+      expect(outcome[isLate ? "committed" : phase], `${phase}: ${said}`).toContain(where);
+      const text = outcome[phase]!.map((each) => each.replace(/ ([A-Z_/]+)$/, ", `$1`")).join(" or ");
       table.note(`${mode}: ${fault}`, phase, text);
     }
-    rowsSeen++;
+    if (seen.every(({ isLate }) => !isLate)) rowsSeen++;
   });
 
   test("docs/reliability.md shows what this run has seen", ({ skip }) => {
@@ -170,12 +172,20 @@ describe.skipIf(binary === undefined)("QEMU", () => {
   });
 });
 
-/** On a busy machine the moment may have passed before anything is done: it is waited for anew. */
-async function inTime(mode: Mode, fault: keyof typeof FAULTS, phase: PhaseName): Promise<string> {
+/**
+ * On a busy machine the moment may have passed before anything is done: it is waited for anew. So it is with a LOADED that
+ * its sender could not be killed before: it arrives, and COMMIT may be on its way before the end of the connection does.
+ */
+async function inTime(
+  mode: Mode,
+  fault: keyof typeof FAULTS,
+  phase: PhaseName,
+): Promise<{ where: string; isLate: boolean }> {
   for (let attempt = 1; ; attempt++) {
     const { outcome, hasCommitted, isOver } = await outcomeOf(mode, fault, PHASES[phase]);
     const isLate = phase === "committed" ? isOver : hasCommitted;
-    if (!isLate || attempt === ATTEMPTS_MAX) return outcome;
+    if (!isLate || attempt === ATTEMPTS_MAX)
+      return { where: outcome, isLate: isLate && phase !== "committed" };
   }
 }
 
