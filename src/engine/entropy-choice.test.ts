@@ -174,7 +174,7 @@ test("large batches are coded less hard than small ones: each delays what is beh
 });
 
 describe("no method is left for what the machine does at the time:", () => {
-  const stalls: [string, WorldOptions["stallMs"]][] = [
+  const stalls: [string, Required<WorldOptions>["stallMs"]][] = [
     ["a coder that begins slowly", (_batch, codedBefore) => (codedBefore < 2 ? 20 : 0)],
     ["a processor that is given to others now and then", (batch) => (batch % 20 === 0 ? 30 : 0)],
   ];
