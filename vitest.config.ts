@@ -6,7 +6,7 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
 // Projects: "unit" (also property and short fuzz tests, beside the code), "sim" (whole migrations in which something goes
 // wrong, on a virtual clock), and real VMs in real processes. Of these "e2e" runs more files at a time than there are
 // cores, since most of their time they wait, for slow links and for guests: what they assert holds on a machine that is
-// busy. "e2e-calm", after it, is for the lab, and for what judges rates beside it.
+// busy. "e2e-calm", after it, is for the lab, and beside it for what judges rates, or must keep up with a guest to end.
 
 /** VM workers and the command-line program run compiled. */
 const BUILD = "test/support/build.ts";
@@ -19,7 +19,9 @@ const CORES = availableParallelism();
 const E2E_FILES_AT_A_TIME = Math.min(CORES + 1, 6);
 /** The lab on one core, and the others, one after the other, on another. */
 const CALM_FILES_AT_A_TIME = 2;
-const CALM = ["lab", "lab-hosts", "page", "plan", "serve"].map((name) => `test/e2e/${name}.test.ts`);
+const CALM = ["lab", "lab-hosts", "page", "plan", "serve", "convergence", "v86-migration"].map(
+  (name) => `test/e2e/${name}.test.ts`,
+);
 /** Time-outs only for what would never end. */
 const E2E = { globalSetup: BUILD, testTimeout: 600_000, hookTimeout: 600_000, expect: POLL };
 

@@ -80,7 +80,7 @@ describe.skipIf(binary === undefined)("a guest that dirties memory faster than i
   test("is slowed down with policy throttle until it has moved within the goal", async () => {
     const { source, destination, migrate, events } = await run(
       "tunnel",
-      ["--max-downtime", "300ms", "--on-stall", "throttle", "--max-time", "140s"],
+      ["--max-downtime", "300ms", "--on-stall", "throttle", "--max-time", "280s"],
       async (running) => {
         await running.migrate.stdout.waitFor(
           ({ text }) => text.includes('"switchover","reason"'),
