@@ -4,7 +4,7 @@
 // to which each test file appends one line of JSON (scripts/fuzz.mjs adds them up).
 //
 // Guided by what came of it: an input whose outcome was not seen before is damaged further. No shrinking and no
-// description of what an input may be, as property tests have them: an input costs a microsecond, not a hundred.
+// description of what an input may be, as property tests have them: most of the time is the parser's.
 
 import { appendFileSync } from "node:fs";
 import { afterAll } from "vitest";
