@@ -15,8 +15,8 @@ const POLL = { poll: { timeout: 30_000 } };
 /** Vitest itself leaves one out. */
 const CORES = availableParallelism();
 
-/** Each uses little more than half of a core, and at times several hundred MiB. */
-const E2E_FILES_AT_A_TIME = Math.min(CORES + 1, 6);
+/** Each uses little more than half of a core on average, two at times, and several hundred MiB. */
+const E2E_FILES_AT_A_TIME = Math.min(Math.max(CORES, 2), 6);
 /** The lab on one core, and the others, one after the other, on another. */
 const CALM_FILES_AT_A_TIME = 2;
 const CALM = ["lab", "lab-hosts", "page", "plan", "serve", "convergence", "v86-migration"].map(
