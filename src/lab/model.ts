@@ -85,6 +85,8 @@ export interface Metric {
   /** "ms", "1/s", "bytes", "". */
   readonly unit: string;
   readonly isLowerBetter: boolean;
+  /** False: says how long a run took or how much was looked at, not how good a method is. */
+  readonly isJudged?: false;
 }
 
 /** What a guest does, who uses it, and when its users call a migration failed. */

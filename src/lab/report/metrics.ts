@@ -8,7 +8,7 @@ import type { Metric, Scenario } from "../model.ts";
 export type ScenarioInfo = Pick<Scenario, "name" | "title" | "description" | "metrics">;
 
 /** `isJudged`: whether less or more of it is better at all; where it is not, nothing is best. */
-export interface ReportMetric extends Metric {
+export interface ReportMetric extends Omit<Metric, "isJudged"> {
   readonly isJudged: boolean;
 }
 
@@ -56,7 +56,10 @@ export function userMetrics(info: ScenarioInfo | undefined): ReportMetric[] {
 
 /** What was measured before the migration says nothing about a method. */
 function scenarioMetrics(info: ScenarioInfo | undefined): ReportMetric[] {
-  return (info?.metrics ?? []).map((metric) => ({ ...metric, isJudged: !metric.name.endsWith("Before") }));
+  return (info?.metrics ?? []).map((metric) => ({
+    ...metric,
+    isJudged: metric.isJudged !== false && !metric.name.endsWith("Before"),
+  }));
 }
 
 /** Measured, but described nowhere: shown under its own name, and not judged. */
