@@ -74,7 +74,9 @@ export class SimOutgoing implements OutgoingVm {
   readonly #traits: OutgoingTraits;
   readonly #faults: OutgoingFaults;
   readonly #postcopy: PostcopyTraits | undefined;
+  readonly firstPassEnded: Promise<void>;
   #resolveEnded!: (end: OutgoingEnd) => void;
+  #resolveFirstPass!: () => void;
   #socket: SimEnd | undefined;
   readonly #dirty = new Set<number>();
   /** Of this pass, not sent yet. */
@@ -115,6 +117,9 @@ export class SimOutgoing implements OutgoingVm {
     this.wasRunning = guest.runs;
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
+    });
+    this.firstPassEnded = new Promise((resolve) => {
+      this.#resolveFirstPass = resolve;
     });
     if (traits.isGuarded) {
       this.committed = () => {
@@ -293,6 +298,8 @@ export class SimOutgoing implements OutgoingVm {
       }
       const mayStop = this.#syncs > 0 && (control === "limit" || this.#acked);
       this.#syncs++;
+      if (this.#syncs === 2)
+        this.#clock.after(this.#random.real(0, this.#traits.eventMsMax), this.#resolveFirstPass);
       if (mayStop && pages.length * PAGE_BYTES <= this.#limitBytes) {
         for (const page of pages) this.#dirty.add(page);
         break;
