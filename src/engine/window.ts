@@ -36,6 +36,11 @@ const DRAIN_EVERY_MS = 5000;
  * they are on average is seen while the queue is dry, and this many times that is allowed for.
  */
 const LATENESS_ROOM = 1.5;
+/**
+ * At most so much: where others send over the same link it is their queue that makes answers late, and senders who each
+ * made room for the others' would never stop.
+ */
+export const LATENESS_MS_MAX = 100;
 /** Answers later than this many queues are no longer a matter of queueing. */
 const OVERDUE_QUEUES = 5;
 /** Samples over less time than this say more about timers than about the link. */
@@ -186,7 +191,7 @@ export class DeliveryWindow {
 
   /** Time on the link that the window holds beyond the round trip. */
   get #slackMs(): number {
-    return Math.max(QUEUE_MS, this.#latenessMs * LATENESS_ROOM);
+    return Math.max(QUEUE_MS, Math.min(LATENESS_MS_MAX, this.#latenessMs * LATENESS_ROOM));
   }
 
   /** The destination has answered the oldest `markers` markers. */
