@@ -17,6 +17,8 @@ import {
 import { dirname, join, relative } from "node:path";
 
 const MEBIBYTE = 1024 * 1024;
+/** Of resident memory, in one round: a parser that keeps something of each input is past it soon. */
+const GROWN_BYTES_MAX = 512 * MEBIBYTE;
 /** CPU time that a round of one file should take: much longer than a test file takes to begin. */
 const ROUND_SECONDS = 20;
 /** Inputs for each property of a file of which nothing is known yet; and bounds for what follows. */

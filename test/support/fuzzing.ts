@@ -21,6 +21,7 @@ let inputs = 0;
 const RANDOM_EVERY = 16;
 /** Inputs that led to something new. */
 const FOUND_MAX = 2000;
+const FOUND_BYTES_MAX = 32 * 1024 * 1024;
 /** Kinds of outcomes that are told apart. */
 const OUTCOMES_MAX = 5000;
 /** A failing input is made smaller in so many attempts at most. */
@@ -113,6 +114,7 @@ class InputSource {
   readonly #parents: Parent[];
   readonly #outcomes = new Set<string | number>();
   readonly #seeds: number;
+  #foundBytes = 0;
   #latest: Parent = { bytes: new Uint8Array(), places: [] };
   #inputSeed = 0;
 
@@ -150,7 +152,9 @@ class InputSource {
   came(outcome: string | number | undefined): void {
     if (outcome === undefined || this.#outcomes.has(outcome) || this.#outcomes.size >= OUTCOMES_MAX) return;
     this.#outcomes.add(outcome);
-    if (this.#parents.length - this.#seeds < FOUND_MAX) this.#parents.push(this.#latest);
+    this.#foundBytes += this.#latest.bytes.length;
+    const hasRoom = this.#parents.length - this.#seeds < FOUND_MAX && this.#foundBytes <= FOUND_BYTES_MAX;
+    if (hasRoom) this.#parents.push(this.#latest);
   }
 
   failure(run: number, bytes: Uint8Array, cause: unknown): Error {
