@@ -43,6 +43,8 @@ export function fuzz(root, runRound) {
       (a, b) => sum(roundsOf(rounds, a), "cpuSeconds") - sum(roundsOf(rounds, b), "cpuSeconds"),
     )[0];
     const done = oneRound(file, roundsOf(rounds, file), { report: `${log}.round`, runsAsked, runRound });
+    if (done.grownBytes > GROWN_BYTES_MAX)
+      throw new Error(`${file} has grown by ${Math.round(done.grownBytes / MEBIBYTE)} MiB in one round`);
     missing.delete(file);
     rounds.push(done);
     appendFileSync(log, `${JSON.stringify(done)}\n`);
