@@ -54,13 +54,14 @@ export function fuzz(root, runRound) {
   }
   console.log(fuzzTable(rounds));
   if (process.env.UPDATE_RELIABILITY !== "1") return;
-  const page = join(root, "SECURITY.md");
-  const [begin, end] = ["<!-- fuzz -->\n", "\n<!-- /fuzz -->"];
-  const [before, after] = [
-    readFileSync(page, "utf8").split(begin)[0],
-    readFileSync(page, "utf8").split(end)[1],
-  ];
-  writeFileSync(page, `${before}${begin}${fuzzTable(rounds)}${end}${after}`);
+  writeBetween(join(root, "SECURITY.md"), "<!-- fuzz -->\n", "\n<!-- /fuzz -->", fuzzTable(rounds));
+}
+
+function writeBetween(page, begin, end, text) {
+  const [before, rest] = readFileSync(page, "utf8").split(begin);
+  const after = rest?.split(end)[1];
+  if (after === undefined) throw new Error(`${page} has no place between ${begin.trim()} and ${end.trim()}`);
+  writeFileSync(page, `${before}${begin}${text}${end}${after}`);
 }
 
 function oneRound(file, before, { report, runsAsked, runRound }) {

@@ -34,6 +34,20 @@ function setUp(hasVmNames = false) {
   };
 }
 
+function forecastTenSeconds(record: RunRecord): void {
+  const interval = { low: 1, expected: 10_000, high: 30_000 };
+  record.add({
+    ...{ type: "forecast", method: "tunnel", converges: "yes", reason: "" },
+    ...{
+      totalMs: interval,
+      downtimeMs: interval,
+      wireBytes: interval,
+      linkBytesPerSecond: 1,
+      roundTripMs: 1,
+    },
+  });
+}
+
 function begin(record: RunRecord, side: "source" | "destination" = "source"): void {
   record.add({
     type: "run",
@@ -150,18 +164,7 @@ describe("metrics of run records", () => {
     begin(record);
     clock.advance(1500);
     record.add({ type: "phase", phase: "iterating" });
-    const interval = { low: 1, expected: 10_000, high: 30_000 };
-    record.add({
-      type: "forecast",
-      method: "tunnel",
-      converges: "yes",
-      totalMs: interval,
-      downtimeMs: interval,
-      wireBytes: interval,
-      linkBytesPerSecond: 1,
-      roundTripMs: 1,
-      reason: "",
-    });
+    forecastTenSeconds(record);
     end(record, { totalMs: 12_000, downtimeMs: 80, forecastDowntimeMs: 110, iterations: 4 });
     const now = await values();
     expect(now.get('deltavee_phase_duration_seconds_sum{side="source",phase="setup"}')).toBe(1.5);
@@ -287,18 +290,7 @@ describe("metrics of run records", () => {
     const { open, values } = setUp();
     const record = open("a");
     begin(record);
-    const interval = { low: 1, expected: 10_000, high: 30_000 };
-    record.add({
-      type: "forecast",
-      method: "tunnel",
-      converges: "yes",
-      totalMs: interval,
-      downtimeMs: interval,
-      wireBytes: interval,
-      linkBytesPerSecond: 1,
-      roundTripMs: 1,
-      reason: "",
-    });
+    forecastTenSeconds(record);
     end(record, { totalMs: 5000, downtimeMs: 80, forecastDowntimeMs: 50 });
     const now = await values();
     expect(now.get('deltavee_downtime_forecast_error_seconds_sum{actual="longer"}')).toBeCloseTo(0.03);

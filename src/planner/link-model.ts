@@ -1,5 +1,7 @@
 // What a link lets through: its rate, or less where packets are lost on the way. One TCP connection.
 
+import type { Interval } from "./forecast.ts";
+
 export interface LinkModel {
   readonly bytesPerSecond: number;
   readonly roundTripMs: number;
@@ -13,7 +15,9 @@ const SEGMENT_BYTES = 1448;
 const PAYLOAD_SHARE = 1448 / 1514;
 
 /** What so many bytes of payload are on the wire, all headers included. */
-export const withHeaders = (payloadBytes: number): number => payloadBytes / PAYLOAD_SHARE;
+export function withHeaders({ low, expected, high }: Interval): Interval {
+  return { low: low / PAYLOAD_SHARE, expected: expected / PAYLOAD_SHARE, high: high / PAYLOAD_SHARE };
+}
 
 /** Of payload. Losses: what CUBIC reaches (RFC 9438, section 5.2), at least what Reno would (Mathis et al. 1997). */
 export function payloadBytesPerSecond({ bytesPerSecond, roundTripMs, lossShare }: LinkModel): number {

@@ -4,7 +4,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { arbitraryEntries } from "../../test/support/arbitrary-record.ts";
-import { fuzz, fuzzRuns, must, outcomeOf, pieceBytes } from "../../test/support/fuzzing.ts";
+import { fuzz, fuzzRuns, JSON_WORDS, must, outcomeOf, pieceBytes } from "../../test/support/fuzzing.ts";
 import { writeRecord } from "../../test/support/write-record.ts";
 import { DeltaveeError } from "../base/errors.ts";
 import { RecordReader } from "./reader.ts";
@@ -13,26 +13,7 @@ const runs = fuzzRuns(1000);
 const records = fc
   .sample(arbitraryEntries, { numRuns: 20, seed: 5 })
   .map((entries) => writeRecord(entries).text);
-/** What JSON is made of, and what programs stumble over. */
-const WORDS = [
-  "{",
-  "}",
-  "[",
-  "]",
-  ":",
-  ",",
-  '"',
-  "\n",
-  "\r\n",
-  "null",
-  "true",
-  "-0",
-  "1e999",
-  "0.1",
-  '"type":',
-  '"\\ud800"',
-  '"__proto__":{}',
-];
+const WORDS = [...JSON_WORDS, "0.1", '"type":', '"\\ud800"', '"__proto__":{}'];
 
 /** What was wrong with it; undefined: nothing. */
 function refusal(text: string, chunkChars: number): string | undefined {

@@ -5,12 +5,11 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
-import { openServices, type Services } from "../support/services.ts";
+import { openServices, READY_MS, type Services } from "../support/services.ts";
 import { expectMoved, expectStillOnSource, LIGHT_LOAD, startVm } from "./scene.ts";
 
 const qemus = findQemus();
 const binary = qemus.get("10.0") ?? qemus.get("7.2");
-const READY_MS = 180_000;
 
 describe.skipIf(binary === undefined)("deltavee serve", { timeout: 900_000 }, () => {
   let services: Services;

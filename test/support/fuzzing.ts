@@ -47,6 +47,12 @@ export type Check = (bytes: Uint8Array, random: Random) => string | number | und
 /** Fails if anything thrown is not of these: what a test wants is told by its type. */
 export type AsyncCheck = (bytes: Uint8Array, random: Random) => Promise<string | number | undefined>;
 
+/** What JSON is made of, and what programs stumble over. */
+export const JSON_WORDS: readonly string[] = [
+  ...["{", "}", "[", "]", ":", ",", '"', "\r\n", "\n"],
+  ...["null", "true", "-0", "1e999"],
+];
+
 /** What a property tries: few in the tests of every day. */
 export function fuzzRuns(everyDay: number): number {
   return asked === undefined ? everyDay : Number(asked);

@@ -5,7 +5,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type CliRun, runCli, tempFolder } from "./processes.ts";
 
-const READY_MS = 180_000;
+export const READY_MS = 180_000;
 
 export interface Site {
   readonly run: CliRun;

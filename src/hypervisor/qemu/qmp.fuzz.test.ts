@@ -3,7 +3,14 @@
 
 import { Duplex } from "node:stream";
 import { expect, test } from "vitest";
-import { fuzzAsync, fuzzRuns, must, outcomeOf, pieceBytes } from "../../../test/support/fuzzing.ts";
+import {
+  fuzzAsync,
+  fuzzRuns,
+  JSON_WORDS,
+  must,
+  outcomeOf,
+  pieceBytes,
+} from "../../../test/support/fuzzing.ts";
 import { VirtualClock } from "../../base/clock.ts";
 import { DeltaveeError } from "../../base/errors.ts";
 import { QmpClient } from "./qmp.ts";
@@ -18,24 +25,7 @@ const ANSWERS = [
   '{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "MIGRATION", "data": {"status": "active"}}\r\n',
   '{"error": {"class": "GenericError", "desc": "no"}, "id": 2}\r\n',
 ];
-/** What JSON is made of, and what programs stumble over. */
-const WORDS = [
-  "{",
-  "}",
-  "[",
-  "]",
-  ":",
-  ",",
-  '"',
-  "\r\n",
-  "\n",
-  "null",
-  "true",
-  "-0",
-  "1e999",
-  '"id": 2',
-  '"__proto__": {}',
-];
+const WORDS = [...JSON_WORDS, '"id": 2', '"__proto__": {}'];
 /** Nothing waits for time to pass: where the monitor has said all, it hangs up. */
 const options = { clock: new VirtualClock() };
 

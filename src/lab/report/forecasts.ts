@@ -70,11 +70,7 @@ function forecastAnew(recorded: RunResult["forecast"]): Forecast | undefined {
   });
   const { converges, totalMs, downtimeMs, wireBytes: payload } = forecasts[0]!;
   // What the lab counts on the link has headers.
-  const wireBytes = {
-    low: withHeaders(payload.low),
-    expected: withHeaders(payload.expected),
-    high: withHeaders(payload.high),
-  };
+  const wireBytes = withHeaders(payload);
   return { converges, totalMs, downtimeMs, wireBytes };
 }
 

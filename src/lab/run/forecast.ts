@@ -57,11 +57,7 @@ export const forecast: Forecast = async ({ source }, plan) => {
   const { guest, forecasts, reason } = planSchema.parse(JSON.parse(run.stdout.lines[0]!.text));
   const { method, converges, totalMs, downtimeMs, wireBytes: payload } = forecasts[0];
   // What the lab counts on the link has headers.
-  const wireBytes = {
-    low: withHeaders(payload.low),
-    expected: withHeaders(payload.expected),
-    high: withHeaders(payload.high),
-  };
+  const wireBytes = withHeaders(payload);
   return {
     ...{ type: "forecast", method, converges, totalMs, downtimeMs, wireBytes, reason },
     ...{ linkBytesPerSecond: bytesPerSecond, roundTripMs },
