@@ -5,7 +5,7 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { audit } from "./audit.mjs";
 import { bin, build } from "./build.mjs";
@@ -13,6 +13,8 @@ import { fuzz } from "./fuzz.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const NODE_MIN = [20, 19];
+/** Lines of a failed test's message that are shown again at the end. */
+const FAILURE_LINES = 12;
 
 const [task, ...rest] = process.argv.slice(2);
 
@@ -109,18 +111,23 @@ function bench(name) {
   run(process.execPath, [`build/bench/${name}.js`, ...rest]);
 }
 
-/** Runs the tests, once with each list of arguments, and closes with their count, alone on a line. */
+/**
+ * Runs the tests, once with each list of arguments. Closes with what failed, since that is easily lost in a long log,
+ * and with their count, alone on a line.
+ */
 function vitest(...runs) {
   const count = { passed: 0, failed: 0, skipped: 0 };
+  const failures = [];
   let status = 0;
-  for (const args of runs) status = runVitest(args, count) || status;
+  for (const args of runs) status = runVitest(args, count, failures) || status;
+  for (const { what, why } of failures) console.log(`\nfailed: ${what}\n${why}`);
   const skipped = count.skipped > 0 ? `, ${count.skipped} skipped` : "";
   console.log(`${count.passed} passed, ${count.failed} failed${skipped}`);
   if (status !== 0) process.exit(status);
 }
 
 /** Returns its exit status. */
-function runVitest(args, count) {
+function runVitest(args, count, failures) {
   const folder = mkdtempSync(join(tmpdir(), "deltavee-test-"));
   const report = join(folder, "report.json");
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
@@ -128,13 +135,26 @@ function runVitest(args, count) {
     mayFail: true,
   });
   if (existsSync(report)) {
-    const { numPassedTests, numFailedTests, numPendingTests } = JSON.parse(readFileSync(report, "utf8"));
+    const { numPassedTests, numFailedTests, numPendingTests, testResults } = JSON.parse(
+      readFileSync(report, "utf8"),
+    );
+    failures.push(...testResults.flatMap(failuresOf));
     count.passed += numPassedTests;
     count.failed += numFailedTests;
     count.skipped += numPendingTests;
   }
   rmSync(folder, { recursive: true, force: true });
   return status;
+}
+
+/** Of a file of tests in Vitest's report: its failed tests, or the file itself when it could not be run. */
+function failuresOf({ name, status, message, assertionResults }) {
+  const file = relative(root, name);
+  const head = (text) => text.split("\n").slice(0, FAILURE_LINES).join("\n");
+  const tests = assertionResults
+    .filter((test) => test.status === "failed")
+    .map((test) => ({ what: `${file} > ${test.fullName}`, why: head(test.failureMessages.join("\n")) }));
+  return tests.length === 0 && status === "failed" ? [{ what: file, why: head(message) }] : tests;
 }
 
 /** Ends this process with the command's own exit code when it fails. */
