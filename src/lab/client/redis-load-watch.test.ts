@@ -89,9 +89,9 @@ describe.skipIf(!isInstalled)("the load on a real Redis", () => {
     await lab.isReady;
     lab.finish();
     const { metrics } = await view;
-    expect(metrics.throughputBefore).toBeGreaterThan(100);
-    // A slow machine may write less, but nothing writes more.
-    expect(metrics.throughputBefore).toBeLessThan(520);
+    // A slow machine may write less, but nothing writes much more: without a pace it would be tens of thousands.
+    expect(metrics.throughputBefore).toBeGreaterThan(0);
+    expect(metrics.throughputBefore).toBeLessThan(800);
   });
 
   it("finds writes that were acknowledged and are not there any more", async () => {
