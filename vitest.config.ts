@@ -10,6 +10,7 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 /** VM workers and the command-line program run compiled. */
 const BUILD = "test/support/build.ts";
+const PROPERTIES = "test/support/property-seed.ts";
 /** What is waited for comes within milliseconds on a quiet machine; the default of a second fails on one that is busy. */
 const POLL = { poll: { timeout: 30_000 } };
 /** Vitest itself leaves one out. */
@@ -55,6 +56,7 @@ export default defineConfig({
         test: {
           name: "unit",
           globalSetup: BUILD,
+          setupFiles: PROPERTIES,
           include: ["src/**/*.test.ts"],
           maxWorkers: CORES,
           // Only for what would never end: the longest take half a minute on a machine that is busy.
@@ -67,6 +69,7 @@ export default defineConfig({
         test: {
           name: "sim",
           globalSetup: BUILD,
+          setupFiles: PROPERTIES,
           include: ["test/sim/**/*.test.ts"],
           maxWorkers: CORES,
           testTimeout: 600_000,
