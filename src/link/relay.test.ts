@@ -377,13 +377,14 @@ describe("Relay", () => {
     });
     const relay = await relayTo(listener.address, { bytesPerSecond });
     const sources = await Promise.all(Array.from({ length: 8 }, () => open(relay)));
+    // On a machine that is busy a connection may still wait for the relay to take it when others send already.
+    await expect.poll(() => received.length).toBe(8);
     const startMs = performance.now();
     for (const source of sources) source.write(Buffer.alloc(2 * MEGABYTE));
     const total = () => received.reduce((sum, bytes) => sum + bytes, 0);
     await expect.poll(total).toBeGreaterThan(2 * MEGABYTE);
     const allowed = ((performance.now() - startMs) / 1000) * bytesPerSecond;
     expect(total()).toBeLessThan(1.15 * allowed);
-    expect(received).toHaveLength(8);
     expect(Math.min(...received)).toBeGreaterThan(total() / 8 / 2);
     expect(relay.connectionsTotal).toBe(8);
   });
