@@ -28,11 +28,15 @@ const planSchema = z.object({
 const SAMPLE_TIME = "6s";
 const TIMEOUT_MS = 60_000;
 
-/** @throws Error when what was forecast cannot be understood */
-export type Forecast = (opened: Pick<OpenedStage, "source">, plan: RunPlan) => Promise<RecordEntry>;
+/** @throws Error when what was forecast cannot be understood; whatever `signal` was aborted with: it has been ended then */
+export type Forecast = (
+  opened: Pick<OpenedStage, "source">,
+  plan: RunPlan,
+  signal: AbortSignal,
+) => Promise<RecordEntry>;
 
 /** A notice, where there is none. Takes some seconds. */
-export const forecast: Forecast = async ({ source }, plan) => {
+export const forecast: Forecast = async ({ source }, plan, signal) => {
   const { setting, downtimeMsMax } = plan;
   const { bytesPerSecond, roundTripMs, lossShare } = setting.link;
   const { name, cacheBytes } = plannedAs(setting.method, setting.guest.memoryMiB * MIB);
@@ -50,10 +54,16 @@ export const forecast: Forecast = async ({ source }, plan) => {
     ...["--max-downtime", `${downtimeMsMax}ms`, "--methods", name],
     ...(cacheBytes === undefined ? [] : ["--cache-size", String(cacheBytes)]),
   ]);
-  const timer = setTimeout(() => run.kill("SIGKILL"), TIMEOUT_MS);
-  const { code, signal } = await run.exited;
+  // It is on no test host, and not ended with them.
+  const kill = () => run.kill("SIGKILL");
+  const timer = setTimeout(kill, TIMEOUT_MS);
+  signal.addEventListener("abort", kill, { once: true });
+  if (signal.aborted) kill();
+  const { code, signal: killedBy } = await run.exited;
   clearTimeout(timer);
-  if (code !== 0) return { type: "notice", message: `No forecast: ${run.stderrTail() || signal}` };
+  signal.removeEventListener("abort", kill);
+  signal.throwIfAborted();
+  if (code !== 0) return { type: "notice", message: `No forecast: ${run.stderrTail() || killedBy}` };
   const { guest, forecasts, reason } = planSchema.parse(JSON.parse(run.stdout.lines[0]!.text));
   const { method, converges, totalMs, downtimeMs, wireBytes: payload } = forecasts[0];
   // What the lab counts on the link has headers.

@@ -279,6 +279,24 @@ test("an interrupted run leaves no result, and nothing open", async () => {
   expect(stage.closed).toBeGreaterThan(0);
 });
 
+test("a run that is interrupted while its clients' view is waited for ends at once", async () => {
+  const abort = new AbortController();
+  const stage = new FakeStage();
+  const scenario = fakeScenario({ afterMs: 60_000 });
+  const interrupt = () => abort.abort(new CancelledError("Interrupted"));
+  stage.heartbeat.tell = (word) => {
+    if (word === "migration-ended") setTimeout(interrupt, 400);
+  };
+  const timers = () => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+  const before = timers();
+  const finished = run({ stage, abort, plan: fakePlan({ scenario }) });
+  await expect(finished).rejects.toThrow("Interrupted");
+  for (let look = 0; look < 100 && timers() > before; look++) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  expect(timers()).toBeLessThanOrEqual(before);
+});
+
 test("an interrupted run keeps no timer, which would keep the whole program from ending", async () => {
   const timers = () => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
   const before = timers();
