@@ -10,14 +10,7 @@ import { type Ended, ended, type Migration } from "../support/migration.ts";
 import { runCli } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
-import {
-  expectStillOnSource,
-  goOnWithEachOther,
-  migration,
-  NOISE_LOAD,
-  runsNow,
-  startPair,
-} from "./scene.ts";
+import { expectMoved, expectStillOnSource, migration, NOISE_LOAD, runsNow, startPair } from "./scene.ts";
 
 const binary = findQemus().get("10.0");
 
@@ -95,16 +88,26 @@ const CASES: readonly Case[] = [
     },
   },
   {
+    // Its READY arrives without it: the guest is given away to a destination that nobody lets run.
+    killed: "receive",
+    moment: "READY on its way",
+    outcome: "paused, in part on each side; recover: destination POSTCOPY_INTERRUPTED",
+    async check({ source, destination, running }) {
+      expect(await destination.qmp.execute("query-status")).toMatchObject({ running: false });
+      await expectInPart({ source, destination, running }, "unknown");
+    },
+  },
+  {
     killed: "migrate",
     moment: "fetching",
     outcome: "destination, in part POSTCOPY_INTERRUPTED",
-    check: (scene) => expectInPart(scene, "unknown"),
+    check: (scene) => expectInPart(scene, "running on destination"),
   },
   {
     killed: "receive",
     moment: "fetching",
     outcome: "destination, in part POSTCOPY_INTERRUPTED",
-    check: (scene) => expectInPart(scene, "unknown"),
+    check: (scene) => expectInPart(scene, "running on destination"),
   },
 ];
 
@@ -180,25 +183,47 @@ async function expectGivenUp(destination: QemuVm, running: Migration): Promise<v
   expect((await status(running)).migrations).toEqual([]);
 }
 
-/** Nobody has lost anything: status says so on both sides, recover leaves both alone, and QEMU's own recovery goes on. */
-async function expectInPart({ source, destination, running }: Scene, atSource: string): Promise<void> {
+/** Nobody has lost anything: status says so on both sides, and recover leaves both alone until it is told to connect them. */
+async function expectInPart({ source, destination, running }: Scene, there: string): Promise<void> {
   expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
-  const [here, there] = [await known(running, "source"), await known(running, "destination")];
-  expect(here).toMatchObject({ underWay: false, vm: atSource });
-  expect(there).toMatchObject({ underWay: false, vm: "running on destination" });
-  for (const { advice } of [here!, there!]) expect(advice).toContain("End neither QEMU");
+  const known = (await status(running)).migrations;
+  expect(known.find(({ side }) => side === "source")).toMatchObject({ underWay: false, vm: "unknown" });
+  expect(known.find(({ side }) => side === "destination")).toMatchObject({ underWay: false, vm: there });
+  for (const { advice } of known) expect(advice).toMatch(/End neither QEMU.*recover --listen.*recover --to/);
   await expectNothingDone(running, source);
-  await expectNothingDone(running, destination);
-  await goOnWithEachOther(source, destination);
+  // A part that never ran could be ended, by whoever has seen that the source goes on: it does not.
+  await expectNothingDone(running, destination, ["--resume-here"]);
+  await expectGoneOn({ source, destination, running });
+}
+
+/** What was on two sides is whole at the destination, and runs there. */
+async function expectGoneOn({ source, destination, running }: Scene): Promise<void> {
+  const address = `unix:${source.folder}/rest`;
+  const start = (vm: QemuVm, word: string) =>
+    runCli(["recover", "--state-dir", running.stateFolder, "--qmp", vm.toolQmp.path, word, address]);
+  const there = await start(destination, "--listen");
+  onTestFinished(async () => void (await there.stop()));
+  await there.stdout.waitFor(({ text }) => text.includes("listens at"), "that it listens", {
+    timeoutMs: EVENT_TIMEOUT_MS,
+  });
+  const here = await start(source, "--to");
+  onTestFinished(async () => void (await here.stop()));
+  for (const run of [here, there]) expect(await ended(run)).toMatchObject({ code: 0, stderr: "" });
+  await expectMoved(source, destination);
+  expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+  expect((await status(running)).migrations).toEqual([]);
 }
 
 /** Whatever it is told: each QEMU may have what nobody else has. */
-async function expectNothingDone(running: Migration, vm: QemuVm): Promise<void> {
+async function expectNothingDone(
+  running: Migration,
+  vm: QemuVm,
+  words: readonly string[] = ["--resume-here", "--give-up-here"],
+): Promise<void> {
   const before = await vm.qmp.execute("query-status");
   const { path } = vm.toolQmp;
   expect(await recover(running, "--qmp", path)).toMatchObject({ code: 4 });
-  for (const word of ["--resume-here", "--give-up-here"])
-    expect((await recover(running, "--qmp", path, word)).code).not.toBe(0);
+  for (const word of words) expect((await recover(running, "--qmp", path, word)).code).not.toBe(0);
   expect(await vm.qmp.execute("query-status")).toEqual(before);
 }
 

@@ -3,8 +3,8 @@
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { tempFolder } from "../../../test/support/processes.ts";
 import { fakePlan } from "../../../test/support/fake-stage.ts";
+import { tempFolder } from "../../../test/support/processes.ts";
 import { CancelledError } from "../../base/errors.ts";
 import { forecast } from "./forecast.ts";
 

@@ -123,7 +123,14 @@ class Run {
     });
     try {
       const migrate = await this.#method.prepare({
-        ...{ source, destination, link: opened.link, recordFile, clock: systemClock, signal: this.#context.signal },
+        ...{
+          source,
+          destination,
+          link: opened.link,
+          recordFile,
+          clock: systemClock,
+          signal: this.#context.signal,
+        },
         ...this.#limits(),
         stateFolder: join(folder, "state"),
         started: (side: Side, run) => {
