@@ -12,7 +12,7 @@ import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
 import { expectMoved, expectStillOnSource, migration, NOISE_LOAD, runsNow, startPair } from "./scene.ts";
 
-const binary = findQemus().get("10.0");
+const qemus = findQemus();
 
 /** Time enough between the stop and READY; and fetching takes some 6 s. */
 const LINK = { rate: "40mbit", delay: "100ms" };
@@ -121,29 +121,10 @@ const rowOf = ({ killed }: Pick<Case, "killed">) => `${killed} killed`;
 const table = new FaultTable("QEMU 10.0, tunnel", Object.keys(MOMENTS));
 const seen = new Set<Case>();
 
-describe.skipIf(binary === undefined)("post-copy of QEMU 10.0 in a tunnel", () => {
+describe.skipIf(!qemus.has("10.0"))("post-copy of QEMU 10.0 in a tunnel", () => {
   test.each(cases)("$killed is killed, $moment", async (which) => {
-    const { killed, moment, outcome, check } = which;
-    const { source, destination } = await startPair({ binary: binary!, append: NOISE_LOAD });
-    const running = await migration({
-      ...{ mode: "tunnel", source, destination, ...LINK },
-      migrateArguments: [...GOAL, ...IMPATIENT],
-      receiveArguments: IMPATIENT,
-    });
-    const { side, isNow } = MOMENTS[moment];
-    await running[side]!.stdout.waitFor(
-      ({ text }) => text.startsWith("{") && isNow(JSON.parse(text) as RecordEvent),
-      moment,
-      { timeoutMs: EVENT_TIMEOUT_MS },
-    );
-    running[killed]!.kill("SIGKILL");
-    const [migrate, receive] = await Promise.all([ended(running.migrate), ended(running.receive!)]);
-    const said = (killed === "migrate" ? receive : migrate).stderr;
-    const code = outcome.slice(outcome.lastIndexOf(" ") + 1);
-    expect(said).toContain(`deltavee: ${code}: `);
-    await sleep(SETTLE_MS);
-    await check({ source, destination, running });
-    table.note(rowOf(which), moment, outcome);
+    await killed(which, "10.0");
+    table.note(rowOf(which), which.moment, which.outcome);
     seen.add(which);
   });
 
@@ -153,6 +134,39 @@ describe.skipIf(binary === undefined)("post-copy of QEMU 10.0 in a tunnel", () =
     expect(documentedTable("postcopy-faults", content)).toBe(content);
   });
 });
+
+/** What is taken back has stayed where it is: that QEMU 7.2 loses updates of pages on the way says nothing of it. */
+const TAKEN_BACK = CASES.filter(({ outcome }) => outcome.startsWith("paused on source"));
+
+describe.skipIf(!qemus.has("7.2"))("post-copy of QEMU 7.2 in a tunnel", () => {
+  test.each(TAKEN_BACK.filter(({ moment }) => isWhole || moment === "READY on its way"))(
+    "$killed is killed, $moment",
+    (which) => killed(which, "7.2"),
+  );
+});
+
+/** Kills one of them at the moment, and looks at what has become of the guest. */
+async function killed({ killed, moment, outcome, check }: Case, version: string): Promise<void> {
+  const { source, destination } = await startPair({ binary: qemus.get(version)!, append: NOISE_LOAD });
+  const running = await migration({
+    ...{ mode: "tunnel", source, destination, ...LINK },
+    migrateArguments: [...GOAL, ...IMPATIENT],
+    receiveArguments: IMPATIENT,
+  });
+  const { side, isNow } = MOMENTS[moment];
+  await running[side]!.stdout.waitFor(
+    ({ text }) => text.startsWith("{") && isNow(JSON.parse(text) as RecordEvent),
+    moment,
+    { timeoutMs: EVENT_TIMEOUT_MS },
+  );
+  running[killed]!.kill("SIGKILL");
+  const [migrate, receive] = await Promise.all([ended(running.migrate), ended(running.receive!)]);
+  const said = (killed === "migrate" ? receive : migrate).stderr;
+  const code = outcome.slice(outcome.lastIndexOf(" ") + 1);
+  expect(said).toContain(`deltavee: ${code}: `);
+  await sleep(SETTLE_MS);
+  await check({ source, destination, running });
+}
 
 /** All of the guest is there, paused, and nobody else was told that it is his: `recover` needs no word of a person. */
 async function expectTakenBack(source: QemuVm, running: Migration): Promise<void> {
