@@ -108,6 +108,7 @@ test("the main fields are as Grafana reads them: a file to be imported, of whate
     ["instance", "query"],
   ]);
   expect(JSON.stringify(dashboard.templating)).toContain("label_values(deltavee_build_info, instance)");
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: Grafana fills it in
   const source = { type: "prometheus", uid: "${datasource}" };
   for (const panel of shown) {
     expect(["stat", "timeseries"]).toContain(panel.type);
