@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, onTestFinished, test } from "vitest";
 import type { RecordEvent } from "../../src/record/schema.ts";
-import { documentedTable, FaultTable } from "../support/fault-table.ts";
+import { contradictions, documentedTable, FaultTable } from "../support/fault-table.ts";
 import { type Ended, ended, type Migration } from "../support/migration.ts";
 import { runCli } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
@@ -41,6 +41,8 @@ interface Case {
   /** In words; with the code that the one that lives says. */
   outcome: string;
   check: (scene: Scene) => Promise<void>;
+  /** What is right, too, when what was on its way did not arrive. */
+  otherwise?: Pick<Case, "outcome" | "check">;
 }
 
 interface Scene {
@@ -88,13 +90,20 @@ const CASES: readonly Case[] = [
     },
   },
   {
-    // Its READY arrives without it: the guest is given away to a destination that nobody lets run.
+    // Its READY may arrive without it: the guest is then given away to a destination that nobody lets run.
     killed: "receive",
     moment: "READY on its way",
     outcome: "paused, in part on each side; recover: destination POSTCOPY_INTERRUPTED",
     async check({ source, destination, running }) {
       expect(await destination.qmp.execute("query-status")).toMatchObject({ running: false });
       await expectInPart({ source, destination, running }, "unknown");
+    },
+    otherwise: {
+      outcome: "source LINK_LOST",
+      async check({ source, destination, running }) {
+        await expectStillOnSource(source, destination);
+        await expectGivenUp(destination, running);
+      },
     },
   },
   {
@@ -120,18 +129,26 @@ const rowOf = ({ killed }: Pick<Case, "killed">) => `${killed} killed`;
 
 const table = new FaultTable("QEMU 10.0, tunnel", Object.keys(MOMENTS));
 const seen = new Set<Case>();
+/** Of a case that may have one outcome or the other: until it has had the first. */
+const ATTEMPTS_MAX = 5;
 
 describe.skipIf(!qemus.has("10.0"))("post-copy of QEMU 10.0 in a tunnel", () => {
   test.each(cases)("$killed is killed, $moment", async (which) => {
-    await killed(which, "10.0");
-    table.note(rowOf(which), which.moment, which.outcome);
+    let isMet = await killed(which, "10.0");
+    for (let attempt = 1; !isMet && attempt < ATTEMPTS_MAX; attempt++) isMet = await killed(which, "10.0");
+    const { moment, outcome, otherwise } = which;
+    const text = [outcome, ...(otherwise === undefined ? [] : [otherwise.outcome])]
+      .map((each) => each.replace(/ ([A-Z_]+)$/, ", `$1`"))
+      .join("; or ");
+    if (isMet) table.note(rowOf(which), moment, text);
+    else table.noteNotMet(rowOf(which), moment);
     seen.add(which);
   });
 
   test("docs/reliability.md shows what this run has seen", ({ skip }) => {
     skip(seen.size < CASES.length, "not all of it was asked for, or not all of it came out as expected");
     const content = table.markdown([...new Set(CASES.map(rowOf))]);
-    expect(documentedTable("postcopy-faults", content)).toBe(content);
+    expect(contradictions(documentedTable("postcopy-faults", content), content)).toEqual([]);
   });
 });
 
@@ -141,12 +158,12 @@ const TAKEN_BACK = CASES.filter(({ outcome }) => outcome.startsWith("paused on s
 describe.skipIf(!qemus.has("7.2"))("post-copy of QEMU 7.2 in a tunnel", () => {
   test.each(TAKEN_BACK.filter(({ moment }) => isWhole || moment === "READY on its way"))(
     "$killed is killed, $moment",
-    (which) => killed(which, "7.2"),
+    async (which) => void (await killed(which, "7.2")),
   );
 });
 
-/** Kills one of them at the moment, and looks at what has become of the guest. */
-async function killed({ killed, moment, outcome, check }: Case, version: string): Promise<void> {
+/** Kills one of them at the moment, and looks at what has become of the guest: whether that is the first that is right. */
+async function killed({ killed, moment, otherwise, ...first }: Case, version: string): Promise<boolean> {
   const { source, destination } = await startPair({ binary: qemus.get(version)!, append: NOISE_LOAD });
   const running = await migration({
     ...{ mode: "tunnel", source, destination, ...LINK },
@@ -162,10 +179,14 @@ async function killed({ killed, moment, outcome, check }: Case, version: string)
   running[killed]!.kill("SIGKILL");
   const [migrate, receive] = await Promise.all([ended(running.migrate), ended(running.receive!)]);
   const said = (killed === "migrate" ? receive : migrate).stderr;
-  const code = outcome.slice(outcome.lastIndexOf(" ") + 1);
-  expect(said).toContain(`deltavee: ${code}: `);
+  const isSaid = ({ outcome }: Pick<Case, "outcome">) =>
+    said.includes(`deltavee: ${outcome.slice(outcome.lastIndexOf(" ") + 1)}: `);
+  const isMet = isSaid(first);
+  if (!isMet) expect(otherwise !== undefined && isSaid(otherwise), said).toBe(true);
   await sleep(SETTLE_MS);
-  await check({ source, destination, running });
+  await (isMet ? first : otherwise!).check({ source, destination, running });
+  await Promise.all([running.stop(), source.stop(), destination.stop()]);
+  return isMet;
 }
 
 /** All of the guest is there, paused, and nobody else was told that it is his: `recover` needs no word of a person. */
