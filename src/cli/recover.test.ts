@@ -30,6 +30,7 @@ class Qemu {
   migration: string | undefined;
   /** Queries after a cancel before it has got there. */
   cancelTakes = 2;
+  cancelEnds = { migration: "cancelled", status: "running" };
   parameters: Record<string, number> = { ...OURS };
   /** What its migration is at each look, once it goes on with the other side. */
   looks: string[] = [];
@@ -70,8 +71,7 @@ class Qemu {
       case "query-migrate":
         if (this.uri !== undefined) this.migration = this.looks.shift() ?? this.migration;
         if (this.migration === "cancelling" && --this.cancelTakes <= 0) {
-          this.migration = "cancelled";
-          this.status = "running";
+          Object.assign(this, this.cancelEnds);
         }
         return this.migration === undefined ? {} : { status: this.migration };
       case "query-migrate-capabilities":
@@ -187,11 +187,9 @@ describe("recover", () => {
   test("a migration that completes while it is being cancelled is a person's to decide", async () => {
     migration({ phase: "switchover", mode: "tunnel" });
     qemu = new Qemu("finish-migrate", "device");
-    const vm = qemu;
-    vm.cancelTakes = Number.POSITIVE_INFINITY;
-    setTimeout(() => Object.assign(vm, { status: "postmigrate", migration: "completed" }), 100);
+    qemu.cancelEnds = { migration: "completed", status: "postmigrate" };
     expect((await recover("--qmp", monitor)).error?.code).toBe("DECISION_NEEDED");
-    expect(vm.done).toEqual(["migrate_cancel"]);
+    expect(qemu.done).toEqual(["migrate_cancel"]);
     expect(isForgotten()).toBe(false);
   });
 
