@@ -43,8 +43,8 @@ const ERROR_ADVICE: Readonly<Partial<Record<ErrorCode, string | undefined>>> = {
   // A finding of recover has told what to do already.
   DECISION_NEEDED: undefined,
   POSTCOPY_INTERRUPTED:
-    "Let the two QEMUs go on with each other: by QMP migrate-recover at the destination, then migrate with resume " +
-    "at the source (docs/decisions/0014-postcopy.md).",
+    "Let the two QEMUs go on with each other: deltavee recover --listen ADDRESS:PORT at the destination, then deltavee " +
+    "recover --to ADDRESS:PORT at the source (docs/decisions/0014-postcopy.md).",
 };
 
 /** Says what went wrong, why, and where the VM is. */

@@ -26,6 +26,8 @@ test.each([
   [[...DESTINATION, "--cache-size", "1GB"], "are for the source"],
   [["--listen", "127.0.0.1:9", "--connect", "tcp:127.0.0.1:9"], "listens itself"],
   [[...DESTINATION, "--allow", "host1=web-3"], "does not tell which VM it is"],
+  [[...DESTINATION, "--allow-user", "root"], "--allow-user is for the source"],
+  [[...SOURCE, "--allow-user", "no such user"], "There is no user"],
   [[...SOURCE, "--max-downtime", "0s"], "above zero"],
   [[...SOURCE, "--record", "/dev/null/records"], "Cannot create the folder"],
 ])("%j", async (words, message) => {

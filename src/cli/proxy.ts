@@ -13,6 +13,7 @@ import { type Address, parseAddress } from "../link/address.ts";
 import type { DisplayOptions } from "./common.ts";
 import { serveDestination } from "./proxy/destination-side.ts";
 import { serveSource } from "./proxy/source-side.ts";
+import { parseUser, type UserRule } from "./proxy/users.ts";
 import { ALLOW_HELP, withSecurityOptions } from "./security.ts";
 
 export interface ProxyOptions extends DisplayOptions, SecurityOptions {
@@ -23,6 +24,7 @@ export interface ProxyOptions extends DisplayOptions, SecurityOptions {
   cacheSize?: number;
   tlsHostname?: string;
   allow: AllowRule[];
+  allowUser: UserRule[];
 }
 
 interface Options extends ProxyOptions {
@@ -35,6 +37,9 @@ At the source it listens at the path or loopback port that "virsh migrate --migr
 for the destination's QEMU, and carries what comes (--to): deltavee://HOST:PORT to the proxy of the destination's host
 (tunnel), or tcp:HOST:PORT, unix:PATH to the destination's QEMU itself (direct), where nothing of Deltavee's runs.
 At the destination it waits for the source's proxy and connects to the QEMU that libvirt has started there (--connect).
+
+At the source a TCP port can be reached by every user of the host: whoever is neither root (libvirtd), nor the proxy's own
+user, nor named by --allow-user is turned away, as the kernel's table of connections tells it.
 
 It never speaks to a monitor. libvirt decides where the guest runs, by its own protocol: until the destination's QEMU has
 loaded everything and the source's has been told so, each failure closes the connection, and the guest goes on at the
@@ -99,6 +104,12 @@ export function proxyCommand(): Command {
       "source: whom the destination's certificate must be for, if not for the host of --to",
     )
     .option("--allow <rule>", `destination: ${ALLOW_HELP}`, parseAllow, [])
+    .option(
+      "--allow-user <name>",
+      "source: who may connect to a TCP port besides root and this proxy's own user: a name, an id, or * for everybody",
+      parseUser,
+      [],
+    )
     .option("--record <folder>", "write the run record of each migration into this folder (NDJSON)")
     .option("--json", "print the events of the runs as JSON, one a line")
     .option("--quiet", "print nothing but errors");
@@ -131,7 +142,7 @@ function checkSource(to: Address, { listen, allow }: ProxyOptions): void {
 
 function checkDestination(
   connect: Address,
-  { listen, maxBandwidth, cacheSize, tlsHostname, allow }: ProxyOptions,
+  { listen, maxBandwidth, cacheSize, tlsHostname, allow, allowUser }: ProxyOptions,
 ): void {
   if (connect.kind === "deltavee" || (connect.kind !== "unix" && connect.port === 0)) {
     throw new UsageError("--connect names where QEMU waits: tcp:127.0.0.1:PORT or unix:PATH");
@@ -139,6 +150,7 @@ function checkDestination(
   if ([maxBandwidth, cacheSize, tlsHostname].some((option) => option !== undefined)) {
     throw new UsageError("--max-bandwidth, --cache-size and --tls-hostname are for the source (--to)");
   }
+  if (allowUser.length > 0) throw new UsageError("--allow-user is for the source (--to)");
   const named = allow.find(({ vm }) => vm !== undefined);
   if (named !== undefined) {
     const text = `--allow '${named.peer}=${named.vm}': a stream does not tell which VM it is. Name the host alone`;

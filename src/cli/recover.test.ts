@@ -30,7 +30,11 @@ class Qemu {
   migration: string | undefined;
   /** Queries after a cancel before it has got there. */
   cancelTakes = 2;
+  cancelEnds = { migration: "cancelled", status: "running" };
   parameters: Record<string, number> = { ...OURS };
+  /** What its migration is at each look, once it goes on with the other side. */
+  looks: string[] = [];
+  uri: string | undefined;
   /** Everything it was told to do, not what it was asked. */
   readonly done: string[] = [];
   readonly server: Server;
@@ -65,9 +69,9 @@ class Qemu {
       case "query-status":
         return { status: this.status, running: this.status === "running" };
       case "query-migrate":
+        if (this.uri !== undefined) this.migration = this.looks.shift() ?? this.migration;
         if (this.migration === "cancelling" && --this.cancelTakes <= 0) {
-          this.migration = "cancelled";
-          this.status = "running";
+          Object.assign(this, this.cancelEnds);
         }
         return this.migration === undefined ? {} : { status: this.migration };
       case "query-migrate-capabilities":
@@ -80,6 +84,9 @@ class Qemu {
         return {};
       default:
         this.done.push(command);
+        if (command === "migrate-recover" || command === "migrate") {
+          this.uri = (given as { uri: string }).uri;
+        }
         if (command === "cont") this.status = "running";
         if (command === "migrate_cancel") this.migration = "cancelling";
         if (command === "migrate-set-parameters") Object.assign(this.parameters, given);
@@ -180,11 +187,9 @@ describe("recover", () => {
   test("a migration that completes while it is being cancelled is a person's to decide", async () => {
     migration({ phase: "switchover", mode: "tunnel" });
     qemu = new Qemu("finish-migrate", "device");
-    const vm = qemu;
-    vm.cancelTakes = Number.POSITIVE_INFINITY;
-    setTimeout(() => Object.assign(vm, { status: "postmigrate", migration: "completed" }), 100);
+    qemu.cancelEnds = { migration: "completed", status: "postmigrate" };
     expect((await recover("--qmp", monitor)).error?.code).toBe("DECISION_NEEDED");
-    expect(vm.done).toEqual(["migrate_cancel"]);
+    expect(qemu.done).toEqual(["migrate_cancel"]);
     expect(isForgotten()).toBe(false);
   });
 
@@ -277,6 +282,65 @@ describe("recover", () => {
       expect(qemu.done).toEqual(["cont"]);
     },
   );
+
+  describe("a post-copy that left a part of the guest on each side", () => {
+    const GOES_ON = ["postcopy-paused", "postcopy-recover", "postcopy-active", "completed"];
+
+    test.each([
+      ["was never let run, and is then", "paused", ["migrate-recover", "cont"]],
+      ["runs already", "running", ["migrate-recover"]],
+    ])("the destination waits for the rest of a guest that %s", async (_what, inStatus, done) => {
+      migration({ side: "destination", mode: "tunnel", phase: "switchover" });
+      qemu = new Qemu(inStatus, "postcopy-paused");
+      qemu.looks = [...GOES_ON];
+      const { stdout, error } = await recover(SESSION, "--listen", "192.0.2.2:4446");
+      expect(error).toBeUndefined();
+      expect([qemu.uri, qemu.done]).toEqual(["tcp:192.0.2.2:4446", done]);
+      expect(stdout).toContain("the VM is: running on destination");
+      expect(isForgotten()).toBe(true);
+    });
+
+    test("the source sends the rest, and never lets the guest run", async () => {
+      migration({ phase: "committed", mode: "tunnel" });
+      qemu = new Qemu("postmigrate", "postcopy-paused");
+      qemu.looks = [...GOES_ON];
+      expect((await recover(SESSION, "--to", "unix:/run/rest")).error).toBeUndefined();
+      expect([qemu.uri, qemu.done]).toEqual(["unix:/run/rest", ["migrate", ...PUT_BACK]]);
+      expect(isForgotten()).toBe(true);
+    });
+
+    test.each([
+      ["breaks again", ["postcopy-recover", "postcopy-paused"], /connection broke.*try again/],
+      ["fails", ["postcopy-recover", "failed"], /migration is failed/],
+    ])("what %s is said, the guest is not let run, and it can be tried again", async (_what, looks, said) => {
+      migration({ side: "destination", mode: "tunnel", phase: "switchover" });
+      qemu = new Qemu("paused", "postcopy-paused");
+      qemu.looks = looks;
+      const { error } = await recover(SESSION, "--listen", "unix:/run/rest");
+      expect(error).toMatchObject({ code: "POSTCOPY_INTERRUPTED", message: expect.stringMatching(said) });
+      expect(qemu.done).toEqual(["migrate-recover"]);
+      expect(isForgotten()).toBe(false);
+    });
+
+    test.each<[string, Partial<JournalEntry>, [string, string], string]>([
+      [
+        "a source whose guest was not given away",
+        { phase: "switchover" },
+        ["paused", "postcopy-paused"],
+        "--to",
+      ],
+      ["a source", { phase: "committed" }, ["paused", "postcopy-paused"], "--listen"],
+      ["a destination", { side: "destination" }, ["paused", "postcopy-paused"], "--to"],
+      ["one that was not cut off", { side: "destination" }, ["paused", "postcopy-active"], "--listen"],
+      ["one that is over", { phase: "committed" }, ["postmigrate", "completed"], "--to"],
+    ])("%s is not told to", async (_what, changes, [inStatus, inMigration], word) => {
+      migration({ mode: "tunnel", ...changes });
+      qemu = new Qemu(inStatus, inMigration);
+      expect((await recover(SESSION, word, "unix:/run/rest")).error?.code).toBe("RECOVERY_REFUSED");
+      expect(qemu.done).toEqual([]);
+      expect(isForgotten()).toBe(false);
+    });
+  });
 
   test.each([
     ["source", "finish-migrate", "postcopy-paused"],
@@ -379,6 +443,7 @@ describe("recover", () => {
     [["001"]],
     [["ffff"]],
     [[SESSION, "--resume-here", "--give-up-here"]],
+    [[SESSION, "--to", "unix:/x", "--give-up-here"]],
   ])("wrong usage: %j", async (given) => {
     migration({});
     migration({ side: "destination" });

@@ -23,12 +23,16 @@ import {
   neverRanHere,
   type QemuView,
 } from "../state/whereabouts.ts";
-import { describeMigration } from "./status.ts";
+import { interruption } from "./common.ts";
+import { goOnWithDestination, goOnWithSource } from "./recover/reconnect.ts";
+import { JsonTelling, type Telling, TextTelling } from "./recover/telling.ts";
 
 interface Options {
   qmp?: QmpAddress;
   resumeHere?: true;
   giveUpHere?: true;
+  listen?: QmpAddress;
+  to?: QmpAddress;
   stateDir?: string;
   json?: true;
 }
@@ -46,13 +50,21 @@ complete on both sides nothing is done before somebody has looked at the other s
                   disks are destroyed
   --give-up-here  it runs there: end the QEMU here. If it does not, it is LOST
 
+A post-copy that was cut off after the guest was given away has left a part of it on each side. The two QEMUs then go on
+with each other, by QEMU's own recovery, on a connection of their own: plain text, authenticated by nobody.
+  --listen  at the destination, first: it waits here for the source, and the guest runs here when all has come
+  --to      at the source, then: it sends the rest to where the destination listens
+
 Exit codes: 0 settled, 1 failed, 2 wrong usage, 4 a person must decide (nothing was done), 5 refused: the migration
-is under way, or what was asked for contradicts what QEMU says (nothing was done).
+is under way, or what was asked for contradicts what QEMU says (nothing was done), 130 interrupted while it waited.
 
 Examples:
   deltavee status                                   what there is, and what to do about it
   deltavee recover 6f1c                             by the beginning of its name
   deltavee recover --qmp /run/vm.qmp --resume-here  by its VM, when the destination was seen to have no guest
+  Of a post-copy that left a part of the guest on each side, at the destination and then at the source:
+    deltavee recover 6f1c --listen 192.0.2.2:4446
+    deltavee recover 6f1c --to 192.0.2.2:4446
 `;
 
 export function recoverCommand(): Command {
@@ -62,6 +74,16 @@ export function recoverCommand(): Command {
     .option("--qmp <socket>", "or the QMP monitor of its VM on this host", parseQmpAddress)
     .option("--resume-here", "let the guest run here: it runs nowhere else, as somebody has made sure")
     .option("--give-up-here", "end the QEMU here: the guest is safe elsewhere, as somebody has made sure")
+    .option(
+      "--listen <address>",
+      "destination of a post-copy that was cut off: HOST:PORT or unix:PATH, for the source's QEMU",
+      parseQmpAddress,
+    )
+    .option(
+      "--to <address>",
+      "source of a post-copy that was cut off: where the destination's QEMU listens",
+      parseQmpAddress,
+    )
     .option("--state-dir <folder>", STATE_DIR_HELP)
     .option("--json", "print what was done, and where the guest is, as JSON")
     .addHelpText("after", HELP)
@@ -69,8 +91,9 @@ export function recoverCommand(): Command {
 }
 
 async function recover(session: string | undefined, options: Options): Promise<void> {
-  if (options.resumeHere && options.giveUpHere) {
-    throw new UsageError("--resume-here and --give-up-here exclude each other");
+  const words = [options.resumeHere, options.giveUpHere, options.listen, options.to];
+  if (words.filter((word) => word !== undefined).length > 1) {
+    throw new UsageError("--resume-here, --give-up-here, --listen and --to exclude each other");
   }
   const folder = StateFolder.find(options.stateDir ?? defaultStateFolder());
   const { entries } = knownMigrations(folder);
@@ -89,58 +112,12 @@ async function recover(session: string | undefined, options: Options): Promise<v
     const recovery = new Recovery(entry, qmp, telling);
     if (options.resumeHere) await recovery.resumeHere(view);
     else if (options.giveUpHere) await recovery.giveUpHere(view);
+    else if (options.listen !== undefined) await recovery.fetchRest(view, options.listen);
+    else if (options.to !== undefined) await recovery.sendRest(view, options.to);
     else await recovery.settle(view);
   });
   for (const done of chosen) folder?.remove(entryName(done));
   telling.end();
-}
-
-/** How it is told what was done, and where the guest is. */
-interface Telling {
-  did(what: string): void;
-  found(finding: Pick<Finding, "vm" | "explanation">): void;
-  end(): void;
-}
-
-class TextTelling implements Telling {
-  constructor(entry: JournalEntry | undefined) {
-    if (entry !== undefined) this.did(describeMigration(entry));
-  }
-
-  did(what: string): void {
-    process.stdout.write(`${what}\n`);
-  }
-
-  found({ vm, explanation }: Pick<Finding, "vm" | "explanation">): void {
-    this.did(`the VM is: ${vm}`);
-    this.did(`  ${explanation}.`);
-  }
-
-  end(): void {}
-}
-
-class JsonTelling implements Telling {
-  readonly #session: string | undefined;
-  readonly #actions: string[] = [];
-  #finding: Pick<Finding, "vm" | "explanation"> | undefined;
-
-  constructor(entry: JournalEntry | undefined) {
-    this.#session = entry?.session;
-  }
-
-  did(what: string): void {
-    this.#actions.push(what);
-  }
-
-  found(finding: Pick<Finding, "vm" | "explanation">): void {
-    this.#finding = finding;
-  }
-
-  end(): void {
-    const { vm, explanation } = this.#finding ?? {};
-    const result = { session: this.#session, actions: this.#actions, vm, explanation };
-    process.stdout.write(`${JSON.stringify(result)}\n`);
-  }
 }
 
 /** By name or by VM. Of one VM there may be several that have died: the last one counts. */
@@ -259,6 +236,45 @@ class Recovery {
     this.#telling.did(`  ${advice}.`);
   }
 
+  /** Of a post-copy: all comes here that is still at the source. Then the guest, which was given away, runs here. */
+  async fetchRest(view: QemuView, address: QmpAddress): Promise<void> {
+    if (this.#entry?.side === "source")
+      throw refused("This host is the source: --listen is for the destination");
+    this.#requireCutOff(view);
+    await untilInterrupted((signal) =>
+      goOnWithSource(this.#qmp!, { address, signal, told: (what) => this.#telling.did(what) }),
+    );
+    // The source's QEMU has sent everything, and is complete: it did not take the guest back, and does not run it.
+    const { running } = await askQemu(this.#qmp!);
+    if (!running) await this.#resume();
+    this.#telling.found({ vm: "running on destination", explanation: "All of it is here, and it runs here" });
+  }
+
+  /** The same, at the source. */
+  async sendRest(view: QemuView, address: QmpAddress): Promise<void> {
+    if (this.#entry?.side === "destination")
+      throw refused("This host is the destination: --to is for the source");
+    this.#requireCutOff(view);
+    if (judge(this.#entry, view).action === "take-back") {
+      throw refused(
+        "The guest was not given away: deltavee recover without --to takes it back, and it goes on here",
+      );
+    }
+    await untilInterrupted((signal) =>
+      goOnWithDestination(this.#qmp!, { address, signal, told: (what) => this.#telling.did(what) }),
+    );
+    await this.#putBack();
+    const explanation =
+      "QEMU here has sent all of it: the guest is the destination's (QMP quit ends the QEMU here)";
+    this.#telling.found({ vm: "unknown", explanation });
+  }
+
+  #requireCutOff(view: QemuView): void {
+    if (view.kind !== "answers") throw new DeltaveeError("QMP_UNAVAILABLE", view.reason);
+    if (view.migration === "postcopy-paused") return;
+    throw refused(`QEMU here has no post-copy that was cut off (its migration: ${view.migration ?? "none"})`);
+  }
+
   /** Neither word fits: with the QEMU here a part of the guest would be lost, and alone it is not whole. */
   #refusePostcopy(view: Answers): void {
     if (!isInPostcopy(view)) return;
@@ -350,4 +366,14 @@ function decisionNeeded({ explanation, advice, vm }: Finding): DeltaveeError {
 
 function refused(why: string): DeltaveeError {
   return new DeltaveeError("RECOVERY_REFUSED", `${why}: nothing was done`);
+}
+
+/** Ctrl-C ends the waiting, not what the two QEMUs do with each other. */
+async function untilInterrupted(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  const { signal, release } = interruption();
+  try {
+    await work(signal);
+  } finally {
+    release();
+  }
 }

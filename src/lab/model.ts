@@ -113,6 +113,8 @@ export interface Scenario {
 export interface Activity {
   migrationBegins(): void;
   migrationEnded(): void;
-  /** Lets it go on for as long as the view after a migration needs, ends it, and tells what was seen. */
+  /** For so long it goes on when the guest was moved, before it is ended: its clients need that for their view. */
+  readonly afterMs: number;
+  /** Ends it, and tells what was seen. */
   finish(): Promise<ClientView>;
 }

@@ -68,7 +68,7 @@ export async function openStage(options: StageOptions): Promise<OpenStage> {
     const vm = { binary, accelerator, image, shape, disk, incoming: true };
     const source = await scene.startVm({ ...vm, netns: scene.hosts.sourceNetns });
     await loadState(source, warm.state);
-    await waitForShell(scene.stage.guest, LOADED_TIMEOUT_MS);
+    await waitForShell(scene.stage.guest, LOADED_TIMEOUT_MS, signal);
     const destination = await scene.startVm({ ...vm, netns: scene.hosts.destinationNetns });
     const heartbeat = await scene.startClient("heartbeat", { port: HEARTBEAT_PORT });
     await heartbeat.ready(READY_TIMEOUT_MS);
@@ -89,7 +89,7 @@ async function makeWarmState(
   const close = await withScene(shape, ANY_LINK, signal, async (scene) => {
     const vm = { binary, accelerator, image, shape, disk: to.disk, netns: scene.hosts.sourceNetns };
     const source = await scene.startVm(vm);
-    await waitForShell(scene.stage.guest, BOOT_TIMEOUT_MS);
+    await waitForShell(scene.stage.guest, BOOT_TIMEOUT_MS, signal);
     progress(`warming it up`);
     await scenario.warmUp(scene.stage, parameters);
     await scene.stage.guest.run("sync");

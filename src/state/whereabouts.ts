@@ -61,8 +61,9 @@ const LOOK_AT_SOURCE =
   "If it does: deltavee recover --give-up-here ends the QEMU here";
 
 const CONNECT_AGAIN =
-  "End neither QEMU, and do not let it run here: let the two go on with each other, by QMP migrate-recover at the " +
-  "destination, then migrate with resume at the source (docs/decisions/0014-postcopy.md)";
+  "End neither QEMU, and do not let it run here by other means: let the two go on with each other, by deltavee recover " +
+  "--listen ADDRESS:PORT at the destination, then deltavee recover --to ADDRESS:PORT at the source. Then it runs at the " +
+  "destination (docs/decisions/0014-postcopy.md)";
 
 export function isMigrating(view: QemuView): boolean {
   return view.kind === "answers" && view.migration !== undefined && !MIGRATION_ENDS.has(view.migration);

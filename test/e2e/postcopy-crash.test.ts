@@ -5,21 +5,14 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, onTestFinished, test } from "vitest";
 import type { RecordEvent } from "../../src/record/schema.ts";
-import { documentedTable, FaultTable } from "../support/fault-table.ts";
+import { contradictions, documentedTable, FaultTable } from "../support/fault-table.ts";
 import { type Ended, ended, type Migration } from "../support/migration.ts";
 import { runCli } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
 import type { QemuVm } from "../support/qemu-vm.ts";
-import {
-  expectStillOnSource,
-  goOnWithEachOther,
-  migration,
-  NOISE_LOAD,
-  runsNow,
-  startPair,
-} from "./scene.ts";
+import { expectMoved, expectStillOnSource, migration, NOISE_LOAD, runsNow, startPair } from "./scene.ts";
 
-const binary = findQemus().get("10.0");
+const qemus = findQemus();
 
 /** Time enough between the stop and READY; and fetching takes some 6 s. */
 const LINK = { rate: "40mbit", delay: "100ms" };
@@ -48,6 +41,8 @@ interface Case {
   /** In words; with the code that the one that lives says. */
   outcome: string;
   check: (scene: Scene) => Promise<void>;
+  /** What is right, too, when what was on its way did not arrive. */
+  otherwise?: Pick<Case, "outcome" | "check">;
 }
 
 interface Scene {
@@ -95,16 +90,33 @@ const CASES: readonly Case[] = [
     },
   },
   {
+    // Its READY may arrive without it: the guest is then given away to a destination that nobody lets run.
+    killed: "receive",
+    moment: "READY on its way",
+    outcome: "paused, in part on each side; recover: destination POSTCOPY_INTERRUPTED",
+    async check({ source, destination, running }) {
+      expect(await destination.qmp.execute("query-status")).toMatchObject({ running: false });
+      await expectInPart({ source, destination, running }, "unknown");
+    },
+    otherwise: {
+      outcome: "source LINK_LOST",
+      async check({ source, destination, running }) {
+        await expectStillOnSource(source, destination);
+        await expectGivenUp(destination, running);
+      },
+    },
+  },
+  {
     killed: "migrate",
     moment: "fetching",
     outcome: "destination, in part POSTCOPY_INTERRUPTED",
-    check: (scene) => expectInPart(scene, "unknown"),
+    check: (scene) => expectInPart(scene, "running on destination"),
   },
   {
     killed: "receive",
     moment: "fetching",
     outcome: "destination, in part POSTCOPY_INTERRUPTED",
-    check: (scene) => expectInPart(scene, "unknown"),
+    check: (scene) => expectInPart(scene, "running on destination"),
   },
 ];
 
@@ -117,39 +129,65 @@ const rowOf = ({ killed }: Pick<Case, "killed">) => `${killed} killed`;
 
 const table = new FaultTable("QEMU 10.0, tunnel", Object.keys(MOMENTS));
 const seen = new Set<Case>();
+/** Of a case that may have one outcome or the other: until it has had the first. */
+const ATTEMPTS_MAX = 5;
 
-describe.skipIf(binary === undefined)("post-copy of QEMU 10.0 in a tunnel", () => {
+describe.skipIf(!qemus.has("10.0"))("post-copy of QEMU 10.0 in a tunnel", () => {
   test.each(cases)("$killed is killed, $moment", async (which) => {
-    const { killed, moment, outcome, check } = which;
-    const { source, destination } = await startPair({ binary: binary!, append: NOISE_LOAD });
-    const running = await migration({
-      ...{ mode: "tunnel", source, destination, ...LINK },
-      migrateArguments: [...GOAL, ...IMPATIENT],
-      receiveArguments: IMPATIENT,
-    });
-    const { side, isNow } = MOMENTS[moment];
-    await running[side]!.stdout.waitFor(
-      ({ text }) => text.startsWith("{") && isNow(JSON.parse(text) as RecordEvent),
-      moment,
-      { timeoutMs: EVENT_TIMEOUT_MS },
-    );
-    running[killed]!.kill("SIGKILL");
-    const [migrate, receive] = await Promise.all([ended(running.migrate), ended(running.receive!)]);
-    const said = (killed === "migrate" ? receive : migrate).stderr;
-    const code = outcome.slice(outcome.lastIndexOf(" ") + 1);
-    expect(said).toContain(`deltavee: ${code}: `);
-    await sleep(SETTLE_MS);
-    await check({ source, destination, running });
-    table.note(rowOf(which), moment, outcome);
+    let isMet = await killed(which, "10.0");
+    for (let attempt = 1; !isMet && attempt < ATTEMPTS_MAX; attempt++) isMet = await killed(which, "10.0");
+    const { moment, outcome, otherwise } = which;
+    const text = [outcome, ...(otherwise === undefined ? [] : [otherwise.outcome])]
+      .map((each) => each.replace(/ ([A-Z_]+)$/, ", `$1`"))
+      .join("; or ");
+    if (isMet) table.note(rowOf(which), moment, text);
+    else table.noteNotMet(rowOf(which), moment);
     seen.add(which);
   });
 
   test("docs/reliability.md shows what this run has seen", ({ skip }) => {
     skip(seen.size < CASES.length, "not all of it was asked for, or not all of it came out as expected");
     const content = table.markdown([...new Set(CASES.map(rowOf))]);
-    expect(documentedTable("postcopy-faults", content)).toBe(content);
+    expect(contradictions(documentedTable("postcopy-faults", content), content)).toEqual([]);
   });
 });
+
+/** What is taken back has stayed where it is: that QEMU 7.2 loses updates of pages on the way says nothing of it. */
+const TAKEN_BACK = CASES.filter(({ outcome }) => outcome.startsWith("paused on source"));
+
+describe.skipIf(!qemus.has("7.2"))("post-copy of QEMU 7.2 in a tunnel", () => {
+  test.each(TAKEN_BACK.filter(({ moment }) => isWhole || moment === "READY on its way"))(
+    "$killed is killed, $moment",
+    async (which) => void (await killed(which, "7.2")),
+  );
+});
+
+/** Kills one of them at the moment, and looks at what has become of the guest: whether that is the first that is right. */
+async function killed({ killed, moment, otherwise, ...first }: Case, version: string): Promise<boolean> {
+  const { source, destination } = await startPair({ binary: qemus.get(version)!, append: NOISE_LOAD });
+  const running = await migration({
+    ...{ mode: "tunnel", source, destination, ...LINK },
+    migrateArguments: [...GOAL, ...IMPATIENT],
+    receiveArguments: IMPATIENT,
+  });
+  const { side, isNow } = MOMENTS[moment];
+  await running[side]!.stdout.waitFor(
+    ({ text }) => text.startsWith("{") && isNow(JSON.parse(text) as RecordEvent),
+    moment,
+    { timeoutMs: EVENT_TIMEOUT_MS },
+  );
+  running[killed]!.kill("SIGKILL");
+  const [migrate, receive] = await Promise.all([ended(running.migrate), ended(running.receive!)]);
+  const said = (killed === "migrate" ? receive : migrate).stderr;
+  const isSaid = ({ outcome }: Pick<Case, "outcome">) =>
+    said.includes(`deltavee: ${outcome.slice(outcome.lastIndexOf(" ") + 1)}: `);
+  const isMet = isSaid(first);
+  if (!isMet) expect(otherwise !== undefined && isSaid(otherwise), said).toBe(true);
+  await sleep(SETTLE_MS);
+  await (isMet ? first : otherwise!).check({ source, destination, running });
+  await Promise.all([running.stop(), source.stop(), destination.stop()]);
+  return isMet;
+}
 
 /** All of the guest is there, paused, and nobody else was told that it is his: `recover` needs no word of a person. */
 async function expectTakenBack(source: QemuVm, running: Migration): Promise<void> {
@@ -180,25 +218,47 @@ async function expectGivenUp(destination: QemuVm, running: Migration): Promise<v
   expect((await status(running)).migrations).toEqual([]);
 }
 
-/** Nobody has lost anything: status says so on both sides, recover leaves both alone, and QEMU's own recovery goes on. */
-async function expectInPart({ source, destination, running }: Scene, atSource: string): Promise<void> {
+/** Nobody has lost anything: status says so on both sides, and recover leaves both alone until it is told to connect them. */
+async function expectInPart({ source, destination, running }: Scene, there: string): Promise<void> {
   expect(await source.qmp.execute("query-migrate")).toMatchObject({ status: "postcopy-paused" });
-  const [here, there] = [await known(running, "source"), await known(running, "destination")];
-  expect(here).toMatchObject({ underWay: false, vm: atSource });
-  expect(there).toMatchObject({ underWay: false, vm: "running on destination" });
-  for (const { advice } of [here!, there!]) expect(advice).toContain("End neither QEMU");
+  const known = (await status(running)).migrations;
+  expect(known.find(({ side }) => side === "source")).toMatchObject({ underWay: false, vm: "unknown" });
+  expect(known.find(({ side }) => side === "destination")).toMatchObject({ underWay: false, vm: there });
+  for (const { advice } of known) expect(advice).toMatch(/End neither QEMU.*recover --listen.*recover --to/);
   await expectNothingDone(running, source);
-  await expectNothingDone(running, destination);
-  await goOnWithEachOther(source, destination);
+  // A part that never ran could be ended, by whoever has seen that the source goes on: it does not.
+  await expectNothingDone(running, destination, ["--resume-here"]);
+  await expectGoneOn({ source, destination, running });
+}
+
+/** What was on two sides is whole at the destination, and runs there. */
+async function expectGoneOn({ source, destination, running }: Scene): Promise<void> {
+  const address = `unix:${source.folder}/rest`;
+  const start = (vm: QemuVm, word: string) =>
+    runCli(["recover", "--state-dir", running.stateFolder, "--qmp", vm.toolQmp.path, word, address]);
+  const there = await start(destination, "--listen");
+  onTestFinished(async () => void (await there.stop()));
+  await there.stdout.waitFor(({ text }) => text.includes("listens at"), "that it listens", {
+    timeoutMs: EVENT_TIMEOUT_MS,
+  });
+  const here = await start(source, "--to");
+  onTestFinished(async () => void (await here.stop()));
+  for (const run of [here, there]) expect(await ended(run)).toMatchObject({ code: 0, stderr: "" });
+  await expectMoved(source, destination);
+  expect(await destination.verify()).toMatchObject({ ok: true, badPages: 0 });
+  expect((await status(running)).migrations).toEqual([]);
 }
 
 /** Whatever it is told: each QEMU may have what nobody else has. */
-async function expectNothingDone(running: Migration, vm: QemuVm): Promise<void> {
+async function expectNothingDone(
+  running: Migration,
+  vm: QemuVm,
+  words: readonly string[] = ["--resume-here", "--give-up-here"],
+): Promise<void> {
   const before = await vm.qmp.execute("query-status");
   const { path } = vm.toolQmp;
   expect(await recover(running, "--qmp", path)).toMatchObject({ code: 4 });
-  for (const word of ["--resume-here", "--give-up-here"])
-    expect((await recover(running, "--qmp", path, word)).code).not.toBe(0);
+  for (const word of words) expect((await recover(running, "--qmp", path, word)).code).not.toBe(0);
   expect(await vm.qmp.execute("query-status")).toEqual(before);
 }
 

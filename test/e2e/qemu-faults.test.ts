@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import type { RecordEvent } from "../../src/record/schema.ts";
-import { documentedTable, FaultTable } from "../support/fault-table.ts";
+import { contradictions, documentedTable, FaultTable } from "../support/fault-table.ts";
 import { ended, type Migration, type Mode } from "../support/migration.ts";
 import type { CliRun } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
@@ -25,7 +25,6 @@ const IMPATIENT = ["--reconnect-timeout", "1s"];
 const EVENT_TIMEOUT_MS = 60_000;
 /** Long enough for whoever has been told to run the guest to do so. */
 const SETTLE_MS = 1000;
-const ATTEMPTS_MAX = 3;
 
 // ---- phases ----
 
@@ -141,6 +140,8 @@ const EACH_TIME = [
   "tunnel: link cut for good",
 ];
 const nameOf = ({ mode, fault }: Row) => `${mode}: ${fault}`;
+/** For a moment that may have passed: what is to be documented is worth some minutes more. */
+const ATTEMPTS_MAX = isWhole ? 6 : 3;
 const rows = ROWS.filter((row) => isWhole || EACH_TIME.includes(nameOf(row)));
 
 const table = new FaultTable("QEMU 10.0", Object.keys(PHASES));
@@ -154,21 +155,23 @@ describe.skipIf(binary === undefined)("QEMU", () => {
     for (const [i, phase] of phases.entries()) {
       const { where, isLate } = seen[i]!;
       const said = seen.map((each) => each.where).join(", ");
-      // When its time had passed each time, what is right is what is right then.
-      expect(outcome[isLate ? "committed" : phase], `${phase}: ${said}`).toContain(where);
+      // When its time had passed each time, what is right is what is right then; when all was over there was no fault.
+      const isRight = outcome[isLate ? "committed" : phase];
+      if (!isLate || phase !== "committed") expect(isRight, `${phase}: ${said}`).toContain(where);
       const text = outcome[phase]!.map((each) => each.replace(/ ([A-Z_/]+)$/, ", `$1`")).join(" or ");
-      table.note(`${mode}: ${fault}`, phase, text);
+      if (isLate) table.noteNotMet(`${mode}: ${fault}`, phase);
+      else table.note(`${mode}: ${fault}`, phase, text);
     }
-    if (seen.every(({ isLate }) => !isLate)) rowsSeen++;
+    rowsSeen++;
   });
 
   test("docs/reliability.md shows what this run has seen", ({ skip }) => {
-    skip(rowsSeen < rows.length, "not all of it was asked for, or not all of it came out as expected");
+    skip(rowsSeen < rows.length, "not all of it came out as expected");
     const content = table.markdown(rows.map(nameOf));
-    const documented = documentedTable("qemu-faults", content).split("\n");
+    const documented = documentedTable("qemu-faults", content);
     const renew = "renew it with UPDATE_RELIABILITY=1 npm run e2e qemu-faults";
-    expect(documented, renew).toHaveLength(2 + ROWS.length);
-    for (const line of content.split("\n")) expect(documented, renew).toContain(line);
+    expect(documented.split("\n"), renew).toHaveLength(2 + ROWS.length);
+    expect(contradictions(documented, content), renew).toEqual([]);
   });
 });
 
@@ -184,8 +187,7 @@ async function inTime(
   for (let attempt = 1; ; attempt++) {
     const { outcome, hasCommitted, isOver } = await outcomeOf(mode, fault, PHASES[phase]);
     const isLate = phase === "committed" ? isOver : hasCommitted;
-    if (!isLate || attempt === ATTEMPTS_MAX)
-      return { where: outcome, isLate: isLate && phase !== "committed" };
+    if (!isLate || attempt === ATTEMPTS_MAX) return { where: outcome, isLate };
   }
 }
 

@@ -151,9 +151,9 @@ export class FakeStage implements OpenedStage {
 }
 
 export function fakeScenario(
-  over: Partial<Scenario> & { view?: Partial<ClientView>; told?: string[] } = {},
+  over: Partial<Scenario> & { view?: Partial<ClientView>; told?: string[]; afterMs?: number } = {},
 ): Scenario {
-  const { view, told = [], ...rest } = over;
+  const { view, told = [], afterMs = 0, ...rest } = over;
   return {
     name: "fake",
     title: "A guest that does nothing",
@@ -167,6 +167,7 @@ export function fakeScenario(
     begin: async () => ({
       migrationBegins: () => void told.push("begins"),
       migrationEnded: () => void told.push("ended"),
+      afterMs,
       finish: async () => ({ metrics: {}, failures: [], series: [], ...view }),
     }),
     ...rest,

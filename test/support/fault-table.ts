@@ -6,6 +6,8 @@ import { join } from "node:path";
 import { PACKAGE_ROOT } from "./package-root.ts";
 
 const RELIABILITY = "docs/reliability.md";
+/** Of a cell whose moment had passed each time before anything could be done. */
+const NOT_MET = "moment not met in this run";
 
 export class FaultTable {
   readonly #corner: string;
@@ -25,6 +27,11 @@ export class FaultTable {
     cells.set(column, outcome.replace(/ ([A-Z_/]+)$/, ", `$1`"));
   }
 
+  /** On a busy machine the moment may have passed, however often it was waited for: then nothing was seen of it. */
+  noteNotMet(row: string, column: string): void {
+    this.note(row, column, NOT_MET);
+  }
+
   /** Where nothing was seen stands "–": such a fault cannot be then. */
   markdown(rows: readonly string[]): string {
     const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
@@ -37,6 +44,24 @@ export class FaultTable {
     ].join("\n");
   }
 }
+
+/**
+ * Lines of `content`, as a table has them, that `documented` has not, in words. A moment that was not met, in the run that
+ * was documented or in this one, contradicts nothing.
+ */
+export function contradictions(documented: string, content: string): string[] {
+  const lines = documented.split("\n").map(cellsOf);
+  return content.split("\n").filter((line) => {
+    const cells = cellsOf(line);
+    return !lines.some(
+      (other) =>
+        other.length === cells.length &&
+        cells.every((cell, index) => cell === other[index] || [cell, other[index]].includes(NOT_MET)),
+    );
+  });
+}
+
+const cellsOf = (line: string): string[] => line.split("|").map((cell) => cell.trim());
 
 /**
  * What stands in the file between `<!-- name -->` and `<!-- /name -->`. With UPDATE_RELIABILITY=1 in the environment

@@ -1,5 +1,6 @@
 // Where QEMU's stream comes in at the source: libvirt connects here and gives the connection to its QEMU. Each
-// connection is asked by its first bytes what it is, before anything is begun for it. One migration at a time.
+// connection is asked by its first bytes what it is, before anything is begun for it. One migration at a time. To a port
+// of this host any of its users can connect: only those who may are heard. A socket file is for its owner by itself.
 
 import type { Socket } from "node:net";
 import { systemClock } from "../../base/clock.ts";
@@ -10,6 +11,7 @@ import { OPENING_BYTES, openingOf } from "../../hypervisor/stream/opening.ts";
 import { type Address, formatAddress, type Listener, listen } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
 import { watchSocketFile } from "../../link/socket-file.ts";
+import { peerUid } from "../../link/socket-owner.ts";
 import { WaitingChannel } from "../../link/waiting-channel.ts";
 
 /** Connections whose first bytes have not come. */
@@ -26,6 +28,8 @@ export interface Carried {
 }
 
 export interface DoorwayOptions {
+  /** Users of this host (their ids) who are heard at a TCP port; undefined: all of them. */
+  allowedUids?: readonly number[] | undefined;
   /** A migration has come; `channel` gives all of its stream. */
   begin: (channel: Channel) => Carried;
   notice: (text: string) => void;
@@ -85,6 +89,28 @@ export class Doorway {
   }
 
   #connected(socket: Socket): void {
+    const { allowedUids } = this.#options;
+    if (allowedUids === undefined || this.address.kind === "unix") {
+      this.#ask(socket);
+      return;
+    }
+    // Nothing is read before it is known whose it is; an error shows in that it is gone then.
+    const ignore = () => {};
+    socket.on("error", ignore);
+    void peerUid(socket).then((uid) => {
+      if (socket.destroyed) return;
+      if (uid !== undefined && allowedUids.includes(uid)) {
+        this.#ask(socket);
+        socket.off("error", ignore);
+        return;
+      }
+      socket.destroy();
+      const whose = uid === undefined ? "a user who cannot be told" : `user ${uid}`;
+      this.#notices.say(`A connection of ${whose} was turned away: --allow-user lets others in`);
+    });
+  }
+
+  #ask(socket: Socket): void {
     const channel = new WaitingChannel(new SocketChannel(socket));
     let read = Buffer.alloc(0);
     let isOver = false;

@@ -15,6 +15,7 @@ import { exitCodeOf } from "../failure.ts";
 import type { ProxyOptions } from "../proxy.ts";
 import { type Carried, Doorway } from "./doorway.ts";
 import { openMigration, sayFailure, sayListening, sayNotice } from "./shown.ts";
+import { allowedUids } from "./users.ts";
 
 export interface SourceOptions extends ProxyOptions {
   to: Address;
@@ -28,6 +29,7 @@ export async function serveSource(options: SourceOptions): Promise<void> {
     stop = resolve;
   });
   const doorway = await Doorway.open(options.listen, {
+    allowedUids: allowedUids(options.allowUser),
     begin: (channel) => carry(channel, options),
     notice: (text) => sayNotice(text, options),
     refused: sayFailure,

@@ -158,6 +158,7 @@ export const QMP_RESULTS = {
   "migrate-set-capabilities": done,
   migrate: done,
   "migrate-incoming": done,
+  "migrate-recover": done,
   "migrate-start-postcopy": done,
   "migrate-continue": done,
   migrate_cancel: done,
@@ -176,6 +177,7 @@ interface ArgumentsOf {
   "migrate-set-capabilities": { capabilities: { capability: MigrationCapability; state: boolean }[] };
   migrate: { uri: string; resume?: true };
   "migrate-incoming": { uri: string };
+  "migrate-recover": { uri: string };
   "migrate-continue": { state: MigrationStatus };
   /** Guest-physical memory from `val`, `size` bytes, to a file that QEMU creates. */
   pmemsave: { val: number; size: number; filename: string };

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
 import { tempFolder } from "../host-process.ts";
-import { guestShell, parseOutput, quote, shellScript } from "./shell.ts";
+import { guestShell, parseOutput, quote, shellScript, waitForShell } from "./shell.ts";
 
 const MARK = "exit-code-0123";
 const folder = tempFolder();
@@ -22,6 +22,17 @@ afterAll(() => folder.remove());
 
 afterEach(() => {
   server?.close();
+});
+
+it("is not waited for any more once that was interrupted", async () => {
+  const interrupted = new AbortController();
+  const reason = new Error("Interrupted");
+  const run = async () => {
+    interrupted.abort(reason);
+    throw new Error("nobody listens");
+  };
+  const waited = waitForShell({ run, start: run }, 3000, interrupted.signal);
+  await expect(waited).rejects.toBe(reason);
 });
 
 describe("the script for the guest's shell", () => {

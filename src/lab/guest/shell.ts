@@ -52,8 +52,15 @@ export function guestShell(path: string): GuestShell {
   };
 }
 
-/** Resolves when a guest that boots, or has just been loaded, answers. */
-export async function waitForShell(shell: GuestShell, timeoutMs: number): Promise<void> {
+/**
+ * Resolves when a guest that boots, or has just been loaded, answers.
+ * @throws whatever `signal` was aborted with: it is not tried again then
+ */
+export async function waitForShell(
+  shell: GuestShell,
+  timeoutMs: number,
+  signal?: AbortSignal,
+): Promise<void> {
   const deadlineMs = performance.now() + timeoutMs;
   for (;;) {
     try {
@@ -65,6 +72,7 @@ export async function waitForShell(shell: GuestShell, timeoutMs: number): Promis
       }
     }
     await sleep(RETRY_MS);
+    signal?.throwIfAborted();
   }
 }
 

@@ -45,6 +45,8 @@ export interface MethodSetting {
   /** Where Deltavee keeps its state; undefined: where it always does. */
   readonly stateFolder: string | undefined;
   readonly clock: Clock;
+  /** Aborted: nobody waits for the migration any more, and it lets go of everything. Undefined: it comes to its end. */
+  readonly signal?: AbortSignal;
   /** A process of the method's own has been started, and is the caller's to stop. */
   started(side: Side, run: CliRun): void;
 }

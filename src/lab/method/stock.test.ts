@@ -3,7 +3,7 @@
 import { describe, expect, test } from "vitest";
 import { type FakeMonitor, FakeStage, noProcess, RAM } from "../../../test/support/fake-stage.ts";
 import { VirtualClock } from "../../base/clock.ts";
-import { QmpCommandError } from "../../base/errors.ts";
+import { CancelledError, QmpCommandError } from "../../base/errors.ts";
 import { METHODS, methodNamed } from "./all.ts";
 import type { MethodSetting, MigrationEnd } from "./method.ts";
 
@@ -122,6 +122,21 @@ describe("what the two sides are told", () => {
 });
 
 describe("a migration that does not end by itself", () => {
+  test.each(STOCK)("%s keeps no timer once nobody waits for it any more", async (name) => {
+    const interrupted = new AbortController();
+    const scene = new Scene();
+    Object.assign(scene.setting, { signal: interrupted.signal });
+    await scene.begin(name);
+    expect(scene.clock.nextDueMs()).toBeDefined();
+    // Its monitors are closed on this side: they say nothing any more, not even that they are gone.
+    const gone = () => Promise.reject(new Error("closed"));
+    for (const monitor of [scene.source, scene.destination]) monitor.onCommand = gone;
+    interrupted.abort(new CancelledError("Interrupted"));
+    await expect(scene.end).rejects.toThrow("Interrupted");
+    await scene.pass(1000);
+    expect(scene.clock.nextDueMs()).toBeUndefined();
+  });
+
   test.each(PRECOPY)("%s is allowed any downtime at the same time as all others", async (name) => {
     const scene = await new Scene().begin(name);
     await scene.pass(FORCE_AFTER_MS - 1);

@@ -141,7 +141,7 @@ class StockMigration {
   }
 
   async run(): Promise<MigrationEnd> {
-    const { clock, forceAfterMs, limitMs, source, link } = this.#setting;
+    const { clock, forceAfterMs, limitMs, source, link, signal } = this.#setting;
     const timers: (() => void)[] = [];
     // What fails while the migration goes on ends it here, whoever noticed.
     let fail: (error: unknown) => void = () => {};
@@ -149,6 +149,9 @@ class StockMigration {
       fail = reject;
     });
     failed.catch(() => {});
+    const abort = () => fail(signal?.reason);
+    signal?.addEventListener("abort", abort, { once: true });
+    if (signal?.aborted === true) abort();
     const ended = this.#nextEnd();
     const late = new Promise<"late">((resolve) => {
       timers.push(clock.after(limitMs, () => resolve("late")));
@@ -175,6 +178,7 @@ class StockMigration {
       };
     } finally {
       this.#isOver = true;
+      signal?.removeEventListener("abort", abort);
       for (const cancel of timers) cancel();
     }
   }

@@ -5,7 +5,7 @@ import { z } from "zod";
 import { withHeaders } from "../../planner/link-model.ts";
 import { guestModelSchema, roundedModel } from "../../record/guest-model.ts";
 import type { RecordEntry } from "../../record/schema.ts";
-import { runCli } from "../host-process.ts";
+import { type CliRun, runCli } from "../host-process.ts";
 import type { OpenedStage } from "./opened-stage.ts";
 import type { RunPlan } from "./plan.ts";
 
@@ -28,45 +28,59 @@ const planSchema = z.object({
 const SAMPLE_TIME = "6s";
 const TIMEOUT_MS = 60_000;
 
-/** @throws Error when what was forecast cannot be understood */
-export type Forecast = (opened: Pick<OpenedStage, "source">, plan: RunPlan) => Promise<RecordEntry>;
+/** @throws Error when what was forecast cannot be understood; whatever `signal` was aborted with: it has been ended then */
+export type Forecast = (
+  opened: Pick<OpenedStage, "source">,
+  plan: RunPlan,
+  signal: AbortSignal,
+) => Promise<RecordEntry>;
 
 /** A notice, where there is none. Takes some seconds. */
-export const forecast: Forecast = async ({ source }, plan) => {
-  const { setting, downtimeMsMax } = plan;
-  const { bytesPerSecond, roundTripMs, lossShare } = setting.link;
-  const { name, cacheBytes } = plannedAs(setting.method, setting.guest.memoryMiB * MIB);
-  const run = await runCli([
-    ...["plan", "--qmp", source.toolQmp.path, "--pid", String(source.pid), "--json"],
-    ...["--sample-time", SAMPLE_TIME],
-    ...[
-      "--link",
-      `${Math.round(bytesPerSecond)}B/s`,
-      "--rtt",
-      `${roundTripMs}ms`,
-      "--loss",
-      String(lossShare),
-    ],
-    ...["--max-downtime", `${downtimeMsMax}ms`, "--methods", name],
-    ...(cacheBytes === undefined ? [] : ["--cache-size", String(cacheBytes)]),
-  ]);
-  const timer = setTimeout(() => run.kill("SIGKILL"), TIMEOUT_MS);
-  const { code, signal } = await run.exited;
-  clearTimeout(timer);
-  if (code !== 0) return { type: "notice", message: `No forecast: ${run.stderrTail() || signal}` };
-  const { guest, forecasts, reason } = planSchema.parse(JSON.parse(run.stdout.lines[0]!.text));
-  const { method, converges, totalMs, downtimeMs, wireBytes: payload } = forecasts[0];
-  // What the lab counts on the link has headers.
-  const wireBytes = withHeaders(payload);
-  return {
-    ...{ type: "forecast", method, converges, totalMs, downtimeMs, wireBytes, reason },
-    ...{ linkBytesPerSecond: bytesPerSecond, roundTripMs },
-    basis: {
-      ...{ guest: roundedModel(guest), lossShare, downtimeMsMax },
-      ...(cacheBytes === undefined ? {} : { cacheBytes }),
-    },
+export const forecast: Forecast = forecastBy(runCli);
+
+export function forecastBy(start: (words: readonly string[]) => Promise<CliRun>): Forecast {
+  return async ({ source }, plan, signal) => {
+    const { setting, downtimeMsMax } = plan;
+    const { bytesPerSecond, roundTripMs, lossShare } = setting.link;
+    const { name, cacheBytes } = plannedAs(setting.method, setting.guest.memoryMiB * MIB);
+    const run = await start([
+      ...["plan", "--qmp", source.toolQmp.path, "--pid", String(source.pid), "--json"],
+      ...["--sample-time", SAMPLE_TIME],
+      ...[
+        "--link",
+        `${Math.round(bytesPerSecond)}B/s`,
+        "--rtt",
+        `${roundTripMs}ms`,
+        "--loss",
+        String(lossShare),
+      ],
+      ...["--max-downtime", `${downtimeMsMax}ms`, "--methods", name],
+      ...(cacheBytes === undefined ? [] : ["--cache-size", String(cacheBytes)]),
+    ]);
+    // It is on no test host, and not ended with them.
+    const kill = () => run.kill("SIGKILL");
+    const timer = setTimeout(kill, TIMEOUT_MS);
+    signal.addEventListener("abort", kill, { once: true });
+    if (signal.aborted) kill();
+    const { code, signal: killedBy } = await run.exited;
+    clearTimeout(timer);
+    signal.removeEventListener("abort", kill);
+    signal.throwIfAborted();
+    if (code !== 0) return { type: "notice", message: `No forecast: ${run.stderrTail() || killedBy}` };
+    const { guest, forecasts, reason } = planSchema.parse(JSON.parse(run.stdout.lines[0]!.text));
+    const { method, converges, totalMs, downtimeMs, wireBytes: payload } = forecasts[0];
+    // What the lab counts on the link has headers.
+    const wireBytes = withHeaders(payload);
+    return {
+      ...{ type: "forecast", method, converges, totalMs, downtimeMs, wireBytes, reason },
+      ...{ linkBytesPerSecond: bytesPerSecond, roundTripMs },
+      basis: {
+        ...{ guest: roundedModel(guest), lossShare, downtimeMsMax },
+        ...(cacheBytes === undefined ? {} : { cacheBytes }),
+      },
+    };
   };
-};
+}
 
 /** The planner knows XBZRLE with any cache as one method. */
 function plannedAs(method: string, memoryBytes: number): { name: string; cacheBytes?: number } {

@@ -123,7 +123,14 @@ class Run {
     });
     try {
       const migrate = await this.#method.prepare({
-        ...{ source, destination, link: opened.link, recordFile, clock: systemClock },
+        ...{
+          source,
+          destination,
+          link: opened.link,
+          recordFile,
+          clock: systemClock,
+          signal: this.#context.signal,
+        },
         ...this.#limits(),
         stateFolder: join(folder, "state"),
         started: (side: Side, run) => {
@@ -178,6 +185,7 @@ class Run {
       const { vm, failures } = await findGuest(opened, end?.arrived ?? false);
       this.#vm = vm;
       this.#failures.push(...failures);
+      await sleep(activity.afterMs, undefined, { signal: this.#context.signal });
       const clients = await activity.finish();
       const beats = await heartbeat.finish();
       this.#points(clients);
@@ -199,7 +207,7 @@ class Run {
   async #forecast(opened: OpenedStage): Promise<void> {
     const { forecast, signal } = this.#context;
     try {
-      if (forecast !== undefined) this.#add(await forecast(opened, this.#plan));
+      if (forecast !== undefined) this.#add(await forecast(opened, this.#plan, signal));
     } catch (thrown) {
       signal.throwIfAborted();
       this.#add({ type: "notice", message: `No forecast: ${toError(thrown).message}` });

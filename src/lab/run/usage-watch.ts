@@ -19,6 +19,7 @@ interface Watched extends Pick<Usage, "side" | "process"> {
 /** All processes of a migration, on both sides. CPU time counts from when each was added. */
 export class UsageWatch {
   readonly #watched: Watched[] = [];
+  #hasEnded = false;
 
   qemu(side: Side, pid: number): void {
     this.#add(side, "qemu", pid, qemuCpuSeconds);
@@ -37,7 +38,9 @@ export class UsageWatch {
     }));
   }
 
+  /** Nothing is watched any more, nor what is added later. */
   end(): void {
+    this.#hasEnded = true;
     for (const { cpuSeconds, residentBytes } of this.#watched) {
       cpuSeconds.end();
       residentBytes.end();
@@ -45,6 +48,7 @@ export class UsageWatch {
   }
 
   #add(side: Side, process: Usage["process"], pid: number, cpu: (pid: number) => number): void {
+    if (this.#hasEnded) return;
     this.#watched.push({
       ...{ side, process },
       cpuSeconds: new Watch(() => cpu(pid)),

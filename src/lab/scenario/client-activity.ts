@@ -1,6 +1,5 @@
 // A scenario that is one client and what it sees: most are.
 
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Activity, Client } from "../model.ts";
 
 /** `afterMs`: how long it goes on after the guest was moved, before its client is asked. */
@@ -8,9 +7,7 @@ export function clientActivity(client: Client, afterMs: number): Activity {
   return {
     migrationBegins: () => client.tell("migration-begins"),
     migrationEnded: () => client.tell("migration-ended"),
-    finish: async () => {
-      await sleep(afterMs);
-      return client.finish();
-    },
+    afterMs,
+    finish: () => client.finish(),
   };
 }
