@@ -1,12 +1,12 @@
 // What is done with the source's hypervisor when a migration has failed: the guest is taken back, or left stopped since
 // it may run elsewhere, or left in part. Which of these is right is decided by source.ts, not here.
 
-import type { Clock } from "../base/clock.ts";
-import { toError, type VmWhere } from "../base/errors.ts";
-import type { RunRecord } from "../record/writer.ts";
-import { ReturnPathType } from "../stream/format.ts";
-import { returnPathMessage } from "../stream/return-path.ts";
-import type { Channel, OutgoingEnd, OutgoingVm } from "./ports.ts";
+import type { Clock } from "../../base/clock.ts";
+import { toError, type VmWhere } from "../../base/errors.ts";
+import type { RunRecord } from "../../record/writer.ts";
+import { ReturnPathType } from "../../stream/format.ts";
+import { returnPathMessage } from "../../stream/return-path.ts";
+import type { Channel, OutgoingEnd, OutgoingVm } from "../ports.ts";
 
 /** How long the hypervisor may take to say how the migration ended, once both sides have what they need. */
 const END_TIMEOUT_MS = 30_000;
