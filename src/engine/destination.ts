@@ -7,7 +7,6 @@
 //   delivery.ts    the way of the stream, from DATA to the hypervisor's channel
 //   strangers.ts   connections that have not said what they want
 
-import type { Clock } from "../base/clock.ts";
 import {
   DeltaveeError,
   type ErrorCode,
