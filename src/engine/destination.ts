@@ -22,11 +22,11 @@ import { abortFrame, answerHello, refusalFor } from "../wire/handshake.ts";
 import { ProtocolState } from "../wire/protocol-state.ts";
 import { Delivery } from "./destination/delivery.ts";
 import type { DestinationOptions, DestinationOutcome } from "./destination/options.ts";
+import { inPieces, ReturnLog } from "./destination/return-log.ts";
 import { type ResumableSession, Strangers, unknownSession } from "./destination/strangers.ts";
 import type { Channel, StoppedRam } from "./ports.ts";
 import { digestsOf, openStoppedRam } from "./ram-digests.ts";
-import { inPieces, ReturnLog } from "./return-log.ts";
-import { TunnelPeer, type TunnelPeerListener } from "./tunnel-peer.ts";
+import { TunnelPeer, type TunnelPeerListener } from "./transport/tunnel-peer.ts";
 
 /** The hypervisor, or the way to it, is gone: nobody can say what it has done. */
 const OUT_OF_REACH: ReadonlySet<ErrorCode> = new Set(["QMP_INTERRUPTED", "QMP_UNAVAILABLE"]);

@@ -27,9 +27,7 @@ import {
   returnPathMessage,
   shutValue,
 } from "../stream/return-path.ts";
-import type { DirectLink } from "./direct-link.ts";
 import { Handover } from "./handover.ts";
-import { PageRequests } from "./page-requests.ts";
 import type { Channel, OutgoingEnd, OutgoingStatus } from "./ports.ts";
 import { type Course, SourceAccount } from "./source/account.ts";
 import {
@@ -42,11 +40,13 @@ import {
 } from "./source/endings.ts";
 import { HypervisorMonitor } from "./source/monitor.ts";
 import type { SourceOptions, SourceOutcome } from "./source/options.ts";
+import { PageRequests } from "./source/page-requests.ts";
 import { SourcePipeline } from "./source/pipeline.ts";
 import { StandstillWatch } from "./source/standstill.ts";
 import { Verification } from "./source/verification.ts";
-import { SwitchoverControl } from "./switchover-control.ts";
-import type { TunnelLink } from "./tunnel-link.ts";
+import { SwitchoverControl } from "./switchover/switchover-control.ts";
+import type { DirectLink } from "./transport/direct-link.ts";
+import type { TunnelLink } from "./transport/tunnel-link.ts";
 
 /** In post-copy: what has been read and waits stands before a page that the guest waits for. */
 const POSTCOPY_READ_BYTES = 16 * 1024;

@@ -5,7 +5,7 @@ import { type DeltaveeError, toError } from "../../src/base/errors.ts";
 import type { DestinationOutcome } from "../../src/engine/destination/options.ts";
 import { DestinationEngine } from "../../src/engine/destination.ts";
 import type { Channel, IncomingVm, OutgoingVm } from "../../src/engine/ports.ts";
-import { PrecopyVm } from "../../src/engine/precopy.ts";
+import { PrecopyVm } from "../../src/engine/precopy/precopy.ts";
 import type { SourceOutcome } from "../../src/engine/source/options.ts";
 import { SourceEngine } from "../../src/engine/source.ts";
 import { PageCache, type PageCacheOptions } from "../../src/memory/page-cache.ts";

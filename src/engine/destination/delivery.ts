@@ -10,8 +10,8 @@ import { DeltaveeError, toError } from "../../base/errors.ts";
 import { NO_REGION, RegionPool } from "../../kernel/region-pool.ts";
 import type { DataFrame } from "../../wire/frame.ts";
 import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT } from "../../wire/page-batch.ts";
-import { BatchExpander } from "../batch-expander.ts";
 import type { Channel } from "../ports.ts";
+import { BatchExpander } from "./batch-expander.ts";
 import type { DestinationOptions } from "./options.ts";
 
 /** What references may oblige us to keep: twice what this version's source asks for. */

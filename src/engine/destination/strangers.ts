@@ -8,7 +8,7 @@ import type { RunRecord } from "../../record/writer.ts";
 import type { Resumption } from "../../wire/bodies.ts";
 import type { Frame, RefuseFrame, ResumeFrame } from "../../wire/frame.ts";
 import { refuseFrame } from "../../wire/handshake.ts";
-import type { TunnelPeer } from "../tunnel-peer.ts";
+import type { TunnelPeer } from "../transport/tunnel-peer.ts";
 
 /** When there are more, the oldest has had its chance. */
 const STRANGERS_MAX = 8;

@@ -2,7 +2,7 @@
 
 import type { VmWhere } from "../../base/errors.ts";
 import type { OutgoingStatus } from "../ports.ts";
-import type { Expectation } from "../switchover-control.ts";
+import type { Expectation } from "../switchover/switchover-control.ts";
 import type { SourceOptions, SourceOutcome } from "./options.ts";
 import type { SourcePipeline } from "./pipeline.ts";
 

@@ -9,10 +9,10 @@ import type { KernelMemory } from "../../kernel/memory.ts";
 import type { RunRecord } from "../../record/writer.ts";
 import type { PageObserver } from "../../trace/format.ts";
 import type { Hello } from "../../wire/bodies.ts";
-import type { Promises } from "../convergence.ts";
+import type { CacheFactory } from "../pages/rewriter.ts";
 import type { Channel, OutgoingVm } from "../ports.ts";
-import type { CacheFactory } from "../rewriter.ts";
-import type { ReconnectOptions } from "../tunnel-link.ts";
+import type { Promises } from "../switchover/convergence.ts";
+import type { ReconnectOptions } from "../transport/tunnel-link.ts";
 
 export interface TunnelOptions {
   /** How this side introduces itself. */
@@ -49,7 +49,7 @@ export interface SourceOptions extends Promises {
   observer?: PageObserver | undefined;
   /** CPU time of this process so far, where it is known. */
   cpuMs?: () => number;
-  /** Time for which cores of this machine were idle, of all together, where it is known (engine/bypass.ts). */
+  /** Time for which cores of this machine were idle, of all together, where it is known (engine/intake/bypass.ts). */
   idleCoreMs?: () => number;
 }
 

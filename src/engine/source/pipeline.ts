@@ -9,16 +9,16 @@ import type { DeltaCodecId } from "../../codec/delta/delta-codec.ts";
 import { makeDeltaCodec } from "../../codec/delta/delta-codecs.ts";
 import type { PageCache } from "../../memory/page-cache.ts";
 import { StreamReader } from "../../stream/reader.ts";
-import { BatchSink, type PageCoding } from "../batch-sink.ts";
-import { BypassJudge } from "../bypass.ts";
-import { ContentWindow } from "../content-window.ts";
-import { DirectLink } from "../direct-link.ts";
-import type { PageSink } from "../page-sink.ts";
-import { type RewriterListener, StreamRewriter } from "../rewriter.ts";
-import type { SourceLink } from "../source-link.ts";
-import { StreamIntake } from "../stream-intake.ts";
-import { StreamSink } from "../stream-sink.ts";
-import { TunnelLink, type TunnelLinkListener } from "../tunnel-link.ts";
+import { BypassJudge } from "../intake/bypass.ts";
+import { StreamIntake } from "../intake/stream-intake.ts";
+import { BatchSink, type PageCoding } from "../pages/batch-sink.ts";
+import { ContentWindow } from "../pages/content-window.ts";
+import type { PageSink } from "../pages/page-sink.ts";
+import { type RewriterListener, StreamRewriter } from "../pages/rewriter.ts";
+import { StreamSink } from "../pages/stream-sink.ts";
+import { DirectLink } from "../transport/direct-link.ts";
+import type { SourceLink } from "../transport/source-link.ts";
+import { TunnelLink, type TunnelLinkListener } from "../transport/tunnel-link.ts";
 import type { SourceOptions } from "./options.ts";
 
 /** Whole pages sent last, to which an equal page is a reference: the destination keeps them. */

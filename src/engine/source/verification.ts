@@ -7,7 +7,7 @@ import type { RunRecord } from "../../record/writer.ts";
 import type { StreamBlock } from "../../stream/reader.ts";
 import type { OutgoingVm, StoppedRam } from "../ports.ts";
 import { openStoppedRam, RamComparison } from "../ram-digests.ts";
-import type { TunnelLink } from "../tunnel-link.ts";
+import type { TunnelLink } from "../transport/tunnel-link.ts";
 
 /** How long the destination may take to read and hash what one question is about: at most some GiB. */
 const DIGESTS_TIMEOUT_MS = 120_000;
