@@ -121,7 +121,11 @@ export class DestinationEngine {
         else this.#ended(error);
       },
     };
-    const peer: TunnelPeer = new TunnelPeer("destination", channel, this.#options.clock, listener, state);
+    // Nobody else is to write into what the migration's connection is putting together.
+    const roomForCoded = (codedBytes: number) =>
+      peer === this.#peer ? this.#delivery.roomForCoded(codedBytes) : undefined;
+    const { clock } = this.#options;
+    const peer: TunnelPeer = new TunnelPeer("destination", channel, clock, listener, state, roomForCoded);
     return peer;
   }
 

@@ -7,6 +7,7 @@
 
 import { assert } from "../../base/assert.ts";
 import { DeltaveeError, toError } from "../../base/errors.ts";
+import { SLOT_CODED_BYTES } from "../../codec/entropy/batch-coder.ts";
 import { NO_REGION, RegionPool } from "../../kernel/region-pool.ts";
 import type { DataFrame } from "../../wire/frame.ts";
 import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT } from "../../wire/page-batch.ts";
@@ -95,13 +96,22 @@ export class Delivery {
     this.#over = true;
   }
 
+  /** Where `data` wants the coded bytes of the next frame, so that it does not have to copy them. */
+  roomForCoded(codedBytes: number): Uint8Array | undefined {
+    const slot = this.#slotForNext;
+    if (slot === -1 || codedBytes > SLOT_CODED_BYTES) return undefined;
+    const { coder, memory } = this.#options;
+    return memory.bytes(coder.slots[slot]!.codedAddress, codedBytes);
+  }
+
   /** Taken during the call. Only while there is room. */
   data(frame: DataFrame): void {
     const { coder, memory } = this.#options;
     const { sequence, entropyCodec, payloadKind, rawBytes, rawChecksum, coded } = frame;
     const slot = this.#slotForNext;
     assert(slot !== -1, "no DATA is taken from the link without a slot for it");
-    memory.bytes(coder.slots[slot]!.codedAddress, coded.length).set(coded);
+    const place = memory.bytes(coder.slots[slot]!.codedAddress, coded.length);
+    if (coded.buffer !== place.buffer || coded.byteOffset !== place.byteOffset) place.set(coded);
     this.#codedBytes += coded.length;
     this.#rawBytes += rawBytes;
     coder.decode(slot, coded.length, entropyCodec, rawBytes, rawChecksum, (result) => {

@@ -4,13 +4,17 @@
 import type { Clock } from "../../base/clock.ts";
 import { LinkError, ProtocolError, toError } from "../../base/errors.ts";
 import { type DataFrame, encodeFrame, type Frame, KEEPALIVE_MS, PEER_SILENT_MS } from "../../wire/frame.ts";
-import { FrameReader } from "../../wire/frame-reader.ts";
+import { FrameReader, type RoomForCoded } from "../../wire/frame-reader.ts";
 import { abortFrame, refusalFor } from "../../wire/handshake.ts";
 import { ProtocolState, type Side, type Stage } from "../../wire/protocol-state.ts";
 import type { Channel } from "../ports.ts";
 
-/** What one read may bring. */
+/** What one read may bring, where it is not known to be of one frame. */
 const READ_BYTES_MAX = 256 * 1024;
+/** After a long frame: the beginning of the next one, so that little of it has to be copied. */
+const READ_BYTES_MIN = 16 * 1024;
+/** Of a long frame, at least: one read more for it costs less than the copy. */
+const LONG_FRAME_BYTES = 64 * 1024;
 
 /** Stages without KEEPALIVE. */
 const SILENT: ReadonlySet<Stage> = new Set<Stage>(["opening", "lost", "finished", "refused", "aborted"]);
@@ -32,7 +36,7 @@ export class TunnelPeer {
   readonly #channel: Channel;
   readonly #clock: Clock;
   readonly #listener: TunnelPeerListener;
-  readonly #reader = new FrameReader();
+  readonly #reader: FrameReader;
   #state: ProtocolState;
   readonly #side: Side;
   #wireBytes = 0;
@@ -41,16 +45,23 @@ export class TunnelPeer {
   #cancelTimer: () => void = () => {};
   #silentMsMax = PEER_SILENT_MS;
   #stalled = false;
+  /** The last one. */
+  #isFrameLong = false;
   #over = false;
 
-  /** `state`: that of a migration whose connection broke, if this one is to take its place. */
+  /**
+   * `state`: that of a migration whose connection broke, if this one is to take its place. `roomForCoded`: where coded
+   * bytes of DATA are wanted.
+   */
   constructor(
     side: Side,
     channel: Channel,
     clock: Clock,
     listener: TunnelPeerListener,
     state: ProtocolState = new ProtocolState(side),
+    roomForCoded?: RoomForCoded,
   ) {
+    this.#reader = new FrameReader(roomForCoded);
     this.#channel = channel;
     this.#clock = clock;
     this.#listener = listener;
@@ -58,9 +69,10 @@ export class TunnelPeer {
     this.#state = state;
     this.#lastSentMs = this.#lastReceivedMs = clock.nowMs();
     const space = new Uint8Array(READ_BYTES_MAX);
+    const beginning = space.subarray(0, READ_BYTES_MIN);
     channel.listen({
       // All of it has been read by the time of the next one, or the channel is paused.
-      space: () => space,
+      space: () => this.#reader.space ?? (this.#isFrameLong ? beginning : space),
       data: (bytes) => this.#received(bytes),
       drained: () => listener.drained(),
       ended: () => {
@@ -165,6 +177,7 @@ export class TunnelPeer {
       try {
         const frame = this.#reader.next();
         if (frame === undefined) return;
+        this.#isFrameLong = frame.type === "data" && frame.coded.length >= LONG_FRAME_BYTES;
         if (!this.#state.received(frame)) continue;
         if (frame.type !== "keepalive") this.#listener.frame(frame);
       } catch (thrown) {
