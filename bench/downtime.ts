@@ -7,7 +7,7 @@ import { cpus } from "node:os";
 import { Command, CommanderError, Option } from "commander";
 import { toError, UsageError } from "../src/base/errors.ts";
 import { formatBytesPerSecond, formatMs, parseBytesPerSecond, parseMs } from "../src/base/units.ts";
-import { isStallPolicy, STALL_POLICIES, type StallPolicy } from "../src/engine/stall-policies.ts";
+import { isStallPolicy, STALL_POLICIES, type StallPolicy } from "../src/engine/switchover/stall-policies.ts";
 import { replaceSection } from "../src/report/section.ts";
 import type { Mode } from "../test/support/migration.ts";
 import { findQemus, type QemuBinary } from "../test/support/qemu-binaries.ts";

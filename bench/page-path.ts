@@ -6,8 +6,8 @@
 import { DELTA_WORD_MASK } from "../src/codec/delta/delta-codec.ts";
 import { makeDeltaCodec } from "../src/codec/delta/delta-codecs.ts";
 import { InlineBatchCoder } from "../src/codec/entropy/inline-batch-coder.ts";
-import { BatchSink } from "../src/engine/batch-sink.ts";
-import { StreamRewriter } from "../src/engine/rewriter.ts";
+import { BatchSink } from "../src/engine/pages/batch-sink.ts";
+import { StreamRewriter } from "../src/engine/pages/rewriter.ts";
 import { loadKernel } from "../src/kernel/kernel.ts";
 import { KernelMemory } from "../src/kernel/memory.ts";
 import { PageCache } from "../src/memory/page-cache.ts";

@@ -1,8 +1,8 @@
 // Section "stream": how fast a migration stream is read, and read and rewritten, in one thread and without
 // sockets. Small records are the hard case for the reader, whole pages for the memory.
 
-import { StreamRewriter } from "../src/engine/rewriter.ts";
-import { StreamSink } from "../src/engine/stream-sink.ts";
+import { StreamRewriter } from "../src/engine/pages/rewriter.ts";
+import { StreamSink } from "../src/engine/pages/stream-sink.ts";
 import { type Kernel, loadKernel } from "../src/kernel/kernel.ts";
 import { KernelMemory } from "../src/kernel/memory.ts";
 import { PageCache } from "../src/memory/page-cache.ts";

@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { STALL_POLICIES } from "../engine/stall-policies.ts";
+import { STALL_POLICIES } from "../engine/switchover/stall-policies.ts";
 import { bashCompletion } from "./completion/bash.ts";
 import { fishCompletion } from "./completion/fish.ts";
 import { type CommandWords, commandTree } from "./completion/tree.ts";

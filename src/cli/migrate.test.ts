@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { UsageError } from "../base/errors.ts";
-import { STALL_POLICIES } from "../engine/stall-policies.ts";
+import { STALL_POLICIES } from "../engine/switchover/stall-policies.ts";
 import { migrateCommand } from "./migrate.ts";
 
 const NEEDED = ["--qmp", "/nowhere/vm.qmp", "--to", "tcp:host2:4444"];

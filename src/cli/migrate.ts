@@ -6,8 +6,12 @@ import { UsageError } from "../base/errors.ts";
 import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
-import { STALL_POLICIES, STALL_POLICY_DEFAULT, type StallPolicy } from "../engine/stall-policies.ts";
-import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
+import {
+  STALL_POLICIES,
+  STALL_POLICY_DEFAULT,
+  type StallPolicy,
+} from "../engine/switchover/stall-policies.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover/switchover.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import type { SecurityOptions } from "../library/identity.ts";
 import { runMigration } from "../library/migration.ts";

@@ -7,7 +7,7 @@ import { Command, Option } from "commander";
 import { DeltaveeError, toError, UsageError } from "../base/errors.ts";
 import { seeded } from "../base/seeded.ts";
 import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
-import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover/switchover.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { SAMPLE_MS_DEFAULT, SAMPLE_PAGES_DEFAULT, sampleQemu } from "../library/forecast/sample.ts";
 import { parseQmpAddress } from "../library/parse.ts";

@@ -5,7 +5,7 @@ import { mkdirSync } from "node:fs";
 import { Command, Option } from "commander";
 import { toError, UsageError } from "../base/errors.ts";
 import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
-import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover/switchover.ts";
 import { type AllowRule, parseAllow } from "../library/admission.ts";
 import { isLoopback, type SecurityOptions } from "../library/identity.ts";
 import { RECONNECT_MS_DEFAULT } from "../library/run.ts";

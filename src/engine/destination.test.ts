@@ -20,7 +20,7 @@ import { helloFrame } from "../wire/handshake.ts";
 import { PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
 import { DestinationEngine } from "./destination.ts";
 import type { Channel } from "./ports.ts";
-import { TunnelPeer } from "./tunnel-peer.ts";
+import { TunnelPeer } from "./transport/tunnel-peer.ts";
 
 const OWN = {
   deltavee: "0.1.0",

@@ -1,10 +1,12 @@
 // The destination engine (tunnel mode): frames in, the hypervisor's stream out, its return path back. It
 // keeps no copy of the guest's RAM: XBZRLE records are applied by the hypervisor to its own. It lets the
-// guest run only after COMMIT, in post-copy with RAM still to come. When the connection breaks it keeps what it has and waits for another one of the same
-// source. Protocol: wire/PROTOCOL.md.
+// guest run only after COMMIT, in post-copy with RAM still to come. When the connection breaks it keeps what it has
+// and waits for another one of the same source. Protocol: wire/PROTOCOL.md.
+//
+// Here is who is told what and when, and what becomes of the guest. Beside it, in destination/:
+//   delivery.ts    the way of the stream, from DATA to the hypervisor's channel
+//   strangers.ts   connections that have not said what they want
 
-import { assert } from "../base/assert.ts";
-import type { Clock } from "../base/clock.ts";
 import {
   DeltaveeError,
   type ErrorCode,
@@ -13,86 +15,33 @@ import {
   toError,
   type VmWhere,
 } from "../base/errors.ts";
-import { RareNotices } from "../base/rare-notices.ts";
-import type { BatchCoder } from "../codec/entropy/batch-coder.ts";
-import type { Kernel } from "../kernel/kernel.ts";
-import type { KernelMemory } from "../kernel/memory.ts";
-import { NO_REGION, RegionPool } from "../kernel/region-pool.ts";
 import { NO_PAGES } from "../record/schema.ts";
-import type { RunRecord } from "../record/writer.ts";
-import type { Hello, Resumption, Welcome } from "../wire/bodies.ts";
-import type { DataFrame, Frame, RefuseFrame, ResumeFrame, VerifyFrame } from "../wire/frame.ts";
-import { abortFrame, answerHello, refusalFor, refuseFrame } from "../wire/handshake.ts";
-import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
+import type { Hello } from "../wire/bodies.ts";
+import type { Frame, ResumeFrame, VerifyFrame } from "../wire/frame.ts";
+import { abortFrame, answerHello, refusalFor } from "../wire/handshake.ts";
 import { ProtocolState } from "../wire/protocol-state.ts";
-import { BatchExpander } from "./batch-expander.ts";
-import type { Channel, IncomingVm, StoppedRam } from "./ports.ts";
+import { Delivery } from "./destination/delivery.ts";
+import type { DestinationOptions, DestinationOutcome } from "./destination/options.ts";
+import { inPieces, ReturnLog } from "./destination/return-log.ts";
+import { type ResumableSession, Strangers, unknownSession } from "./destination/strangers.ts";
+import type { Channel, StoppedRam } from "./ports.ts";
 import { digestsOf, openStoppedRam } from "./ram-digests.ts";
-import { inPieces, ReturnLog } from "./return-log.ts";
-import { TunnelPeer, type TunnelPeerListener } from "./tunnel-peer.ts";
-
-export interface DestinationOptions {
-  /** Connection from the source. */
-  channel: Channel;
-  vm: IncomingVm;
-  /** What this side is and can decode, and how a broken connection is resumed, if it is to be. */
-  own: Welcome;
-  /** The home memory of this migration, this thread's kernel in it, and what decodes batches there. */
-  memory: KernelMemory;
-  kernel: Kernel;
-  coder: BatchCoder;
-  /** The most that may be kept of the source's page cache, for delta codecs that need it (default: nothing). */
-  baselineBytesMax?: number;
-  clock: Clock;
-  record: RunRecord;
-  /** The guest stays paused on arrival, whatever it did at the source: a person lets it run. */
-  paused?: boolean;
-  /** Called when the source has been welcomed. */
-  welcomed?: (hello: { session: string; name: string | undefined }) => void;
-}
-
-export interface DestinationOutcome {
-  outcome: "completed" | "failed" | "cancelled";
-  vm: VmWhere;
-  error?: DeltaveeError;
-  /** False: whoever connected never got as far as a migration. The VM was not touched, another may come. */
-  welcomed: boolean;
-}
+import { TunnelPeer, type TunnelPeerListener } from "./transport/tunnel-peer.ts";
 
 /** The hypervisor, or the way to it, is gone: nobody can say what it has done. */
 const OUT_OF_REACH: ReadonlySet<ErrorCode> = new Set(["QMP_INTERRUPTED", "QMP_UNAVAILABLE"]);
 
-/** What references may oblige us to keep: twice what this version's source asks for. */
-const WINDOW_BYTES_MAX = 64 * 1024 * 1024;
 /** Of the return path, kept until the source says that it has it. More is not taken from the hypervisor. */
 const RETURN_RETAINED_BYTES = 256 * 1024;
-/** Connections that have not said what they want. When there are more, the oldest has had its chance. */
-const STRANGERS_MAX = 8;
-/** How long a refused connection may take to close. */
-const REFUSED_CLOSES_MS = 1000;
-/** Records that are on their way to the hypervisor. */
-const REGION_COUNT = 4;
-const REGION_BYTES = 1024 * 1024;
-
-/** A payload that was decoded and has not all gone to the hypervisor. */
-interface Arrived {
-  sequence: number;
-  slot: number;
-  kind: number;
-  address: number;
-  rawBytes: number;
-}
-
 export class DestinationEngine {
   readonly #options: DestinationOptions;
   /** Of the migration, whichever connection there is. */
   readonly #state = new ProtocolState("destination");
   /** The connection of the migration, or the last one that there was. */
   #peer: TunnelPeer;
-  readonly #strangers: { peer: TunnelPeer; from: string }[] = [];
-  readonly #strangerNotices: RareNotices;
+  readonly #strangers: Strangers;
   /** What RESUME must say, if broken connections are resumed. */
-  #resumption: (Resumption & { session: string; version: number }) | undefined;
+  #resumption: ResumableSession | undefined;
   #connection = 1;
   #lostMs: number | undefined;
   #cancelWait: () => void = () => {};
@@ -101,15 +50,7 @@ export class DestinationEngine {
   readonly #outcome: Promise<DestinationOutcome>;
   #resolve!: (outcome: DestinationOutcome) => void;
   #vmChannel: Channel | undefined;
-  readonly #expander: BatchExpander;
-  readonly #regions: RegionPool;
-  /** Decoded, in order; the first one may be half expanded. */
-  readonly #arrived: Arrived[] = [];
-  #isDelivering = false;
-  #slotForNext: number;
-  #hypervisorIsBehind = false;
-  #codedBytes = 0;
-  #rawBytes = 0;
+  readonly #delivery: Delivery;
   /** Sequence of the last DATA that the hypervisor has taken. */
   #takenSequence = 0;
   /** Post-copy: the guest could run. */
@@ -130,19 +71,15 @@ export class DestinationEngine {
   constructor(options: DestinationOptions) {
     this.#options = options;
     this.#startMs = options.clock.nowMs();
-    this.#strangerNotices = new RareNotices(options.clock, (message) =>
-      options.record.add({ type: "notice", message }),
-    );
+    this.#strangers = new Strangers(options.clock, options.record);
     this.#outcome = new Promise((resolve) => {
       this.#resolve = resolve;
     });
-    const { memory, kernel, coder, baselineBytesMax = 0 } = options;
-    this.#expander = new BatchExpander(memory, kernel, {
-      windowBytesMax: WINDOW_BYTES_MAX,
-      baselineBytesMax,
+    this.#delivery = new Delivery(options, {
+      taken: (sequence) => this.#acknowledge(sequence),
+      room: () => this.#stallIfNeeded(),
+      failed: (error) => void this.#fail(error, true),
     });
-    this.#regions = new RegionPool(memory, REGION_COUNT, REGION_BYTES);
-    this.#slotForNext = coder.acquire();
     this.#peer = this.#makePeer(options.channel, this.#state);
   }
 
@@ -165,75 +102,34 @@ export class DestinationEngine {
       channel.destroy();
       return;
     }
-    if (this.#strangers.length === STRANGERS_MAX) this.#strangers.shift()!.peer.destroy();
-    this.#strangers.push({ peer: this.#makePeer(channel, new ProtocolState("destination")), from });
+    this.#strangers.add(this.#makePeer(channel, new ProtocolState("destination")), from);
   }
 
   #makePeer(channel: Channel, state: ProtocolState): TunnelPeer {
     const listener: TunnelPeerListener = {
       frame: (frame) => {
         if (peer === this.#peer) this.#frame(frame);
-        else this.#strangersFrame(peer, frame);
+        else {
+          const resume = this.#strangers.frame(peer, frame, this.#resumption, this.#connection);
+          if (resume !== undefined) this.#resume(peer, resume);
+        }
       },
       drained: () => {},
       failed: (error) => {
-        if (peer !== this.#peer) {
-          this.#close(peer, error);
-          this.#strangerWent(peer, error.message);
-        } else if (this.#resumption !== undefined && error instanceof LinkError) this.#lost(error);
+        if (peer !== this.#peer) this.#strangers.failed(peer, error);
+        else if (this.#resumption !== undefined && error instanceof LinkError) this.#lost(error);
         else this.#ended(error);
       },
     };
-    const peer: TunnelPeer = new TunnelPeer("destination", channel, this.#options.clock, listener, state);
+    // Nobody else is to write into what the migration's connection is putting together.
+    const roomForCoded = (codedBytes: number) =>
+      peer === this.#peer ? this.#delivery.roomForCoded(codedBytes) : undefined;
+    const { clock } = this.#options;
+    const peer: TunnelPeer = new TunnelPeer("destination", channel, clock, listener, state, roomForCoded);
     return peer;
   }
 
   // ---- connections that come and go ----
-
-  #strangersFrame(peer: TunnelPeer, frame: Frame): void {
-    if (frame.type === "hello") {
-      this.#refuse(peer, refuseFrame("BUSY", "another migration is under way"));
-      return;
-    }
-    if (frame.type !== "resume") return;
-    const own = this.#resumption;
-    const isOurs =
-      own !== undefined &&
-      isSameSecret(frame.token, own.token) &&
-      frame.session === own.session &&
-      frame.version === own.version;
-    if (!isOurs) this.#refuse(peer, unknownSession());
-    // One of an earlier attempt, which the source has given up.
-    else if (frame.connection <= this.#connection) peer.destroy();
-    else this.#resume(peer, frame);
-  }
-
-  #refuse(peer: TunnelPeer, answer: RefuseFrame): void {
-    peer.send(answer);
-    peer.end();
-    this.#letClose(peer);
-    this.#strangerWent(peer, `refused (${answer.reason.code}): ${answer.reason.message}`);
-  }
-
-  /** After a failure. Who broke the protocol has been told so, and is to hear it. */
-  #close(peer: TunnelPeer, error: Error): void {
-    if (error instanceof ProtocolError) this.#letClose(peer);
-    else peer.destroy();
-  }
-
-  #letClose(peer: TunnelPeer): void {
-    this.#options.clock.after(REFUSED_CLOSES_MS, () => peer.destroy());
-  }
-
-  #strangerWent(peer: TunnelPeer, why: string): void {
-    const from = this.#forget(peer);
-    if (from !== undefined) this.#strangerNotices.say(`Connection of ${from}: ${why}`);
-  }
-
-  #forget(peer: TunnelPeer): string | undefined {
-    const index = this.#strangers.findIndex((stranger) => stranger.peer === peer);
-    return index === -1 ? undefined : this.#strangers.splice(index, 1)[0]!.from;
-  }
 
   /** The hypervisor is not told: it waits for bytes, as it would on a slow link. */
   #lost(error: LinkError): void {
@@ -274,7 +170,6 @@ export class DestinationEngine {
     if (this.#lostMs === undefined)
       this.#lost(new LinkError("LINK_FAILED", "Source has made another connection"));
     this.#cancelWait();
-    this.#forget(peer);
     this.#peer = peer;
     this.#connection = frame.connection;
     const outageMs = clock.nowMs() - this.#lostMs!;
@@ -342,7 +237,7 @@ export class DestinationEngine {
         return;
       }
       case "data":
-        this.#data(frame);
+        this.#delivery.data(frame);
         return;
       case "done":
         this.#sourceKnows();
@@ -390,6 +285,7 @@ export class DestinationEngine {
     // The source went meanwhile. The hypervisor has taken nothing, and waits for another one.
     if (this.#over) return;
     this.#vmChannel = channel;
+    this.#delivery.to(channel);
     channel.listen({
       data: (bytes) => {
         // A source that was told the end is done with it.
@@ -400,8 +296,7 @@ export class DestinationEngine {
         if (this.#returnLog.retainedBytes >= RETURN_RETAINED_BYTES) channel.pause();
       },
       drained: () => {
-        this.#hypervisorIsBehind = false;
-        this.#stallIfNeeded();
+        this.#delivery.drained();
       },
       // It closes when it has loaded everything, or when loading failed: `loaded` tells which.
       ended: () => {},
@@ -458,95 +353,10 @@ export class DestinationEngine {
     this.#options.record.add({ type: "phase", phase: "switchover", reason });
   }
 
-  #data(frame: DataFrame): void {
-    const { coder, memory } = this.#options;
-    const { sequence, entropyCodec, payloadKind, rawBytes, rawChecksum, coded } = frame;
-    const slot = this.#slotForNext;
-    assert(slot !== -1, "no DATA is taken from the link without a slot for it");
-    memory.bytes(coder.slots[slot]!.codedAddress, coded.length).set(coded);
-    this.#codedBytes += coded.length;
-    this.#rawBytes += rawBytes;
-    coder.decode(slot, coded.length, entropyCodec, rawBytes, rawChecksum, (result) => {
-      if (this.#over) return;
-      if (result instanceof DeltaveeError) {
-        void this.#fail(result, true);
-        return;
-      }
-      this.#arrived.push({ sequence, slot, kind: payloadKind, address: result.rawAddress, rawBytes });
-      this.#deliver();
-    });
-    this.#slotForNext = coder.acquire();
-    this.#stallIfNeeded();
-  }
-
   /** Takes frames from the link only while there is a slot for the next, and a hypervisor that keeps up. */
   #stallIfNeeded(): void {
-    if (this.#slotForNext === -1 || this.#hypervisorIsBehind) this.#peer.stall();
-    else this.#peer.unstall();
-  }
-
-  /** Gives what has arrived to the hypervisor, in order, as far as there are regions for it. */
-  #deliver(): void {
-    // A slot that is given back lets the next frame in, which must not begin this anew in the middle of it.
-    if (this.#isDelivering) return;
-    this.#isDelivering = true;
-    try {
-      while (this.#arrived.length > 0 && !this.#over && this.#deliverFirst()) this.#arrived.shift();
-    } catch (thrown) {
-      void this.#fail(toError(thrown), true);
-    } finally {
-      this.#isDelivering = false;
-    }
-  }
-
-  /** @returns whether all of it is on its way */
-  #deliverFirst(): boolean {
-    const { memory } = this.#options;
-    const { sequence, slot, kind, address, rawBytes } = this.#arrived[0]!;
-    if (kind === PAYLOAD_RAM_LAYOUT) {
-      this.#expander.layOut(memory.bytes(address, rawBytes));
-      this.#release(slot);
-      // Acknowledged with what follows it, since what came before it may not have been taken yet.
-      return true;
-    }
-    if (kind !== PAYLOAD_PAGES) {
-      this.#toHypervisor(address, rawBytes, () => {
-        this.#release(slot);
-        this.#acknowledge(sequence);
-      });
-      return true;
-    }
-    if (!this.#expander.isUnderWay) this.#expander.begin(address, rawBytes);
-    while (this.#expander.isUnderWay) {
-      const region = this.#regions.take();
-      if (region === NO_REGION) return false;
-      const bytes = this.#expander.expand(region, REGION_BYTES);
-      const isLast = !this.#expander.isUnderWay;
-      if (isLast) this.#release(slot);
-      this.#toHypervisor(region, bytes, () => {
-        this.#regions.give(region);
-        if (isLast) this.#acknowledge(sequence);
-        this.#deliver();
-      });
-    }
-    return true;
-  }
-
-  #toHypervisor(address: number, bytes: number, written: () => void): void {
-    const flowing = this.#vmChannel!.write(this.#options.memory.bytes(address, bytes), () => {
-      if (!this.#over) written();
-    });
-    if (flowing || this.#hypervisorIsBehind) return;
-    this.#hypervisorIsBehind = true;
-    this.#stallIfNeeded();
-  }
-
-  #release(slot: number): void {
-    const { coder } = this.#options;
-    coder.release(slot);
-    if (this.#slotForNext !== -1) return;
-    this.#slotForNext = coder.acquire();
-    this.#stallIfNeeded();
+    if (this.#delivery.hasRoom) this.#peer.unstall();
+    else this.#peer.stall();
   }
 
   #acknowledge(sequence: number): void {
@@ -655,6 +465,7 @@ export class DestinationEngine {
       return;
     }
     this.#over = true;
+    this.#delivery.end();
     const { vm } = this.#options;
     const code = error instanceof DeltaveeError ? error.code : "INTERNAL";
     try {
@@ -663,7 +474,7 @@ export class DestinationEngine {
       // Nothing can be said before HELLO or after REFUSE: the closed connection says it.
     }
     if (tell) this.#peer.end();
-    else this.#close(this.#peer, error);
+    else this.#strangers.close(this.#peer, error);
     // Once the source knows of a loaded copy it may have given the guest up, with COMMIT lost on the way: then
     // the copy may be all that is left of the VM, and stays, paused, unless the source says that it keeps it. In
     // post-copy it is a part, with which the source's hypervisor can go on.
@@ -684,8 +495,9 @@ export class DestinationEngine {
 
   #finish(outcome: DestinationOutcome["outcome"], vm: VmWhere, error?: Error): void {
     this.#over = true;
+    this.#delivery.end();
     this.#cancelWait();
-    for (const { peer } of this.#strangers.splice(0)) peer.destroy();
+    this.#strangers.end();
     const { record, clock } = this.#options;
     const failure =
       error === undefined || error instanceof DeltaveeError
@@ -708,20 +520,9 @@ export class DestinationEngine {
       outcome,
       vm,
       totalMs: nowMs - this.#startMs,
-      handedOverBytes: this.#rawBytes,
-      wireBytes: this.#codedBytes,
+      handedOverBytes: this.#delivery.rawBytes,
+      wireBytes: this.#delivery.codedBytes,
       pages: NO_PAGES,
     });
   }
-}
-
-function unknownSession(): RefuseFrame {
-  return refuseFrame("SESSION", "no such migration is under way here");
-}
-
-/** In a time that does not depend on where they differ. */
-function isSameSecret(a: string, b: string): boolean {
-  let difference = a.length ^ b.length;
-  for (let i = 0; i < a.length; i++) difference |= a.charCodeAt(i) ^ b.charCodeAt(i % b.length);
-  return difference === 0;
 }

@@ -18,8 +18,10 @@ import type { Hello } from "../wire/bodies.ts";
 import { encodeFrame, type Frame, type HelloFrame, type VersionRange } from "../wire/frame.ts";
 import { FrameReader } from "../wire/frame-reader.ts";
 import { answerHello, helloFrame, PROTOCOL_VERSION, PROTOCOL_VERSIONS } from "../wire/handshake.ts";
-import { DestinationEngine, type DestinationOutcome } from "./destination.ts";
-import { SourceEngine, type SourceOutcome } from "./source.ts";
+import type { DestinationOutcome } from "./destination/options.ts";
+import { DestinationEngine } from "./destination.ts";
+import type { SourceOutcome } from "./source/options.ts";
+import { SourceEngine } from "./source.ts";
 
 const recordings = readRecordings();
 const OWN = {

@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import { systemClock } from "../base/clock.ts";
 import { type DeltaveeError, UsageError } from "../base/errors.ts";
-import { PrecopyVm } from "../engine/precopy.ts";
+import { PrecopyVm } from "../engine/precopy/precopy.ts";
 import { v86GuestMemory } from "../hypervisor/v86/guest-memory.ts";
 import { V86Incoming } from "../hypervisor/v86/incoming.ts";
 import { V86Guest } from "../hypervisor/v86/outgoing.ts";

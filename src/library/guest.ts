@@ -3,7 +3,7 @@
 // this process (embedded-vm.ts).
 
 import type { IncomingVm, OutgoingVm } from "../engine/ports.ts";
-import type { StallPolicy } from "../engine/stall-policies.ts";
+import type { StallPolicy } from "../engine/switchover/stall-policies.ts";
 import type { Plan, PlanQuestion } from "../planner/forecast.ts";
 import type { GuestModel } from "../planner/guest-model.ts";
 import type { RunRecord } from "../record/writer.ts";

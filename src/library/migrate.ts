@@ -1,8 +1,8 @@
 // The library's migrate(): what `deltavee migrate` does, for programs. Options in words and numbers become what a
 // migration is put together from.
 
-import { STALL_POLICY_DEFAULT } from "../engine/stall-policies.ts";
-import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
+import { STALL_POLICY_DEFAULT } from "../engine/switchover/stall-policies.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover/switchover.ts";
 import { HISTORY } from "../memory/policy/history.ts";
 import { runMigration } from "./migration.ts";
 import { aboveZero, notNegative, openRun, qmpOrVm, type RunOptions } from "./options.ts";

@@ -12,8 +12,9 @@ import { DELTA_WORD_MASK, type DeltaCodecId } from "../codec/delta/delta-codec.t
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import type { Channel, OutgoingVm } from "../engine/ports.ts";
 import { measureDigestBytesPerSecond, openStoppedRam } from "../engine/ram-digests.ts";
-import { SourceEngine, type TunnelOptions } from "../engine/source.ts";
-import type { StallPolicy } from "../engine/stall-policies.ts";
+import type { TunnelOptions } from "../engine/source/options.ts";
+import { SourceEngine } from "../engine/source.ts";
+import type { StallPolicy } from "../engine/switchover/stall-policies.ts";
 import { formatAddress } from "../link/address.ts";
 import { PageCache } from "../memory/page-cache.ts";
 import type { PolicyKind } from "../memory/policy/policy.ts";

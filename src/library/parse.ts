@@ -4,7 +4,7 @@ import { UsageError } from "../base/errors.ts";
 import { formatMs } from "../base/units.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
-import { isStallPolicy, STALL_POLICIES, type StallPolicy } from "../engine/stall-policies.ts";
+import { isStallPolicy, STALL_POLICIES, type StallPolicy } from "../engine/switchover/stall-policies.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { type Address, parseAddress } from "../link/address.ts";
 import { POLICIES } from "../memory/policy/all.ts";

@@ -1,7 +1,7 @@
 // plan(): what a migration would take, before anything moves; the same forecasts as `deltavee plan` makes.
 
 import { UsageError } from "../base/errors.ts";
-import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover/switchover.ts";
 import { type Plan, planMigration } from "../planner/forecast.ts";
 import { METHOD_NAMES, type MethodName } from "../planner/methods.ts";
 import type { GuestModel } from "../record/guest-model.ts";

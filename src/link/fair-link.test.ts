@@ -6,7 +6,7 @@ import { describe, expect, test } from "vitest";
 import { memoryChannels } from "../../test/support/memory-channel.ts";
 import { VirtualClock } from "../base/clock.ts";
 import type { Channel } from "../engine/ports.ts";
-import { DeliveryWindow, QUEUE_MS } from "../engine/window.ts";
+import { DeliveryWindow, QUEUE_MS } from "../engine/transport/window.ts";
 import { FairLink, HOLD_MS } from "./fair-link.ts";
 import { WEIGHT_MAX, WEIGHT_MIN } from "./fair-schedule.ts";
 

@@ -1,7 +1,7 @@
 // One rate that several channels share by weight, such as the migrations of a host that leave over one link. A channel
 // whose own connection is slower than its share leaves the rest to the others. What may not go yet is held back, and
 // said so by the return value of `write`: to the engine behind it, it is a slow link and nothing else, so that what is
-// in flight stays bounded in time (engine/window.ts). What is held is bounded by whoever respects that value.
+// in flight stays bounded in time (engine/transport/window.ts). What is held is bounded by whoever respects that value.
 //
 // Whoever is to get its share must have something here whenever its turn comes, also when its engine is late because this
 // thread has others to run. So some time's worth of its share is taken before it is told to wait; how much of that it

@@ -91,7 +91,7 @@ const xbzrle = {
     mix(cached, { wireBytes: 0, cpuMs: QEMU_CPU_MS_PER_PAGE + guest.cpuMsPerPage.delta }, whole(guest)),
 };
 
-/** The tunnel codes as hard as the link leaves time for: whichever lets most pages cross (engine/entropy-choice.ts). */
+/** The tunnel codes as hard as the link leaves time for: whichever lets most pages cross (engine/transport/entropy-choice.ts). */
 function tunnelFirst({ cpuMsPerPage, codedShare, pageBytes }: GuestModel, bytesPerSecond: number): PageCost {
   const choices = [
     { wireBytes: pageBytes, cpuMs: QEMU_CPU_MS_PER_PAGE },

@@ -4,8 +4,12 @@ import fc from "fast-check";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { modelOf } from "../../test/support/guest-model.ts";
 import { seeded } from "../base/seeded.ts";
-import { SwitchoverJudge } from "../engine/switchover.ts";
-import { DEVICE_STATE_BYTES, ROUND_TRIPS, STANDSTILL_MS_MIN } from "../engine/switchover-control.ts";
+import { SwitchoverJudge } from "../engine/switchover/switchover.ts";
+import {
+  DEVICE_STATE_BYTES,
+  ROUND_TRIPS,
+  STANDSTILL_MS_MIN,
+} from "../engine/switchover/switchover-control.ts";
 import { guestOfKind } from "./kinds.ts";
 import { METHOD_NAMES, METHODS } from "./methods.ts";
 import { dirtyUnchangedShare, type MigrationOptions, simulateMigration } from "./migration.ts";

@@ -1,6 +1,6 @@
 // One migration on a virtual clock: a guest model moved by a method over a link. Pages flow as numbers, iteration by
 // iteration, so that a guest of 1 TiB costs no more than a small one. When Deltavee would stop the guest is asked of the
-// engine's own judge (engine/switchover.ts); QEMU's own methods go by QEMU's rule. Deterministic.
+// engine's own judge (engine/switchover/switchover.ts); QEMU's own methods go by QEMU's rule. Deterministic.
 
 import { assert } from "../base/assert.ts";
 import {
@@ -8,13 +8,13 @@ import {
   remainingBytesFor,
   type SwitchoverFigures,
   SwitchoverJudge,
-} from "../engine/switchover.ts";
+} from "../engine/switchover/switchover.ts";
 import {
   DEVICE_STATE_BYTES,
   DEVICE_STATE_RATIO_TUNNEL,
   ROUND_TRIPS,
   STANDSTILL_MS_MIN,
-} from "../engine/switchover-control.ts";
+} from "../engine/switchover/switchover-control.ts";
 import { changedPages, classDeltaSize, type GuestModel } from "./guest-model.ts";
 import { METHODS, type MethodModel, type MethodName, type PageCost } from "./methods.ts";
 
@@ -61,7 +61,7 @@ const STALLED_ITERATIONS = 3;
 const STALLED_MS = 20_000;
 const STALLED_SHARE = 0.25;
 const PROGRESS_SHARE = 0.03;
-/** What is under way to a destination, as engine/window.ts bounds it. */
+/** What is under way to a destination, as engine/transport/window.ts bounds it. */
 const WINDOW_MS = 20;
 /** QEMU's auto-converge, by default: throttle-trigger-threshold, cpu-throttle-initial, -increment, max-cpu-throttle. */
 const THROTTLE = { triggerShare: 0.5, initial: 0.2, increment: 0.1, max: 0.99 } as const;

@@ -4,7 +4,7 @@
 import { existsSync } from "node:fs";
 import { basename } from "node:path";
 import { DeltaveeError } from "../base/errors.ts";
-import type { StallPolicy } from "../engine/stall-policies.ts";
+import type { StallPolicy } from "../engine/switchover/stall-policies.ts";
 import { type QmpAddress, QmpClient } from "../hypervisor/qemu/qmp.ts";
 import type { SecurityOptions } from "../library/identity.ts";
 import { runMigration } from "../library/migration.ts";

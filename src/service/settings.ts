@@ -5,7 +5,11 @@
 import { z } from "zod";
 import { toError } from "../base/errors.ts";
 import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
-import { STALL_POLICIES, STALL_POLICY_DEFAULT, type StallPolicy } from "../engine/stall-policies.ts";
+import {
+  STALL_POLICIES,
+  STALL_POLICY_DEFAULT,
+  type StallPolicy,
+} from "../engine/switchover/stall-policies.ts";
 import { type Address, parseAddress } from "../link/address.ts";
 import { WEIGHT_MAX, WEIGHT_MIN } from "../link/fair-schedule.ts";
 

@@ -277,6 +277,55 @@ describe("FrameReader", () => {
     expect(frame?.type === "data" && frame.coded.buffer === chunk.buffer).toBe(true);
   });
 
+  test("coded bytes are put where room is given for them, by a connection that reads into it too, paused or not", () => {
+    const read = fc.record({ bytes: fc.integer({ min: 1, max: 200 }), isPaused: fc.boolean() });
+    fc.assert(
+      fc.property(
+        fc.array(anyFrame, { maxLength: 8, size: "max" }),
+        fc.infiniteStream(read),
+        (frames, reads) => {
+          const room = new Uint8Array(CODED_BYTES_MAX);
+          const reader = new FrameReader((codedBytes) => room.subarray(0, codedBytes));
+          const own = new Uint8Array(200);
+          const got: Frame[] = [];
+          const all = encoded(frames);
+          // As SocketChannel: asks after each call where the next bytes may be put, whether it is paused then or not.
+          let space = reader.space ?? own;
+          for (let at = 0; at < all.length; ) {
+            const { bytes, isPaused } = reads.next().value;
+            const chunk = space.subarray(0, bytes);
+            chunk.set(all.subarray(at, at + chunk.length));
+            const end = Math.min(all.length, at + chunk.length);
+            reader.push(chunk.subarray(0, end - at));
+            at = end;
+            if (isPaused) space = reader.space ?? own;
+            for (let frame = reader.next(); frame !== undefined; frame = reader.next()) got.push(copy(frame));
+            if (!isPaused) space = reader.space ?? own;
+          }
+          expect(got).toEqual(frames);
+        },
+      ),
+      { numRuns: 300 },
+    );
+  });
+
+  test("a frame whose beginning has come is read straight into its room, and no further", () => {
+    const room = new Uint8Array(3);
+    const reader = new FrameReader(() => room);
+    const all = encoded([DATA, KEEPALIVE]);
+    const codedAt = HEADER_BYTES + DATA_FIXED_BYTES;
+    reader.push(all.slice(0, codedAt + 1));
+    expect(reader.space).toBeUndefined();
+    expect(reader.next()).toBeUndefined();
+    const space = reader.space!;
+    expect([space.buffer, space.byteOffset, space.length]).toEqual([room.buffer, 1, 2]);
+    space.set(all.slice(codedAt + 1, codedAt + 3));
+    reader.push(space);
+    const frame = reader.next() as DataFrame;
+    expect([frame.coded.buffer, frame.coded]).toEqual([room.buffer, DATA.coded]);
+    expect(reader.space).toBeUndefined();
+  });
+
   test("views of a Buffer are plain arrays, so that slice() copies them", () => {
     const chunk = Buffer.from(encoded([DATA]));
     const reader = new FrameReader();

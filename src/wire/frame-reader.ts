@@ -5,7 +5,7 @@
 import { assert, assertNever } from "../base/assert.ts";
 import { ProtocolError } from "../base/errors.ts";
 import { decodeBody, helloSchema, reasonSchema, welcomeSchema } from "./bodies.ts";
-import type { Frame, FrameType, ResumeStage } from "./frame.ts";
+import type { DataFrame, Frame, FrameType, ResumeStage } from "./frame.ts";
 import {
   DATA_FIXED_BYTES,
   DIGEST_BYTES,
@@ -26,6 +26,8 @@ import {
 } from "./frame.ts";
 import { isPayloadKind } from "./page-batch.ts";
 
+type DataFields = Omit<DataFrame, "coded">;
+
 interface Header {
   type: FrameType;
   payloadBytes: number;
@@ -41,11 +43,8 @@ const TYPE_BY_NUMBER: ReadonlyMap<number, FrameType> = new Map(
 
 const RESUME_STAGES = Object.keys(RESUME_STAGE_NUMBERS) as ResumeStage[];
 
-/**
- * So that coded bytes that are put together begin at a multiple of 8: whoever copies them into shared memory copies word
- * by word only what is aligned alike.
- */
-const ASSEMBLY_OFFSET_BYTES = 8 - (DATA_FIXED_BYTES % 8);
+/** Where the coded bytes of a DATA frame are to be put together; undefined: nowhere in particular. */
+export type RoomForCoded = (codedBytes: number) => Uint8Array | undefined;
 
 const EMPTY: Uint8Array = new Uint8Array(0);
 
@@ -53,18 +52,41 @@ const EMPTY: Uint8Array = new Uint8Array(0);
  * `push` a chunk, then call `next` until it returns undefined; frames before an invalid one are returned
  * first, however the bytes were cut. The chunk is borrowed until then. Arrays in a frame (`coded`, `bytes`)
  * are views, valid until the following call of `next`: whoever needs them longer copies them.
+ *
+ * Whoever has a place for coded bytes (`roomForCoded`) gets those of a frame that came in several chunks there, and
+ * a connection that reads into the reader's `space` puts them there itself: nothing copies them.
  */
 export class FrameReader {
+  readonly #roomForCoded: RoomForCoded | undefined;
   #chunk = EMPTY;
   /** How much of the chunk has been taken. */
   #chunkBytes = 0;
-  /** A header or payload that arrives in more than one chunk is put together here. Grows to one payload. */
+  /** What arrives in more than one chunk is put together in `place`: `assembly`, or room that was given for it. */
+  #place = EMPTY;
+  #placeBytes = 0;
+  /** Grows to one payload. */
   #assembly = EMPTY;
-  #assemblyBytes = 0;
   #header: Header | undefined;
+  /** Of DATA, whose coded bytes are awaited. */
+  #data: DataFields | undefined;
   /** Where in the connection the current frame begins. */
   #offsetBytes = 0;
   #failure: ProtocolError | undefined;
+
+  /** `roomForCoded` is asked when the first coded bytes of a frame have come, and again as long as it has none. */
+  constructor(roomForCoded?: RoomForCoded) {
+    this.#roomForCoded = roomForCoded;
+  }
+
+  /**
+   * Where the bytes that come next belong: pushed as the next chunk they are not copied. Undefined while that is not
+   * known, or a chunk waits to be taken.
+   */
+  get space(): Uint8Array | undefined {
+    const isWaiting = this.#chunkBytes < this.#chunk.length;
+    if (isWaiting || this.#placeBytes === 0 || this.#place === this.#assembly) return undefined;
+    return this.#place.subarray(this.#placeBytes);
+  }
 
   push(chunk: Uint8Array): void {
     if (this.#failure !== undefined) throw this.#failure;
@@ -101,36 +123,56 @@ export class FrameReader {
       this.#header = decodeHeader(bytes, invalid);
     }
     const header = this.#header;
-    const payload = this.#take(header.payloadBytes);
-    if (payload === undefined) return undefined;
-    const frame = decodePayload(header, payload, invalid);
+    const frame = header.type === "data" ? this.#nextData(header, invalid) : this.#nextOther(header, invalid);
+    if (frame === undefined) return undefined;
     this.#header = undefined;
     this.#offsetBytes += HEADER_BYTES + header.payloadBytes;
     return frame;
   }
 
+  #nextData(header: Header, invalid: Invalid): DataFrame | undefined {
+    if (this.#data === undefined) {
+      const fixed = this.#take(DATA_FIXED_BYTES);
+      if (fixed === undefined) return undefined;
+      this.#data = decodeDataFields(header, fixed, invalid);
+    }
+    const coded = this.#take(header.payloadBytes - DATA_FIXED_BYTES, this.#roomForCoded);
+    if (coded === undefined) return undefined;
+    const frame = { ...this.#data, coded };
+    this.#data = undefined;
+    return frame;
+  }
+
+  #nextOther(header: Header, invalid: Invalid): Frame | undefined {
+    const payload = this.#take(header.payloadBytes);
+    return payload === undefined ? undefined : decodePayload(header, payload, invalid);
+  }
+
   /** The next `wantedBytes`: a view of the chunk where they lie in it, else put together; undefined: not yet. */
-  #take(wantedBytes: number): Uint8Array | undefined {
+  #take(wantedBytes: number, roomFor?: RoomForCoded): Uint8Array | undefined {
     const availableBytes = this.#chunk.length - this.#chunkBytes;
-    if (this.#assemblyBytes === 0 && availableBytes >= wantedBytes) {
+    if (this.#placeBytes === 0 && availableBytes >= wantedBytes) {
       const view = this.#chunk.subarray(this.#chunkBytes, this.#chunkBytes + wantedBytes);
       this.#chunkBytes += wantedBytes;
       return view;
     }
-    if (this.#assembly.length < wantedBytes) {
-      // Only ever while nothing is in it: what is wanted does not change until it is complete.
-      this.#assembly = new Uint8Array(ASSEMBLY_OFFSET_BYTES + wantedBytes).subarray(ASSEMBLY_OFFSET_BYTES);
-    }
-    const takenBytes = Math.min(availableBytes, wantedBytes - this.#assemblyBytes);
-    this.#assembly.set(
-      this.#chunk.subarray(this.#chunkBytes, this.#chunkBytes + takenBytes),
-      this.#assemblyBytes,
-    );
+    if (availableBytes === 0) return undefined;
+    if (this.#placeBytes === 0) this.#place = roomFor?.(wantedBytes) ?? this.#assemblyOf(wantedBytes);
+    const takenBytes = Math.min(availableBytes, wantedBytes - this.#placeBytes);
+    const taken = this.#chunk.subarray(this.#chunkBytes, this.#chunkBytes + takenBytes);
+    const isInPlace =
+      taken.buffer === this.#place.buffer && taken.byteOffset === this.#place.byteOffset + this.#placeBytes;
+    if (!isInPlace) this.#place.set(taken, this.#placeBytes);
     this.#chunkBytes += takenBytes;
-    this.#assemblyBytes += takenBytes;
-    if (this.#assemblyBytes < wantedBytes) return undefined;
-    this.#assemblyBytes = 0;
-    return this.#assembly.subarray(0, wantedBytes);
+    this.#placeBytes += takenBytes;
+    if (this.#placeBytes < wantedBytes) return undefined;
+    this.#placeBytes = 0;
+    return this.#place.subarray(0, wantedBytes);
+  }
+
+  #assemblyOf(wantedBytes: number): Uint8Array {
+    if (this.#assembly.length < wantedBytes) this.#assembly = new Uint8Array(wantedBytes);
+    return this.#assembly;
   }
 }
 
@@ -154,9 +196,24 @@ function decodeHeader(bytes: Uint8Array, invalid: Invalid): Header {
   return { type, payloadBytes, sequence };
 }
 
+function decodeDataFields({ sequence }: Header, fixed: Uint8Array, invalid: Invalid): DataFields {
+  const view = viewOf(fixed);
+  const entropyCodec = view.getUint8(0);
+  if (entropyCodec === 0) throw invalid("an entropy codec id of 1 or above, got 0");
+  const payloadKind = view.getUint8(1);
+  if (!isPayloadKind(payloadKind)) throw invalid(`a kind of payload that is known, got ${payloadKind}`);
+  const reserved = view.getUint16(2);
+  if (reserved !== 0) throw invalid(`data reserved bytes 0, got ${hex(reserved)}`);
+  const rawBytes = view.getUint32(4);
+  if (rawBytes < 1 || rawBytes > RAW_BYTES_MAX) {
+    throw invalid(`data of 1 to ${RAW_BYTES_MAX} raw bytes, got ${rawBytes}`);
+  }
+  return { type: "data", sequence, entropyCodec, payloadKind, rawBytes, rawChecksum: view.getUint32(8) };
+}
+
 function decodePayload(header: Header, payload: Uint8Array, invalid: Invalid): Frame {
   const view = viewOf(payload);
-  const { type } = header;
+  const type = header.type as Exclude<FrameType, "data">;
   switch (type) {
     case "hello": {
       checkMagic(type, payload, invalid);
@@ -182,27 +239,6 @@ function decodePayload(header: Header, payload: Uint8Array, invalid: Invalid): F
     case "refuse":
     case "abort":
       return { type, reason: decodeBody(reasonSchema, payload, invalid) };
-    case "data": {
-      const entropyCodec = view.getUint8(0);
-      if (entropyCodec === 0) throw invalid("an entropy codec id of 1 or above, got 0");
-      const payloadKind = view.getUint8(1);
-      if (!isPayloadKind(payloadKind)) throw invalid(`a kind of payload that is known, got ${payloadKind}`);
-      const reserved = view.getUint16(2);
-      if (reserved !== 0) throw invalid(`data reserved bytes 0, got ${hex(reserved)}`);
-      const rawBytes = view.getUint32(4);
-      if (rawBytes < 1 || rawBytes > RAW_BYTES_MAX) {
-        throw invalid(`data of 1 to ${RAW_BYTES_MAX} raw bytes, got ${rawBytes}`);
-      }
-      return {
-        type,
-        sequence: header.sequence,
-        entropyCodec,
-        payloadKind,
-        rawBytes,
-        rawChecksum: view.getUint32(8),
-        coded: payload.subarray(DATA_FIXED_BYTES),
-      };
-    }
     case "ack": {
       const sequence = getUint64(view, 0);
       checkSequence(type, sequence, invalid);

@@ -3,7 +3,7 @@
 
 import { expect, test } from "vitest";
 import { type Clock, systemClock } from "../../src/base/clock.ts";
-import { PRECOPY_LIMITS } from "../../src/engine/precopy.ts";
+import { PRECOPY_LIMITS } from "../../src/engine/precopy/precopy.ts";
 import { RecordFile } from "../../src/record/file.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
 import { encodeFrame } from "../../src/wire/frame.ts";

@@ -2,7 +2,7 @@
 // both sides page by page, it finds it good itself, and its heart does not miss a beat.
 
 import { describe, expect, test } from "vitest";
-import { PRECOPY_LIMITS } from "../../src/engine/precopy.ts";
+import { PRECOPY_LIMITS } from "../../src/engine/precopy/precopy.ts";
 import { ALL_CASES } from "../support/all-cases.ts";
 import type { Method, V86MigrationResult } from "../support/v86-migration.ts";
 import { OneGuest, type V86Vm } from "../support/v86-vm.ts";

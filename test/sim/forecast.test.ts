@@ -5,7 +5,7 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { DELTA_WORD_MASK } from "../../src/codec/delta/delta-codec.ts";
 import { ENTROPY_NONE, ENTROPY_ZSTD } from "../../src/codec/entropy/entropy-coder.ts";
-import { DEVICE_STATE_BYTES } from "../../src/engine/switchover-control.ts";
+import { DEVICE_STATE_BYTES } from "../../src/engine/switchover/switchover-control.ts";
 import { loadKernel } from "../../src/kernel/kernel.ts";
 import { KernelMemory } from "../../src/kernel/memory.ts";
 import type { GuestMemory } from "../../src/memory/guest-memory.ts";

@@ -2,11 +2,11 @@
 // that the simulation would notice. Nothing of it is in the engines: what they work with is wrapped, or a method of
 // theirs is replaced for as long as the mutation lasts.
 
-import { BatchSink } from "../../src/engine/batch-sink.ts";
 import { Handover } from "../../src/engine/handover.ts";
+import { BatchSink } from "../../src/engine/pages/batch-sink.ts";
+import { StreamSink } from "../../src/engine/pages/stream-sink.ts";
 import type { Channel, IncomingVm, OutgoingEnd, OutgoingVm } from "../../src/engine/ports.ts";
-import { StreamSink } from "../../src/engine/stream-sink.ts";
-import { TunnelPeer } from "../../src/engine/tunnel-peer.ts";
+import { TunnelPeer } from "../../src/engine/transport/tunnel-peer.ts";
 import type { KernelMemory } from "../../src/kernel/memory.ts";
 import { PageCache, type PageCacheOptions } from "../../src/memory/page-cache.ts";
 import { ReturnPathType } from "../../src/stream/format.ts";

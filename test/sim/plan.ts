@@ -3,7 +3,7 @@
 import type { DeltaCodecId } from "../../src/codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../../src/codec/delta/delta-codecs.ts";
 import { ENTROPY_LZ4, ENTROPY_NONE, ENTROPY_ZSTD } from "../../src/codec/entropy/entropy-coder.ts";
-import type { StallPolicy } from "../../src/engine/stall-policies.ts";
+import type { StallPolicy } from "../../src/engine/switchover/stall-policies.ts";
 import { POLICIES } from "../../src/memory/policy/all.ts";
 import { Random } from "./random.ts";
 import type { LineConditions } from "./sim-connection.ts";

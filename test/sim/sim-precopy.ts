@@ -1,7 +1,7 @@
 // A guest without migration of its own, for the production pre-copy loop: calls take their time and may fail. It
 // lives in the process of the source engine, as the embedded hypervisor does, and dies with it.
 
-import type { PrecopyGuest } from "../../src/engine/precopy.ts";
+import type { PrecopyGuest } from "../../src/engine/precopy/precopy.ts";
 import type { Random } from "./random.ts";
 import type { SimClock } from "./sim-clock.ts";
 import { PAGE_BYTES, type SimGuest } from "./sim-guest.ts";

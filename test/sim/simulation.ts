@@ -2,10 +2,12 @@
 // whatever the plan wants to go wrong. After every event the world is looked at; at the end the claims are judged.
 
 import { type DeltaveeError, toError } from "../../src/base/errors.ts";
-import { DestinationEngine, type DestinationOutcome } from "../../src/engine/destination.ts";
+import type { DestinationOutcome } from "../../src/engine/destination/options.ts";
+import { DestinationEngine } from "../../src/engine/destination.ts";
 import type { Channel, IncomingVm, OutgoingVm } from "../../src/engine/ports.ts";
-import { PrecopyVm } from "../../src/engine/precopy.ts";
-import { SourceEngine, type SourceOutcome } from "../../src/engine/source.ts";
+import { PrecopyVm } from "../../src/engine/precopy/precopy.ts";
+import type { SourceOutcome } from "../../src/engine/source/options.ts";
+import { SourceEngine } from "../../src/engine/source.ts";
 import { PageCache, type PageCacheOptions } from "../../src/memory/page-cache.ts";
 import { POLICIES } from "../../src/memory/policy/all.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";

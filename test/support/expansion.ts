@@ -1,7 +1,7 @@
 // The receiving end of batches, without an engine: a payload goes in, the stream that it stands for comes out. All
 // that is written lies between guard bytes, so that a write outside its place is found.
 
-import { BatchExpander, type ExpanderLimits } from "../../src/engine/batch-expander.ts";
+import { BatchExpander, type ExpanderLimits } from "../../src/engine/destination/batch-expander.ts";
 import { RAW_BYTES_MAX } from "../../src/wire/frame.ts";
 import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT, type PayloadKind } from "../../src/wire/page-batch.ts";
 import { makeHome } from "./engine-parts.ts";

@@ -3,7 +3,7 @@
 
 import type { VirtualClock } from "../../src/base/clock.ts";
 import type { Channel, ChannelListener } from "../../src/engine/ports.ts";
-import type { PrecopyGuest } from "../../src/engine/precopy.ts";
+import type { PrecopyGuest } from "../../src/engine/precopy/precopy.ts";
 import { ReturnPathType } from "../../src/stream/format.ts";
 import { type StreamBlock, StreamReader } from "../../src/stream/reader.ts";
 import { returnPathMessage } from "../../src/stream/return-path.ts";

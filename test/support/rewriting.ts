@@ -4,12 +4,12 @@
 import type { DeltaCodecId } from "../../src/codec/delta/delta-codec.ts";
 import { makeDeltaCodec } from "../../src/codec/delta/delta-codecs.ts";
 import { InlineBatchCoder } from "../../src/codec/entropy/inline-batch-coder.ts";
-import { BatchSink, type SealedBatch } from "../../src/engine/batch-sink.ts";
-import { ContentWindow } from "../../src/engine/content-window.ts";
-import { InputBuffer } from "../../src/engine/input-buffer.ts";
-import type { PageSink } from "../../src/engine/page-sink.ts";
-import { StreamRewriter } from "../../src/engine/rewriter.ts";
-import { StreamSink } from "../../src/engine/stream-sink.ts";
+import { InputBuffer } from "../../src/engine/intake/input-buffer.ts";
+import { BatchSink, type SealedBatch } from "../../src/engine/pages/batch-sink.ts";
+import { ContentWindow } from "../../src/engine/pages/content-window.ts";
+import type { PageSink } from "../../src/engine/pages/page-sink.ts";
+import { StreamRewriter } from "../../src/engine/pages/rewriter.ts";
+import { StreamSink } from "../../src/engine/pages/stream-sink.ts";
 import { PageCache } from "../../src/memory/page-cache.ts";
 import { Command } from "../../src/stream/format.ts";
 import { StreamReader } from "../../src/stream/reader.ts";

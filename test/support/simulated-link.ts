@@ -2,7 +2,7 @@
 // delay each way, acknowledgements that come back in order but not on time.
 
 import type { Clock } from "../../src/base/clock.ts";
-import type { DeliveryWindow } from "../../src/engine/window.ts";
+import type { DeliveryWindow } from "../../src/engine/transport/window.ts";
 
 /** A clock that is set; nobody sets timers by it. */
 export class SetClock implements Clock {

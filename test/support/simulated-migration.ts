@@ -4,9 +4,11 @@
 import { VirtualClock } from "../../src/base/clock.ts";
 import { DELTA_WORD_MASK, type DeltaCodecId } from "../../src/codec/delta/delta-codec.ts";
 import { ENTROPY_CODEC_IDS } from "../../src/codec/entropy/entropy-coder.ts";
-import type { Promises } from "../../src/engine/convergence.ts";
-import { DestinationEngine, type DestinationOutcome } from "../../src/engine/destination.ts";
-import { SourceEngine, type SourceOutcome } from "../../src/engine/source.ts";
+import type { DestinationOutcome } from "../../src/engine/destination/options.ts";
+import { DestinationEngine } from "../../src/engine/destination.ts";
+import type { SourceOutcome } from "../../src/engine/source/options.ts";
+import { SourceEngine } from "../../src/engine/source.ts";
+import type { Promises } from "../../src/engine/switchover/convergence.ts";
 import { PageCache } from "../../src/memory/page-cache.ts";
 import { RunRecord } from "../../src/record/writer.ts";
 import { encodeFrame, type Frame } from "../../src/wire/frame.ts";

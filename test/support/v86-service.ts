@@ -3,7 +3,7 @@
 
 import { systemClock } from "../../src/base/clock.ts";
 import type { Channel } from "../../src/engine/ports.ts";
-import { PrecopyVm } from "../../src/engine/precopy.ts";
+import { PrecopyVm } from "../../src/engine/precopy/precopy.ts";
 import { V86Incoming } from "../../src/hypervisor/v86/incoming.ts";
 import { V86Guest } from "../../src/hypervisor/v86/outgoing.ts";
 import { v86Version } from "../../src/hypervisor/v86/version.ts";

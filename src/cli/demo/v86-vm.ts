@@ -2,7 +2,7 @@
 // page cache and compression, under limits that make it give up converging.
 
 import { systemClock } from "../../base/clock.ts";
-import { PRECOPY_LIMITS, PrecopyVm } from "../../engine/precopy.ts";
+import { PRECOPY_LIMITS, PrecopyVm } from "../../engine/precopy/precopy.ts";
 import { V86Incoming } from "../../hypervisor/v86/incoming.ts";
 import { V86Guest } from "../../hypervisor/v86/outgoing.ts";
 import { v86Version } from "../../hypervisor/v86/version.ts";

@@ -4,7 +4,7 @@
 
 import { CancelledError, type DeltaveeError, toError } from "../../base/errors.ts";
 import type { Channel } from "../../engine/ports.ts";
-import { STALL_POLICY_DEFAULT } from "../../engine/stall-policies.ts";
+import { STALL_POLICY_DEFAULT } from "../../engine/switchover/stall-policies.ts";
 import { managedSource } from "../../library/managed-guest.ts";
 import { runMigration } from "../../library/migration.ts";
 import { SourceLink } from "../../library/source-link.ts";

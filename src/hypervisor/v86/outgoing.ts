@@ -1,7 +1,7 @@
-// A v86 VM as the pre-copy loop needs it (engine/precopy.ts): its RAM, its dirty pages, its device state.
+// A v86 VM as the pre-copy loop needs it (engine/precopy/precopy.ts): its RAM, its dirty pages, its device state.
 
 import type { StoppedRam } from "../../engine/ports.ts";
-import type { PrecopyGuest } from "../../engine/precopy.ts";
+import type { PrecopyGuest } from "../../engine/precopy/precopy.ts";
 import type { StreamBlock } from "../../stream/reader.ts";
 import { PAGE_BYTES } from "./dirty-scan.ts";
 import { BLOCK, v86StoppedRam } from "./stopped-ram.ts";

@@ -1,6 +1,6 @@
 // Loads a migration stream into the RAM of a v86 destination, as QEMU's own loader does: pages, zero pages and
 // XBZRLE deltas are applied in place; behind the RAM comes one device section that holds the device state.
-// The section's body is ours (engine/precopy.ts): be32 length, then so many bytes. Runs in the VM's thread.
+// The section's body is ours (engine/precopy/precopy.ts): be32 length, then so many bytes. Runs in the VM's thread.
 
 import { QemuStreamError } from "../../base/errors.ts";
 import { xbzrleDecode } from "../../codec/xbzrle.ts";

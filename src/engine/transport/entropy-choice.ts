@@ -1,0 +1,300 @@
+// Which entropy coder, and how hard: the one with which the most guest memory crosses per second,
+// rate = min(encoders ÷ cost, link ÷ bytes left). A slow link waits for us hardly ever, so the encoders may take
+// their time; on a fast one the same effort would be the brake. Learned while running, for each class of batch on
+// its own, from what coding has cost and left; pure.
+
+import { assert } from "../../base/assert.ts";
+import { formatBytesPerSecond } from "../../base/units.ts";
+import {
+  ENTROPY_LZ4,
+  ENTROPY_NONE,
+  ENTROPY_ZSTD,
+  type EntropyCodecId,
+} from "../../codec/entropy/entropy-coder.ts";
+
+interface Method {
+  readonly name: string;
+  readonly codecId: EntropyCodecId;
+  readonly level: number;
+  /** What it costs and leaves before it has been tried here, relative to zstd 1 (`npm run bench -- entropy`). */
+  readonly costRatio: number;
+  readonly sizeRatio: number;
+}
+
+const zstd = (level: number, costRatio: number, sizeRatio: number): Method => ({
+  name: `zstd ${level}`,
+  codecId: ENTROPY_ZSTD,
+  level,
+  costRatio,
+  sizeRatio,
+});
+
+/** The cheapest first. */
+const METHODS: readonly Method[] = [
+  { name: "none", codecId: ENTROPY_NONE, level: 0, costRatio: 0, sizeRatio: Number.NaN },
+  { name: "lz4", codecId: ENTROPY_LZ4, level: 1, costRatio: 0.45, sizeRatio: 1.35 },
+  zstd(-5, 0.6, 1.25),
+  zstd(-1, 0.8, 1.1),
+  zstd(1, 1, 1),
+  zstd(3, 1.6, 0.96),
+  zstd(6, 4.5, 0.92),
+  zstd(9, 8, 0.9),
+  zstd(12, 16, 0.89),
+  zstd(15, 50, 0.87),
+  zstd(19, 110, 0.86),
+];
+const REFERENCE = METHODS.findIndex(({ name }) => name === "zstd 1");
+
+/** What a batch is mostly made of: the two compress differently. */
+export type BatchClass = "pages" | "deltas";
+
+/** Before anything was coded: about what zstd 1 does with pages of text on a machine of today. */
+const COST_MS_PER_BYTE_INITIAL = 1000 / 300e6;
+const SIZE_SHARE_INITIAL = 0.5;
+/** What a guess counts for beside what was measured, in raw bytes. */
+const GUESS_BYTES = 128 * 1024;
+/** What was measured counts for this much less with every batch of its class, whichever method that used. */
+const KEPT_SHARE = 0.97;
+/**
+ * A batch that took more than so many times what was expected of it was held up in part by what every method would have
+ * been: the processor was somebody else's, or the coder had never run before. What is dearer for good is seen all the
+ * same, within a few batches.
+ */
+const SURPRISE_MAX = 3;
+/** Smaller batches say more about what a batch costs at all than about its bytes. */
+const OBSERVED_BYTES_MIN = 8 * 1024;
+/** Encoders are to be busy for at most this share of the time: the rest is for bursts. */
+const ENCODER_SHARE_MAX = 0.6;
+/** Coding one batch may delay what is behind it by no more than the window allows for queueing. */
+const BATCH_MS_MAX = 20;
+/** Another method must be better by this much. */
+const GAIN_MIN = 1.02;
+/** A method is left for a cheaper one at once, for a dearer one only after so many batches. */
+const SETTLE_BATCHES = 4;
+/** A method that was left for a cheaper one is tried again after so many batches, each time after twice as many. */
+const RETRY_BATCHES = 32;
+const RETRY_BATCHES_MAX = 4096;
+/** Bytes that look more random than this (kernel.sampledEntropy) are left alone. */
+const RANDOM_MIN = 250;
+const LEAVES_ALONE =
+  "batches of pages that look random would not get smaller, and are not coded; all others are as before";
+
+/** Sums over the batches of late, the older the less. */
+class Measured {
+  rawBytes = 0;
+  codedBytes = 0;
+  encodeMs = 0;
+
+  add(rawBytes: number, codedBytes: number, encodeMs: number): void {
+    this.rawBytes += rawBytes;
+    this.codedBytes += codedBytes;
+    this.encodeMs += encodeMs;
+  }
+
+  age(): void {
+    this.rawBytes *= KEPT_SHARE;
+    this.codedBytes *= KEPT_SHARE;
+    this.encodeMs *= KEPT_SHARE;
+  }
+}
+
+class ClassKnowledge {
+  index = REFERENCE;
+  sinceChange = 0;
+  /** Count of batches, and by method: from which on it may be chosen again, and how long that was last time. */
+  batches = 0;
+  readonly notBefore = METHODS.map(() => 0);
+  readonly #waited = METHODS.map(() => 0);
+  readonly #methods = METHODS.map(() => new Measured());
+  /** Everything, as zstd 1 would have done it: what guesses about other methods are made from. */
+  readonly #asReference = new Measured();
+
+  costMsPerByte(index: number): number {
+    const method = METHODS[index]!;
+    if (method.codecId === ENTROPY_NONE) return 0;
+    const all = this.#asReference;
+    const guess =
+      ((all.encodeMs + COST_MS_PER_BYTE_INITIAL * GUESS_BYTES) / (all.rawBytes + GUESS_BYTES)) *
+      method.costRatio;
+    const { encodeMs, rawBytes } = this.#methods[index]!;
+    return (encodeMs + guess * GUESS_BYTES) / (rawBytes + GUESS_BYTES);
+  }
+
+  /** Coded bytes per raw byte. */
+  sizeShare(index: number): number {
+    const method = METHODS[index]!;
+    if (method.codecId === ENTROPY_NONE) return 1;
+    const all = this.#asReference;
+    const guess =
+      ((all.codedBytes + SIZE_SHARE_INITIAL * GUESS_BYTES) / (all.rawBytes + GUESS_BYTES)) * method.sizeRatio;
+    const { codedBytes, rawBytes } = this.#methods[index]!;
+    return Math.min(1, (codedBytes + guess * GUESS_BYTES) / (rawBytes + GUESS_BYTES));
+  }
+
+  observe(index: number, rawBytes: number, codedBytes: number, encodeMs: number): void {
+    const { costRatio, sizeRatio } = METHODS[index]!;
+    const costMs = Math.min(encodeMs, SURPRISE_MAX * this.costMsPerByte(index) * rawBytes);
+    for (const measured of this.#methods) measured.age();
+    this.#asReference.age();
+    this.#methods[index]!.add(rawBytes, codedBytes, costMs);
+    this.#asReference.add(rawBytes, Math.min(rawBytes, codedBytes / sizeRatio), costMs / costRatio);
+  }
+
+  /** A batch of its class has gone, whatever became of it. */
+  count(): void {
+    this.sinceChange++;
+    this.batches++;
+  }
+
+  setMethod(index: number): void {
+    this.index = index;
+    this.sinceChange = 0;
+  }
+
+  /** Because that one is better, by what was measured. */
+  moveTo(index: number): void {
+    if (index < this.index) {
+      // All between the two were passed on the way up: they are no better now.
+      for (let left = index + 1; left <= this.index; left++) {
+        this.#waited[left] = Math.min(RETRY_BATCHES_MAX, Math.max(RETRY_BATCHES, 2 * this.#waited[left]!));
+        this.notBefore[left] = this.batches + this.#waited[left]!;
+      }
+    }
+    this.setMethod(index);
+  }
+}
+
+export interface EntropyMethod {
+  readonly name: string;
+  readonly codecId: EntropyCodecId;
+  readonly level: number;
+}
+
+export const NO_ENTROPY: EntropyMethod = METHODS[0]!;
+
+export class EntropyChoice {
+  readonly #encoders: number;
+  readonly #decided: (choice: string, reason: string) => void;
+  readonly #classes: Record<BatchClass, ClassKnowledge> = {
+    pages: new ClassKnowledge(),
+    deltas: new ClassKnowledge(),
+  };
+  #leavesAlone = false;
+  /** Methods that the destination knows; all of them until it has said so. */
+  #isAllowed: readonly boolean[] = METHODS.map(() => true);
+
+  /** `encoders`: batches that can be coded at the same time. `decided` hears of every change, with its reason. */
+  constructor(encoders: number, decided: (choice: string, reason: string) => void) {
+    this.#encoders = encoders;
+    this.#decided = decided;
+  }
+
+  /** The destination decodes only these. */
+  allow(codecIds: readonly number[]): void {
+    this.#isAllowed = METHODS.map(({ codecId }) => codecIds.includes(codecId));
+    for (const knowledge of Object.values(this.#classes)) {
+      if (!this.#isAllowed[knowledge.index]) knowledge.index = this.#isAllowed.indexOf(true);
+    }
+    assert(this.#isAllowed.includes(true), "the two sides have agreed on a codec");
+  }
+
+  /**
+   * For a batch of `rawBytes`. `randomness`: kernel.sampledEntropy of its pages, or undefined. The link carries
+   * `linkBytesPerSecond` (0: nothing is known), and more than that unless it `isLinkKnown`. `isBehind`: batches wait
+   * for an encoder.
+   */
+  choose(
+    batchClass: BatchClass,
+    rawBytes: number,
+    randomness: number | undefined,
+    linkBytesPerSecond: number,
+    isLinkKnown: boolean,
+    isBehind: boolean,
+  ): EntropyMethod {
+    if (randomness !== undefined && randomness >= RANDOM_MIN && this.#isAllowed[0]) {
+      if (!this.#leavesAlone) this.#decided("random pages as they are", LEAVES_ALONE);
+      this.#leavesAlone = true;
+      return NO_ENTROPY;
+    }
+    const knowledge = this.#classes[batchClass];
+    if (linkBytesPerSecond > 0)
+      this.#reconsider(batchClass, knowledge, rawBytes, linkBytesPerSecond, isLinkKnown);
+    if (!isLinkKnown && isBehind) this.#lighten(batchClass, knowledge);
+    return METHODS[knowledge.index]!;
+  }
+
+  /** A batch was coded with the method named; `codedBytes` = `rawBytes` when it did not get smaller. */
+  observe(
+    batchClass: BatchClass,
+    name: string,
+    rawBytes: number,
+    codedBytes: number,
+    encodeMs: number,
+  ): void {
+    const index = METHODS.findIndex((method) => method.name === name);
+    const knowledge = this.#classes[batchClass];
+    // Those that teach nothing count too: a link that becomes slow again would else find nothing worth a try.
+    knowledge.count();
+    if (METHODS[index]!.codecId === ENTROPY_NONE || rawBytes < OBSERVED_BYTES_MIN) return;
+    knowledge.observe(index, rawBytes, codedBytes, encodeMs);
+  }
+
+  /** Raw bytes per second with this method. */
+  #rate(knowledge: ClassKnowledge, index: number, linkBytesPerSecond: number): number {
+    const costMsPerByte = knowledge.costMsPerByte(index);
+    const byLink = linkBytesPerSecond / knowledge.sizeShare(index);
+    if (costMsPerByte === 0) return byLink;
+    return Math.min(byLink, (ENCODER_SHARE_MAX * this.#encoders * 1000) / costMsPerByte);
+  }
+
+  /** Whatever the link carries, it carries more than this: the next cheaper method shows how much more. */
+  #lighten(batchClass: BatchClass, knowledge: ClassKnowledge): void {
+    if (knowledge.sinceChange < SETTLE_BATCHES || knowledge.index === 0) return;
+    const cheaper = this.#isAllowed.lastIndexOf(true, knowledge.index - 1);
+    if (cheaper === -1) return;
+    const before = METHODS[knowledge.index]!.name;
+    knowledge.setMethod(cheaper);
+    this.#decided(
+      METHODS[cheaper]!.name,
+      `${batchClass}: the encoders are the limit with ${before}, not the link`,
+    );
+  }
+
+  #reconsider(
+    batchClass: BatchClass,
+    knowledge: ClassKnowledge,
+    rawBytes: number,
+    linkBytesPerSecond: number,
+    isLinkKnown: boolean,
+  ): void {
+    const presentRate = this.#rate(knowledge, knowledge.index, linkBytesPerSecond);
+    let best = knowledge.index;
+    let bestRate = presentRate;
+    // One step up at most, where nobody knows what to expect: the further away the less.
+    const above = Math.max(REFERENCE, knowledge.index + 1);
+    // A link that may carry more than it has carried so far is no reason for anything dearer.
+    const last = !isLinkKnown || knowledge.sinceChange < SETTLE_BATCHES ? knowledge.index : above;
+    for (let index = 0; index <= last && index < METHODS.length; index++) {
+      if (!this.#isAllowed[index] || knowledge.batches < knowledge.notBefore[index]!) continue;
+      if (index > REFERENCE && knowledge.costMsPerByte(index) * rawBytes > BATCH_MS_MAX) continue;
+      const rate = this.#rate(knowledge, index, linkBytesPerSecond);
+      if (rate > bestRate * (index === knowledge.index ? 1 : GAIN_MIN)) {
+        best = index;
+        bestRate = rate;
+      }
+    }
+    const tooLong = knowledge.costMsPerByte(knowledge.index) * rawBytes > BATCH_MS_MAX;
+    if (best === knowledge.index && tooLong && knowledge.index > REFERENCE && this.#isAllowed[best - 1])
+      best = knowledge.index - 1;
+    if (best === knowledge.index) return;
+    const before = METHODS[knowledge.index]!.name;
+    // What was passed on the way up is no better now, if the link is what it was taken for.
+    if (isLinkKnown) knowledge.moveTo(best);
+    else knowledge.setMethod(best);
+    this.#decided(
+      METHODS[best]!.name,
+      `${batchClass}: ${formatBytesPerSecond(bestRate)} of memory expected, ${formatBytesPerSecond(presentRate)} ` +
+        `with ${before}, on a link of ${isLinkKnown ? "" : "at least "}${formatBytesPerSecond(linkBytesPerSecond)}`,
+    );
+  }
+}

@@ -1,0 +1,219 @@
+// TunnelLink against a peer that decodes its frames: the stream arrives whole and in order, in batches that suit the
+// link, and never more is unanswered than the window can keep account of.
+
+import { expect, test, vi } from "vitest";
+import { randomBytes } from "../../../test/support/arbitrary-stream.ts";
+import { makeHome, makeParts } from "../../../test/support/engine-parts.ts";
+import { memoryChannels } from "../../../test/support/memory-channel.ts";
+import { VirtualClock } from "../../base/clock.ts";
+import { DeltaveeError } from "../../base/errors.ts";
+import { ENTROPY_CODEC_IDS } from "../../codec/entropy/entropy-coder.ts";
+import { InlineBatchCoder } from "../../codec/entropy/inline-batch-coder.ts";
+import type { Welcome } from "../../wire/bodies.ts";
+import type { DataFrame } from "../../wire/frame.ts";
+import { answerHello } from "../../wire/handshake.ts";
+import { ProtocolState } from "../../wire/protocol-state.ts";
+import { BatchSink } from "../pages/batch-sink.ts";
+import { TunnelLink } from "./tunnel-link.ts";
+import { TunnelPeer, type TunnelPeerListener } from "./tunnel-peer.ts";
+import { MARKERS_MAX } from "./window.ts";
+
+const OWN: Welcome = {
+  deltavee: "0.1.0",
+  entropyCodecs: [...ENTROPY_CODEC_IDS],
+  hypervisor: { kind: "qemu", version: "10.0.2" },
+};
+
+/**
+ * `acknowledges` may be switched off and on. Coding takes `codingMs`; 0: it is done at once. `older`: the peer speaks
+ * the version before post-copy, which is asked for.
+ */
+function connected(codingMs = 0, older = false) {
+  const clock = new VirtualClock();
+  const [ours, theirs] = memoryChannels(clock, { delayMs: 5, bytesPerSecond: 1e6, bufferBytes: 1 << 24 });
+  const arrived: Uint8Array[] = [];
+  const failures: string[] = [];
+  const decode = decoder(clock);
+  const peer = {
+    acknowledges: true,
+    frames: 0,
+    acknowledge: () => {
+      if (state.dataSequence > state.ackSequence) end.send({ type: "ack", sequence: state.dataSequence });
+    },
+  };
+  const state = new ProtocolState("destination");
+  const listener: TunnelPeerListener = {
+    frame(frame) {
+      if (frame.type === "hello") end.send(answerHello(frame, OWN, older ? { min: 2, max: 3 } : undefined));
+      if (frame.type === "abort") failures.push(`peer: ${frame.reason.code}`);
+      if (frame.type !== "data") return;
+      arrived.push(decode(frame));
+      peer.frames++;
+      if (peer.acknowledges) peer.acknowledge();
+    },
+    drained: () => {},
+    failed: (error) => failures.push(error.message),
+  };
+  const end = new TunnelPeer("destination", theirs, clock, listener, state);
+  const { memory, kernel } = makeHome();
+  const coder = new InlineBatchCoder(memory, kernel, {
+    slotCount: 6,
+    nowMs: () => clock.nowMs(),
+    ...(codingMs > 0 ? { defer: (callback) => void clock.after(codingMs, callback) } : {}),
+  });
+  const sink = new BatchSink(memory, kernel, coder, () => {
+    throw new Error("there are no RAMBlocks here");
+  });
+  const link = new TunnelLink({
+    channel: ours,
+    clock,
+    sink,
+    coder,
+    memory,
+    kernel,
+    listener: {
+      welcome: () => void failures.push(...(older ? ["welcome"] : [])),
+      returnPath: () => {},
+      // As the engine does when the hypervisor has nothing more to say.
+      room: () => link.flush(true),
+      ended: () => {},
+      failed: (error) => failures.push(error.message),
+      loaded: () => {},
+      running: () => {},
+      ready: () => {},
+      digests: () => {},
+      decision: () => {},
+      lost: () => {},
+      resumed: () => {},
+    },
+  });
+  link.greet({ ...OWN, session: "00112233445566778899aabbccddeeff", ...(older && { postcopy: true }) });
+  clock.advance(100);
+  const sent: Uint8Array[] = [];
+  const put = (bytes: Uint8Array) => {
+    while (sink.isFull) clock.advance(1);
+    sent.push(bytes);
+    sink.verbatim(bytes, 0, bytes.length);
+  };
+  const expectAllArrived = () => expect(Buffer.concat(arrived).equals(Buffer.concat(sent))).toBe(true);
+  return { clock, link, sink, coder, peer, put, failures, expectAllArrived };
+}
+
+/** Gives the raw bytes of a frame, or throws. */
+function decoder(clock: VirtualClock): (frame: DataFrame) => Uint8Array {
+  const { memory, coder } = makeParts(clock);
+  const slot = coder.acquire();
+  return ({ coded, entropyCodec, rawBytes, rawChecksum }) => {
+    let raw: Uint8Array | undefined;
+    memory.bytes(coder.slots[slot]!.codedAddress, coded.length).set(coded);
+    coder.decode(slot, coded.length, entropyCodec, rawBytes, rawChecksum, (result) => {
+      if (result instanceof DeltaveeError) throw result;
+      raw = memory.bytes(result.rawAddress, rawBytes).slice();
+    });
+    return raw!;
+  };
+}
+
+test("bytes arrive whole and in order, compressible or not, however they were flushed", () => {
+  const { clock, link, sink, put, failures, expectAllArrived } = connected();
+  const random = randomBytes(3);
+  for (let i = 0; i < 300; i++) {
+    const length = 1 + random() * (1 + (random() % 200));
+    put(Uint8Array.from({ length }, i % 2 === 0 ? random : () => i));
+    link.flush(random() < 60);
+    clock.advance(random() % 7);
+  }
+  link.flush(true);
+  clock.advance(10_000);
+  expectAllArrived();
+  expect(failures).toEqual([]);
+  expect(link.figures.inFlightBytes).toBe(0);
+  expect(sink.waitingBytes).toBe(0);
+});
+
+test("what is left over goes out by itself, without another flush", () => {
+  const { clock, link, put, expectAllArrived } = connected();
+  for (let i = 0; i < 5; i++) {
+    put(Uint8Array.of(i));
+    link.flush(true);
+  }
+  clock.advance(100);
+  expectAllArrived();
+});
+
+test("small batches are gathered, so that their number stays within what pays", () => {
+  const { clock, link, peer, put } = connected();
+  for (let i = 0; i < 1000; i++) {
+    put(Uint8Array.of(i));
+    link.flush(true);
+    clock.advance(0.1);
+  }
+  clock.advance(100);
+  expect(peer.frames).toBeLessThan(80);
+});
+
+test("a closed window gathers what comes, says so, and goes on when it is acknowledged", () => {
+  const { clock, link, sink, peer, put, expectAllArrived } = connected();
+  peer.acknowledges = false;
+  const random = randomBytes(5);
+  while (link.hasRoom) {
+    put(Uint8Array.from({ length: 5000 }, random));
+    link.flush(false);
+    expect(sink.waitingBytes).toBeLessThan(600_000);
+  }
+  clock.advance(5000);
+  expect(link.hasRoom).toBe(false);
+  peer.acknowledges = true;
+  peer.acknowledge();
+  clock.advance(5000);
+  expect(link.hasRoom).toBe(true);
+  expectAllArrived();
+});
+
+test.each([
+  ["at once", 0],
+  ["while others are being coded", 10],
+])(
+  "more batches than the window can keep account of wait (%s), even when the guest has stopped",
+  (_when, codingMs) => {
+    const { clock, link, peer, put, failures, expectAllArrived } = connected(codingMs);
+    peer.acknowledges = false;
+    link.liftWindow();
+    for (let i = 0; i < MARKERS_MAX + 200; i++) {
+      put(Uint8Array.of(i, i >> 8));
+      link.flush(true);
+      clock.advance(3);
+    }
+    expect(peer.frames).toBe(MARKERS_MAX);
+    expect(link.figures.waitingBytes).toBeGreaterThan(0);
+    peer.acknowledges = true;
+    peer.acknowledge();
+    clock.advance(1000);
+    expectAllArrived();
+    expect(failures).toEqual([]);
+  },
+);
+
+test("a mistake of ours ends the migration, also where nobody is there to catch it", () => {
+  for (const codingMs of [0, 10]) {
+    const { clock, link, coder, put, failures } = connected(codingMs);
+    put(Uint8Array.of(1));
+    link.flush(true);
+    put(Uint8Array.of(2));
+    link.flush(true);
+    vi.spyOn(coder, "release").mockImplementation(() => {
+      throw new Error("a bug");
+    });
+    clock.advance(100);
+    expect(failures).toEqual(["a bug"]);
+  }
+});
+
+test("a peer that does not know post-copy is told why nothing begins, before anything is asked of the hypervisor", () => {
+  const { clock, failures } = connected(0, true);
+  clock.advance(100);
+  expect(failures.slice(0, 2)).toEqual([
+    "Destination speaks protocol version 3, which has no post-copy (version 4 has)",
+    "peer: PROTOCOL_VERSION",
+  ]);
+});

@@ -1,0 +1,312 @@
+// How much may be under way to the destination: a window that is bounded in time on the link, not in bytes.
+// What the window holds when the guest is stopped is downtime that no hypervisor sees, so it is kept at about
+// `QUEUE_MS` of link rate above the round trip: enough to keep the link busy, little enough to be forgotten.
+//
+// The link's rate and round trip are learned from acknowledged markers, as BBR learns them from packets
+// (Cardwell et al., "BBR: congestion-based congestion control", 2016): rate = highest delivery rate of the
+// last second; round trip = lowest of the last seconds. Pure: knows bytes and a clock, no sockets.
+
+import { assert } from "../../base/assert.ts";
+import type { Clock } from "../../base/clock.ts";
+
+/** Time on the link that may be queued beyond what the round trip itself holds. */
+export const QUEUE_MS = 20;
+export const WINDOW_BYTES_MAX = 256 * 1024 * 1024;
+/** Before anything is known of the link. */
+const WINDOW_BYTES_INITIAL = 32 * 1024;
+/** Time on the link between two markers: a small part of the queue, but neither a few packets nor a long turn. */
+const TURN_MS = QUEUE_MS / 16;
+const TURN_BYTES_MIN = 4 * 1024;
+const TURN_BYTES_MAX = 256 * 1024;
+/** Markers that may be unanswered; a sender asks `mayMark` before it sets one. */
+export const MARKERS_MAX = 1024;
+
+const RATE_MEMORY_MS = 1000;
+/** A link that starts to carry more by this much while its window grows is not full. */
+const GROWTH_MIN = 1.25;
+/**
+ * Every so often the queue is let run dry for a moment, so that the round trip is measured without it;
+ * otherwise our own queue would be taken for the link's delay, and the window would creep up. A measured round
+ * trip is remembered until two such moments have passed, so that what is known always includes one.
+ */
+const DRAIN_EVERY_MS = 5000;
+/**
+ * Answers that come late by themselves, from one to the next, are no queue, but what is under way meanwhile must fit into
+ * the window all the same, or it would close on itself: by Little's law it carries window ÷ mean round trip. How late
+ * they are on average is seen while the queue is dry, and this many times that is allowed for.
+ */
+const LATENESS_ROOM = 1.5;
+/**
+ * At most so much: where others send over the same link it is their queue that makes answers late, and senders who each
+ * made room for the others' would never stop.
+ */
+export const LATENESS_MS_MAX = 100;
+/** Answers later than this many queues are no longer a matter of queueing. */
+const OVERDUE_QUEUES = 5;
+/** Samples over less time than this say more about timers than about the link. */
+const SAMPLE_MS_MIN = 2;
+const LIMITED_SAMPLE_MS_MIN = QUEUE_MS / 2;
+
+interface Marker {
+  /** All bytes sent up to this marker. */
+  sentBytes: number;
+  sentMs: number;
+  /** What was known to be delivered when it was sent, since when, and when that had been sent. */
+  deliveredBytes: number;
+  deliveredMs: number;
+  deliveredSentMs: number;
+  /** The sender had less to send than the link took: the sample says nothing about the link's limit. */
+  limitedBySender: boolean;
+  /** So little was under way that nothing can have stood in a queue of ours. */
+  isUnqueued: boolean;
+}
+
+export class DeliveryWindow {
+  readonly #clock: Clock;
+  /** Ring of unanswered markers, oldest at #first. */
+  readonly #markers: Marker[] = [];
+  #first = 0;
+  #count = 0;
+  #sentBytes = 0;
+  #deliveredBytes = 0;
+  #deliveredMs: number;
+  #deliveredSentMs: number;
+  #startingUp = true;
+  /** While starting up: since when every answer was late, and nothing more got across. And what did then. */
+  #lateSinceMs: number | undefined;
+  #lateBytesPerSecond = 0;
+  #windowBytes = WINDOW_BYTES_INITIAL;
+  /** What the window is when it is neither starting up nor drained. */
+  #steadyBytes = 0;
+  /** Two halves of the rate memory: the maximum over the last one to two halves is known at any time. */
+  #rateMax = 0;
+  #rateMaxBefore = 0;
+  /** In this half the link itself was the limit at least once; and ever. */
+  #linkMeasured = false;
+  #linkEverMeasured = false;
+  #rateHalfEndsMs: number;
+  /** Minimum since the last drain began, and between that one and the one before. */
+  #roundTripMin = Number.POSITIVE_INFINITY;
+  #roundTripMinBefore = Number.POSITIVE_INFINITY;
+  #drainEndsMs = 0;
+  #nextDrainMs: number;
+  /** How late unqueued answers are, on average: as last known, and what is being gathered. */
+  #latenessMs = 0;
+  #unqueuedMs = 0;
+  #unqueuedAnswers = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    const nowMs = clock.nowMs();
+    this.#deliveredMs = this.#deliveredSentMs = nowMs;
+    this.#rateHalfEndsMs = nowMs + RATE_MEMORY_MS / 2;
+    this.#nextDrainMs = nowMs + DRAIN_EVERY_MS;
+    for (let i = 0; i < MARKERS_MAX; i++) {
+      this.#markers.push({
+        sentBytes: 0,
+        sentMs: 0,
+        deliveredBytes: 0,
+        deliveredMs: 0,
+        deliveredSentMs: 0,
+        limitedBySender: false,
+        isUnqueued: false,
+      });
+    }
+  }
+
+  get inFlightBytes(): number {
+    return this.#sentBytes - this.#deliveredBytes;
+  }
+
+  get windowBytes(): number {
+    return this.#windowBytes;
+  }
+
+  get hasRoom(): boolean {
+    return this.inFlightBytes < this.#windowBytes;
+  }
+
+  /** How much to send at most between two looks at the window, and between two markers. */
+  get turnBytes(): number {
+    return Math.min(TURN_BYTES_MAX, this.#bytesIn(TURN_MS));
+  }
+
+  /** 0 until something was measured. What it carries at least, unless `isLinkKnown`. */
+  get linkBytesPerSecond(): number {
+    return Math.max(this.#rateMax, this.#rateMaxBefore);
+  }
+
+  /** False: so far it has carried whatever was sent, and what it could carry is not known. */
+  get isLinkKnown(): boolean {
+    return this.#linkEverMeasured && !this.#startingUp;
+  }
+
+  /** Undefined until something was measured. */
+  get roundTripMs(): number | undefined {
+    const minMs = Math.min(this.#roundTripMin, this.#roundTripMinBefore);
+    return Number.isFinite(minMs) ? minMs : undefined;
+  }
+
+  /** The round trip, and what the oldest marker is overdue by, if it is: the link may stand still. */
+  get currentRoundTripMs(): number | undefined {
+    const { roundTripMs } = this;
+    if (roundTripMs === undefined || this.#count === 0) return roundTripMs;
+    const ageMs = this.#clock.nowMs() - this.#markers[this.#first]!.sentMs;
+    return ageMs > roundTripMs + OVERDUE_QUEUES * this.#slackMs ? ageMs : roundTripMs;
+  }
+
+  get unansweredMarkers(): number {
+    return this.#count;
+  }
+
+  get mayMark(): boolean {
+    return this.#count < MARKERS_MAX;
+  }
+
+  /** Bytes have been handed to the link. */
+  sent(bytes: number): void {
+    // After silence the clock of delivery begins anew: idle time is not transfer time.
+    if (this.inFlightBytes === 0) this.#deliveredMs = this.#deliveredSentMs = this.#clock.nowMs();
+    this.#sentBytes += bytes;
+  }
+
+  /**
+   * A marker went out behind the bytes sent so far. Markers are answered in order.
+   * `linkIsFull`: the connection itself takes no more, although the window might have room.
+   */
+  marked(linkIsFull: boolean): void {
+    assert(this.mayMark, "the sender asked mayMark");
+    const marker = this.#markers[(this.#first + this.#count++) % MARKERS_MAX]!;
+    marker.sentBytes = this.#sentBytes;
+    marker.sentMs = this.#clock.nowMs();
+    marker.deliveredBytes = this.#deliveredBytes;
+    marker.deliveredMs = this.#deliveredMs;
+    marker.deliveredSentMs = this.#deliveredSentMs;
+    // Whoever has enough to send fills the window; while it still doubles, nearly.
+    const filledBytes = this.#startingUp ? this.#windowBytes / 2 : this.#steadyBytes;
+    marker.limitedBySender = this.inFlightBytes < filledBytes && !linkIsFull;
+    const isDraining = !this.#startingUp && marker.sentMs < this.#drainEndsMs;
+    marker.isUnqueued = isDraining && this.inFlightBytes <= this.#bytesIn(this.roundTripMs ?? 0);
+  }
+
+  /** Time on the link that the window holds beyond the round trip. */
+  get #slackMs(): number {
+    return Math.max(QUEUE_MS, Math.min(LATENESS_MS_MAX, this.#latenessMs * LATENESS_ROOM));
+  }
+
+  /** The destination has answered the oldest `markers` markers. */
+  acknowledged(markers = 1): void {
+    assert(markers >= 1 && markers <= this.#count, "only what was sent is answered");
+    this.#first = (this.#first + markers - 1) % MARKERS_MAX;
+    const marker = this.#markers[this.#first]!;
+    this.#first = (this.#first + 1) % MARKERS_MAX;
+    this.#count -= markers;
+
+    const nowMs = this.#clock.nowMs();
+    const newlyDeliveredBytes = marker.sentBytes - this.#deliveredBytes;
+    this.#deliveredBytes = marker.sentBytes;
+    this.#deliveredMs = nowMs;
+    this.#deliveredSentMs = marker.sentMs;
+    const roundTripMs = nowMs - marker.sentMs;
+    this.#roundTripMin = Math.min(this.#roundTripMin, roundTripMs);
+    if (marker.isUnqueued) {
+      this.#unqueuedMs += roundTripMs;
+      this.#unqueuedAnswers++;
+    }
+    this.#learnRate(marker, nowMs);
+    this.#adjust(newlyDeliveredBytes, roundTripMs, nowMs);
+  }
+
+  /**
+   * The connection broke and is there again. The oldest `markers` markers have been answered, nobody knows when; all
+   * others are sent once more, now. So the outage is not taken for a property of the link.
+   */
+  resumed(markers: number): void {
+    assert(markers >= 0 && markers <= this.#count, "only what was sent is answered");
+    if (markers > 0) {
+      this.#first = (this.#first + markers) % MARKERS_MAX;
+      this.#count -= markers;
+      this.#deliveredBytes = this.#markers[(this.#first + MARKERS_MAX - 1) % MARKERS_MAX]!.sentBytes;
+    }
+    const nowMs = this.#clock.nowMs();
+    this.#deliveredMs = this.#deliveredSentMs = nowMs;
+    for (let i = 0; i < this.#count; i++) {
+      const marker = this.#markers[(this.#first + i) % MARKERS_MAX]!;
+      marker.sentMs = marker.deliveredMs = marker.deliveredSentMs = nowMs;
+      marker.deliveredBytes = this.#deliveredBytes;
+    }
+  }
+
+  #learnRate(marker: Marker, nowMs: number): void {
+    if (nowMs >= this.#rateHalfEndsMs) {
+      // A half in which nothing but the sender was the limit says nothing new: what was known before stands.
+      const known = this.#linkMeasured ? this.#rateMax : this.linkBytesPerSecond;
+      this.#rateMaxBefore = known;
+      this.#rateMax = 0;
+      this.#linkMeasured = false;
+      this.#rateHalfEndsMs = nowMs + RATE_MEMORY_MS / 2;
+    }
+    // Answers that were held up come in a bunch: then the time that sending took is the truer one.
+    const elapsedMs = Math.max(
+      nowMs - marker.deliveredMs,
+      marker.sentMs - marker.deliveredSentMs,
+      SAMPLE_MS_MIN,
+    );
+    const bytesPerSecond = ((this.#deliveredBytes - marker.deliveredBytes) / elapsedMs) * 1000;
+    if (!marker.limitedBySender) this.#linkMeasured = this.#linkEverMeasured = true;
+    // A sender with little to say measures itself, not the link: such a sample may only raise the estimate, and
+    // not when it is so short that all of it may have fitted into some buffer on the way.
+    else if (this.linkBytesPerSecond > 0 && elapsedMs < LIMITED_SAMPLE_MS_MIN) return;
+    this.#rateMax = Math.max(this.#rateMax, bytesPerSecond);
+  }
+
+  #adjust(newlyDeliveredBytes: number, sampleMs: number, nowMs: number): void {
+    const roundTripMs = this.roundTripMs ?? sampleMs;
+    if (this.#startingUp) {
+      // Doubles per round trip until a queue shows that the link is full.
+      this.#windowBytes = Math.min(WINDOW_BYTES_MAX, this.#windowBytes + newlyDeliveredBytes);
+      if (!this.#isFull(sampleMs - roundTripMs, nowMs)) return;
+      this.#startingUp = false;
+      this.#nextDrainMs = nowMs;
+    }
+    if (nowMs >= this.#nextDrainMs) {
+      this.#roundTripMinBefore = this.#roundTripMin;
+      this.#roundTripMin = Number.POSITIVE_INFINITY;
+      this.#drainEndsMs = nowMs + this.#slackMs + 2 * roundTripMs;
+      this.#nextDrainMs = this.#drainEndsMs + DRAIN_EVERY_MS;
+      this.#unqueuedMs = this.#unqueuedAnswers = 0;
+    }
+    if (this.#unqueuedAnswers > 0 && nowMs >= this.#drainEndsMs)
+      this.#latenessMs = Math.max(0, this.#unqueuedMs / this.#unqueuedAnswers - roundTripMs);
+    this.#steadyBytes = this.#bytesIn(roundTripMs + this.#slackMs);
+    // Drained to less than what the link seems to hold by itself, since that may be our own queue in part.
+    const aimBytes = nowMs < this.#drainEndsMs ? this.#bytesIn(roundTripMs / 2) : this.#steadyBytes;
+    // Opened again gradually: what is sent at once stands in a queue, however empty the link is.
+    const openBytes = this.#windowBytes + Math.ceil(newlyDeliveredBytes / 2);
+    this.#windowBytes = Math.min(aimBytes, openBytes);
+  }
+
+  /**
+   * A queue that stays although no more gets across. One that does not stay says that somebody stood still for a
+   * moment, as at the start of the other end.
+   */
+  #isFull(queueMs: number, nowMs: number): boolean {
+    if (queueMs < QUEUE_MS) {
+      this.#lateSinceMs = undefined;
+      return false;
+    }
+    if (this.#lateSinceMs === undefined || this.linkBytesPerSecond > this.#lateBytesPerSecond * GROWTH_MIN) {
+      this.#lateSinceMs = nowMs;
+      this.#lateBytesPerSecond = this.linkBytesPerSecond;
+      return false;
+    }
+    // What grows does so from one round trip to the next.
+    return nowMs - this.#lateSinceMs >= Math.max(QUEUE_MS, this.roundTripMs ?? 0);
+  }
+
+  /** What the link carries in so many milliseconds, within the limits of a window. */
+  #bytesIn(ms: number): number {
+    const bytes = Math.ceil((this.linkBytesPerSecond * ms) / 1000);
+    return Math.max(TURN_BYTES_MIN, Math.min(WINDOW_BYTES_MAX, bytes));
+  }
+}
