@@ -250,7 +250,7 @@ export class SourceEngine {
       cacheFactory,
       observer: options.observer,
     });
-    this.#reader = new StreamReader(this.#rewriter);
+    this.#reader = new StreamReader(this.#rewriter, options.vm.pageBytes);
     const { clock, defer } = options;
     this.#intake = new StreamIntake({
       ...{ memory, clock, defer, reader: this.#reader, link: this.#link },
