@@ -68,6 +68,8 @@ export type OutgoingEnd = { outcome: "completed" } | { outcome: "failed" | "canc
 export interface OutgoingVm {
   /** For people: "QEMU 10.0.2". */
   readonly description: string;
+  /** Of the stream's pages, where it does not say it itself. Absent: 4096. */
+  readonly pageBytes?: number;
   /**
    * How the moment of switchover is chosen. "ack": the hypervisor iterates until SWITCHOVER_ACK comes on the
    * return path. "limit": it decides by itself, and `limitSwitchover` is all that can be done. "destination": which of

@@ -93,7 +93,7 @@ export class SourcePipeline {
       },
       observer: options.observer,
     });
-    this.reader = new StreamReader(this.rewriter);
+    this.reader = new StreamReader(this.rewriter, options.vm.pageBytes);
     this.intake = new StreamIntake({
       ...{ memory, clock, defer, reader: this.reader, link: this.link },
       // Method `standard` does not look at pages anyway.

@@ -46,6 +46,7 @@ class Monitor {
   migration: Record<string, unknown> = {};
   major = 10;
   hasKvm = false;
+  arch = "x86_64";
   /** Values of downtime-limit in the order in which they were set. */
   readonly limits: number[] = [];
   readonly commands: string[] = [];
@@ -87,6 +88,8 @@ class Monitor {
         return this.parameters;
       case "query-kvm":
         return { enabled: this.hasKvm, present: true };
+      case "query-target":
+        return { arch: this.arch };
       case "query-memory-size-summary":
         return { "base-memory": 1 << 29 };
       case "migrate-set-capabilities":

@@ -16,6 +16,7 @@ import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
 import { lossWithoutKvm } from "./soundness.ts";
 import { openStoppedRam } from "./stopped-ram.ts";
+import { targetPageBytes } from "./target-pages.ts";
 
 /**
  * Far above any link: pacing is ours, QEMU must never hold back by itself. And a number that nobody types: QEMU's
@@ -117,6 +118,7 @@ export class QemuOutgoing implements OutgoingVm {
   readonly description: string;
   readonly version: string;
   readonly guestRamBytes: number;
+  readonly pageBytes: number;
   readonly switchoverControl: "ack" | "limit";
   readonly awaitsDestinationAck: boolean;
   readonly throttle?: (percentage: number) => Promise<void>;
@@ -149,19 +151,22 @@ export class QemuOutgoing implements OutgoingVm {
 
   /**
    * Connects and looks whether the VM can be migrated at all; changes nothing yet.
-   * @throws DeltaveeError QMP_UNAVAILABLE, or HYPERVISOR_FAILED when another migration is under way
+   * @throws DeltaveeError QMP_UNAVAILABLE, HYPERVISOR_FAILED when another migration is under way, or
+   *   HYPERVISOR_INCOMPATIBLE when its architecture cannot be migrated
    */
   static async open(address: QmpAddress, options: QemuOutgoingOptions): Promise<QemuOutgoing> {
     const qmp = await QmpClient.connect(address);
     try {
       // Asked together: each answer takes QEMU's main loop a turn.
-      const [status, migration, capabilities, parameters, memory] = await Promise.all([
+      const [status, migration, capabilities, parameters, memory, target] = await Promise.all([
         qmp.execute("query-status"),
         qmp.execute("query-migrate"),
         qmp.execute("query-migrate-capabilities"),
         qmp.execute("query-migrate-parameters"),
         qmp.execute("query-memory-size-summary"),
+        qmp.execute("query-target"),
       ]);
+      const pageBytes = targetPageBytes(target.arch, qmp.version);
       const active =
         migration.status !== undefined && migration.status !== "none" && !END_STATES.has(migration.status);
       if (active) {
@@ -183,6 +188,7 @@ export class QemuOutgoing implements OutgoingVm {
       return new QemuOutgoing(qmp, options, {
         wasRunning: status.running,
         guestRamBytes: memory["base-memory"] + (memory["plugged-memory"] ?? 0),
+        pageBytes,
         restore: settingsToRestore(capabilities, parameters, options),
         hasOurs: areOurs(parameters),
       });
@@ -195,12 +201,19 @@ export class QemuOutgoing implements OutgoingVm {
   private constructor(
     qmp: QmpClient,
     options: QemuOutgoingOptions,
-    found: { wasRunning: boolean; guestRamBytes: number; restore: MigrationSettings; hasOurs: boolean },
+    found: {
+      wasRunning: boolean;
+      guestRamBytes: number;
+      pageBytes: number;
+      restore: MigrationSettings;
+      hasOurs: boolean;
+    },
   ) {
     this.#qmp = qmp;
     this.#options = options;
     this.#wasRunning = found.wasRunning;
     this.guestRamBytes = found.guestRamBytes;
+    this.pageBytes = found.pageBytes;
     this.#restore = found.restore;
     this.#hasOurs = found.hasOurs;
     const ack = found.restore.capabilities.find(({ capability }) => capability === "switchover-ack");
