@@ -24,11 +24,11 @@ export interface SampleOptions {
   readonly spanMs: number;
 }
 
-type HowSampled = Pick<SampleOptions, "samplePages" | "spanMs">;
+export type HowSampled = Pick<SampleOptions, "samplePages" | "spanMs">;
 
 /** What `npm run bench -- sampling` measures the cost of. */
 export const SAMPLE_PAGES_DEFAULT = 3072;
-export const SAMPLE_MS_DEFAULT = 1700;
+export const SAMPLE_MS_DEFAULT = 1800;
 const PAGE_BYTES = 4096;
 /** QEMU counts for whole seconds. */
 const DIRTY_RATE_SECONDS = 1;
@@ -71,10 +71,15 @@ export async function sampleMemory(
 /** What is written over and above what changes was written with what was there. */
 function withRewritten(model: GuestModel, written: number | undefined): GuestModel {
   if (written === undefined) return model;
-  return { ...model, rewrittenPagesPerSecond: Math.max(0, written - dirtyPagesPerSecond(model)) };
+  const rewrittenPagesPerSecond = Math.max(0, written - dirtyPagesPerSecond(model));
+  return { ...model, rewrittenPagesPerSecond, rewrittenIsKnown: true };
 }
 
-/** Undefined where QEMU does not count (its dirty bitmap counts under KVM alone: under TCG the answer is always 0). */
+/**
+ * Undefined where QEMU does not count: its dirty bitmap counts under KVM alone (under TCG the answer is always 0). Nor does
+ * the host everywhere: soft-dirty bits (/proc/PID/clear_refs) need a kernel with CONFIG_MEM_SOFT_DIRTY, without which they
+ * are accepted and stay 0; and of the huge pages in which QEMU asks to have its RAM, one bit stands for 512 pages.
+ */
 async function writtenPagesPerSecond(qmp: QmpClient): Promise<number | undefined> {
   if (!(await qmp.execute("query-kvm")).enabled) return undefined;
   await qmp.execute("calc-dirty-rate", { "calc-time": DIRTY_RATE_SECONDS, mode: "dirty-bitmap" });
