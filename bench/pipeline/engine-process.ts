@@ -16,6 +16,7 @@ import { SocketChannel } from "../../src/link/socket-channel.ts";
 import { PageCache } from "../../src/memory/page-cache.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
 import { RunRecord } from "../../src/record/writer.ts";
+import { carry } from "./carry.ts";
 import { acceptLink, connectLink, type TcpLink } from "./tcp-link.ts";
 
 export interface EngineTask {
@@ -36,8 +37,6 @@ export interface EngineTask {
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const HYPERVISOR = { kind: "qemu" as const, version: "benchmark" };
-const CARRY_BYTES = 8 * 1024 * 1024;
-const CARRY_READ_BYTES = 256 * 1024;
 const never = new Promise<never>(() => {});
 
 const task = JSON.parse(process.argv[2]!) as EngineTask;
@@ -58,7 +57,10 @@ const channelFrom = (path: string): Promise<Channel> =>
     };
     listen({ kind: "unix", path }, handlers, { connectionsMax: 1, pauseOnConnect: true }).catch(reject);
   });
-if (task.mode === "none") await carry();
+if (task.mode === "none") {
+  carry(...(await Promise.all([channelFrom(task.hypervisorPath), channelTo(task.linkPath)])));
+  await never;
+}
 const home = makeHome();
 const record = new RunRecord({ clock: home.clock, listeners: [sayDecision] });
 const coder = makeBatchCoder(home);
@@ -67,30 +69,6 @@ const outcome = await (task.side === "source" ? runSource() : runDestination());
 // Nothing here ends by itself: the stream has no end.
 console.error(outcome.error ?? outcome);
 process.exit(1);
-
-/** What any process between two sockets costs: nothing here can be faster. */
-async function carry(): Promise<never> {
-  const [from, to] = await Promise.all([channelFrom(task.hypervisorPath), channelTo(task.linkPath)]);
-  const nothing = () => {};
-  const buffer = Buffer.alloc(CARRY_BYTES);
-  let [at, read] = [0, 0];
-  to.listen({ data: nothing, drained: () => from.resume(), ended: nothing, failed: nothing });
-  from.listen({
-    // One after another: a piece of the buffer comes round again when what was in it is long gone.
-    space: () => {
-      at = at + read + CARRY_READ_BYTES > CARRY_BYTES ? 0 : at + read;
-      return buffer.subarray(at, at + CARRY_READ_BYTES);
-    },
-    data: (bytes) => {
-      read = bytes.length;
-      if (!to.write(bytes)) from.pause();
-    },
-    drained: nothing,
-    ended: nothing,
-    failed: nothing,
-  });
-  return never;
-}
 
 function sayDecision(event: RecordEvent): void {
   if (event.type === "decision")
