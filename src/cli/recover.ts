@@ -284,16 +284,14 @@ class Recovery {
 
   /** The guest never left: it goes on as before. */
   async #goOn(view: Answers): Promise<void> {
-    // It may have completed before it was cancelled.
-    if (hasGivenAway(view)) throw decisionNeeded(judge(this.#entry, view));
-    if (this.#entry?.guestWasRunning !== false) {
-      // A cancelled migration lets it run by itself, in its own time.
-      const { running } = await this.#until(
-        ({ status }) => status !== "finish-migrate",
-        "lets go of the guest",
-      );
-      if (!running) await this.#resume();
-    }
+    // A cancelled migration lets it run by itself, in its own time. But it may have completed before it was cancelled,
+    // which shows in its status first, and in that of the guest only some moments later.
+    const settled =
+      view.status === "finish-migrate"
+        ? await this.#until(({ status }) => status !== "finish-migrate", "lets go of the guest")
+        : view;
+    if (hasGivenAway(settled)) throw decisionNeeded(judge(this.#entry, settled));
+    if (this.#entry?.guestWasRunning !== false && !settled.running) await this.#resume();
     await this.#putBack();
   }
 

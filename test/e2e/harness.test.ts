@@ -9,6 +9,7 @@ import { DeltaveeError, QmpCommandError, QmpInterruptedError } from "../../src/b
 import { QmpClient } from "../../src/hypervisor/qemu/qmp.ts";
 import { QMP_RESULTS, type QmpEvent } from "../../src/hypervisor/qemu/qmp-types.ts";
 import { usableAccelerator } from "../support/accelerator.ts";
+import { contradictions, FaultTable } from "../support/fault-table.ts";
 import { LineLog } from "../support/line-log.ts";
 import { comparePages, dumpMemory } from "../support/memory.ts";
 import { cpuSeconds, freePort, startProcess, tempFolder } from "../support/processes.ts";
@@ -285,4 +286,24 @@ describe("processes", () => {
     onTestFinished(() => void server.close());
     await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
   });
+});
+
+test("a moment that was not met contradicts nothing, neither in the document nor in this run; anything else does", () => {
+  const tableOf = (first: string | undefined, second: string | undefined) => {
+    const table = new FaultTable("QEMU", ["pre-copy", "committed"]);
+    for (const [column, outcome] of [["pre-copy", first] as const, ["committed", second] as const]) {
+      if (outcome === undefined) table.noteNotMet("link cut", column);
+      else table.note("link cut", column, outcome);
+    }
+    return table.markdown(["link cut"]);
+  };
+  const documented = tableOf("source LINK_LOST", "destination");
+  expect(documented).toContain("| link cut | source, `LINK_LOST` | destination |");
+  expect(tableOf(undefined, "x")).toContain("| link cut | moment not met in this run | x |");
+  expect(contradictions(documented, documented)).toEqual([]);
+  expect(contradictions(documented, tableOf(undefined, "destination"))).toEqual([]);
+  expect(contradictions(tableOf("source LINK_LOST", undefined), documented)).toEqual([]);
+  const other = tableOf(undefined, "source");
+  expect(contradictions(documented, other)).toEqual([other.split("\n").at(-1)]);
+  expect(contradictions(documented, documented.replace("link cut", "link silent"))).toHaveLength(1);
 });

@@ -6,7 +6,13 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import { findLibvirts, type Libvirt, type LibvirtBinary, startLibvirt } from "../support/libvirt.ts";
+import {
+  findLibvirts,
+  LIBVIRT_USER_ID,
+  type Libvirt,
+  type LibvirtBinary,
+  startLibvirt,
+} from "../support/libvirt.ts";
 import { ended, listeningAddress } from "../support/migration.ts";
 import { freePort, runCli } from "../support/processes.ts";
 import { type Proxies, type ProxyOptions, startProxies } from "../support/proxies.ts";
@@ -152,7 +158,8 @@ async function overTcp(
 ): Promise<{ proxies: Proxies; port: number }> {
   const port = await freePort();
   const [listen, connect] = [`${SOURCE_SIDE}:${port}`, `tcp:${DESTINATION_SIDE}:${port}`];
-  return { proxies: await started({ mode, listen, connect, ...options }), port };
+  const sourceArguments = ["--allow-user", `${LIBVIRT_USER_ID}`, ...(options.sourceArguments ?? [])];
+  return { proxies: await started({ mode, listen, connect, ...options, sourceArguments }), port };
 }
 
 /** One path, which is another file at each side. */

@@ -15,8 +15,8 @@ import type { QemuBinary } from "./qemu-binaries.ts";
 import { GUEST_KERNEL } from "./qemu-vm.ts";
 import { parseHeartbeat, parseVerification, type Verification } from "./serial.ts";
 
-/** nobody, nogroup: libvirt wants a user that has a name. */
-const USER_ID = 65_534;
+/** Whom the daemons run as: nobody, nogroup: libvirt wants a user that has a name. */
+export const LIBVIRT_USER_ID = 65_534;
 const MEMORY_MIB = 256;
 const DAEMON_TIMEOUT_MS = 60_000;
 const COMMAND_TIMEOUT_MS = 150_000;
@@ -154,7 +154,7 @@ export async function startLibvirt(binary: QemuBinary, libvirt: LibvirtBinary): 
           for (const name of await host.domains()) await run(host, ["destroy", name]);
         }
       },
-      give: (path) => chownSync(path, USER_ID, USER_ID),
+      give: (path) => chownSync(path, LIBVIRT_USER_ID, LIBVIRT_USER_ID),
     };
   } catch (thrown) {
     await stop();
@@ -193,7 +193,7 @@ async function startHost(
       ? []
       : unpacked(libvirt.root, "libvirt", "/usr/share/libvirt", `${LIBRARIES}/libvirt`)),
     // The shell stays, as init of the namespace: it reaps what libvirtd leaves behind.
-    `setpriv --reuid ${USER_ID} --regid ${USER_ID} --clear-groups env ${libraries} ${daemonOf(daemonRoot)} --pid-file ${join(home, "pid")} & wait`,
+    `setpriv --reuid ${LIBVIRT_USER_ID} --regid ${LIBVIRT_USER_ID} --clear-groups env ${libraries} ${daemonOf(daemonRoot)} --pid-file ${join(home, "pid")} & wait`,
   ].join("\n");
   const [unshare, ...unshareArguments] = [
     ...["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"],
@@ -323,5 +323,5 @@ async function openSerial(path: string): Promise<GuestSerial> {
 function giveFolder(path: string): void {
   mkdirSync(path, { recursive: true });
   chmodSync(path, 0o700);
-  chownSync(path, USER_ID, USER_ID);
+  chownSync(path, LIBVIRT_USER_ID, LIBVIRT_USER_ID);
 }
