@@ -9,7 +9,7 @@ import { DeltaveeError } from "../../base/errors.ts";
 import { LineSplitter } from "./lines.ts";
 import { type MigrationSettings, QemuOutgoing } from "./outgoing.ts";
 
-type Settings = Record<string, number | boolean>;
+type Settings = Record<string, number | boolean | string>;
 
 /** Arguments of those commands that are looked at. */
 interface Given {
@@ -47,6 +47,7 @@ class Monitor {
   major = 10;
   hasKvm = false;
   arch = "x86_64";
+  ramBackends = 1;
   /** Values of downtime-limit in the order in which they were set. */
   readonly limits: number[] = [];
   readonly commands: string[] = [];
@@ -88,6 +89,8 @@ class Monitor {
         return this.parameters;
       case "query-kvm":
         return { enabled: this.hasKvm, present: true };
+      case "query-memdev":
+        return Array.from({ length: this.ramBackends }, () => ({}));
       case "query-target":
         return { arch: this.arch };
       case "query-memory-size-summary":
@@ -305,6 +308,21 @@ describe("settings that were there before", () => {
     expect(monitor.capabilities["switchover-ack"]).toBe(true);
   });
 
+  test("what was set for another purpose is off meanwhile, which is said, and is there again afterwards", async () => {
+    const others = ["multifd", "zero-copy-send", "mapped-ram", "background-snapshot", "x-colo", "compress"];
+    Object.assign(monitor.capabilities, Object.fromEntries(others.map((name) => [name, true])));
+    Object.assign(monitor.parameters, { mode: "cpr-reboot" });
+    const vm = await begin();
+    for (const name of others) {
+      expect(monitor.capabilities[name], name).toBe(false);
+      expect(notices).toContain(`QEMU's capability ${name} is off during this migration`);
+    }
+    expect(monitor.parameters.mode).toBe("normal");
+    await vm.close();
+    for (const name of others) expect(monitor.capabilities[name], name).toBe(true);
+    expect(monitor.parameters.mode).toBe("cpr-reboot");
+  });
+
   test("what a killed Deltavee had to put back is put back by the next, which may do more", async () => {
     const killed = await begin();
     const left = killed.settings;
@@ -408,11 +426,19 @@ test.each([
   { major: 9, hasKvm: false, isWeak: true },
   { major: 7, hasKvm: true, isWeak: false },
   { major: 10, hasKvm: false, isWeak: false },
-])("QEMU $major, with KVM: $hasKvm: what it does to guests by itself is known", async (qemu) => {
+  { major: 10, hasKvm: false, ramBackends: 2, isWeak: true },
+  { major: 10, hasKvm: true, ramBackends: 2, isWeak: false },
+])("QEMU $major, with KVM: $hasKvm, RAM backends: $ramBackends: what it does to guests by itself is known", async (qemu) => {
   Object.assign(monitor, qemu);
   const weakness = await (await open()).weakness();
   expect(weakness !== undefined).toBe(qemu.isWeak);
   if (weakness !== undefined) expect(weakness).toMatch(/^Without KVM, QEMU \d+\.0\.2 loses writes .*\.$/);
+});
+
+test("a VM whose architecture QEMU cannot migrate is left alone", async () => {
+  monitor.arch = "sparc64";
+  await expect(open()).rejects.toMatchObject({ code: "HYPERVISOR_INCOMPATIBLE" });
+  expect(monitor.commands.filter((command) => command.includes("set"))).toEqual([]);
 });
 
 test("a VM that is being migrated already is left alone", async () => {

@@ -61,6 +61,12 @@ const CAPABILITIES: Readonly<Partial<Record<MigrationCapability, boolean>>> = {
   // Until COMMIT a guest in post-copy is taken back from what the source still has, which is all of it.
   "release-ram": false,
   "pause-before-switchover": false,
+  // Of other formats, other transports, or another purpose: with one of them QEMU refuses the rest, or the destination does.
+  "zero-copy-send": false,
+  compress: false,
+  "mapped-ram": false,
+  "background-snapshot": false,
+  "x-colo": false,
   "switchover-ack": true,
 };
 /** On when the migration may have to end as post-copy. */
@@ -80,6 +86,7 @@ const DEFAULT_PARAMETERS: MigrationParameters = {
   "max-bandwidth": 128 * 1024 * 1024,
   "downtime-limit": 300,
   "avail-switchover-bandwidth": 0,
+  mode: "normal",
   "throttle-trigger-threshold": 50,
   "cpu-throttle-initial": 20,
   "cpu-throttle-increment": 10,
@@ -248,10 +255,8 @@ export class QemuOutgoing implements OutgoingVm {
 
   /** For people: what this QEMU does to its guest by itself, if anything. One that is paused writes nothing. */
   async weakness(): Promise<string | undefined> {
-    const loss = lossWithoutKvm(this.version);
-    if (loss === undefined || !this.#wasRunning || (await this.#qmp.execute("query-kvm")).enabled)
-      return undefined;
-    return loss;
+    if (!this.#wasRunning || (await this.#qmp.execute("query-kvm")).enabled) return undefined;
+    return lossWithoutKvm(this.version, (await this.#qmp.execute("query-memdev")).length);
   }
 
   /** Where its RAM is to be found. `pid`: of this QEMU. @throws DeltaveeError HYPERVISOR_FAILED */
@@ -391,6 +396,7 @@ export class QemuOutgoing implements OutgoingVm {
       "max-bandwidth": UNLIMITED_BYTES_PER_SECOND,
       "downtime-limit": this.#downtimeLimitMs,
       ...(this.#givesBandwidth ? { "avail-switchover-bandwidth": LIMIT_BYTES_PER_MS * 1000 } : {}),
+      ...(this.#restore.parameters.mode === undefined ? {} : { mode: DEFAULT_PARAMETERS.mode }),
       ...(this.throttle === undefined ? {} : throttleParameters(0)),
     });
   }
@@ -586,7 +592,7 @@ function settingsToRestore(
     : left === undefined
       ? DEFAULT_PARAMETERS
       : { ...parameters, ...left.parameters };
-  const ownNames = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
+  const ownNames = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth", "mode"] as const;
   const names = [...ownNames, ...(throttles ? THROTTLE_PARAMETERS : [])].filter(
     (name) => parameters[name] !== undefined,
   );

@@ -105,6 +105,8 @@ const migrationParametersSchema = z.object({
   "multifd-compression": z.string().optional(),
   "multifd-zstd-level": z.number().optional(),
   "max-postcopy-bandwidth": z.number().optional(),
+  /** "normal", or another purpose than a move (QEMU ≥ 8.2). */
+  mode: z.string().optional(),
   /** Percent, all four. */
   "throttle-trigger-threshold": z.number().optional(),
   "max-cpu-throttle": z.number().optional(),
@@ -123,6 +125,13 @@ export type MigrationCapability =
   | "postcopy-preempt"
   | "release-ram"
   | "pause-before-switchover"
+  | "zero-copy-send"
+  /** QEMU < 9.1. */
+  | "compress"
+  /** QEMU ≥ 9.0. */
+  | "mapped-ram"
+  | "background-snapshot"
+  | "x-colo"
   /** QEMU ≥ 8.1. */
   | "switchover-ack";
 
@@ -144,6 +153,8 @@ export const QMP_RESULTS = {
     "plugged-memory": z.number().optional(),
   }),
   "query-kvm": z.object({ enabled: z.boolean() }),
+  /** RAM backends, those included that QEMU makes by itself. */
+  "query-memdev": z.array(z.object({})),
   "calc-dirty-rate": done,
   /** `dirty-rate`: MiB per second, once measured. */
   "query-dirty-rate": z.object({
