@@ -4,6 +4,7 @@
 
 import { assert, assertNever } from "../base/assert.ts";
 import { ProtocolError } from "../base/errors.ts";
+import { copyToShared } from "../base/shared-copy.ts";
 import { decodeBody, helloSchema, reasonSchema, welcomeSchema } from "./bodies.ts";
 import type { DataFrame, Frame, FrameType, ResumeStage } from "./frame.ts";
 import {
@@ -43,7 +44,7 @@ const TYPE_BY_NUMBER: ReadonlyMap<number, FrameType> = new Map(
 
 const RESUME_STAGES = Object.keys(RESUME_STAGE_NUMBERS) as ResumeStage[];
 
-/** Where the coded bytes of a DATA frame are to be put together; undefined: nowhere in particular. */
+/** Where, in shared memory, the coded bytes of a DATA frame are to be put together; undefined: nowhere in particular. */
 export type RoomForCoded = (codedBytes: number) => Uint8Array | undefined;
 
 const EMPTY: Uint8Array = new Uint8Array(0);
@@ -162,7 +163,8 @@ export class FrameReader {
     const taken = this.#chunk.subarray(this.#chunkBytes, this.#chunkBytes + takenBytes);
     const isInPlace =
       taken.buffer === this.#place.buffer && taken.byteOffset === this.#place.byteOffset + this.#placeBytes;
-    if (!isInPlace) this.#place.set(taken, this.#placeBytes);
+    if (this.#place === this.#assembly) this.#place.set(taken, this.#placeBytes);
+    else if (!isInPlace) copyToShared(this.#place.subarray(this.#placeBytes), taken);
     this.#chunkBytes += takenBytes;
     this.#placeBytes += takenBytes;
     if (this.#placeBytes < wantedBytes) return undefined;

@@ -7,6 +7,7 @@
 
 import { assert } from "../../base/assert.ts";
 import { DeltaveeError, toError } from "../../base/errors.ts";
+import { copyToShared } from "../../base/shared-copy.ts";
 import { SLOT_CODED_BYTES } from "../../codec/entropy/batch-coder.ts";
 import { NO_REGION, RegionPool } from "../../kernel/region-pool.ts";
 import type { DataFrame } from "../../wire/frame.ts";
@@ -111,7 +112,7 @@ export class Delivery {
     const slot = this.#slotForNext;
     assert(slot !== -1, "no DATA is taken from the link without a slot for it");
     const place = memory.bytes(coder.slots[slot]!.codedAddress, coded.length);
-    if (coded.buffer !== place.buffer || coded.byteOffset !== place.byteOffset) place.set(coded);
+    if (coded.buffer !== place.buffer || coded.byteOffset !== place.byteOffset) copyToShared(place, coded);
     this.#codedBytes += coded.length;
     this.#rawBytes += rawBytes;
     coder.decode(slot, coded.length, entropyCodec, rawBytes, rawChecksum, (result) => {
