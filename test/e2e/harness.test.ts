@@ -9,7 +9,7 @@ import { DeltaveeError, QmpCommandError, QmpInterruptedError } from "../../src/b
 import { QmpClient } from "../../src/hypervisor/qemu/qmp.ts";
 import { QMP_RESULTS, type QmpEvent } from "../../src/hypervisor/qemu/qmp-types.ts";
 import { usableAccelerator } from "../support/accelerator.ts";
-import { contradictions, FaultTable } from "../support/fault-table.ts";
+import { contradictions, FaultTable, withRows } from "../support/fault-table.ts";
 import { LineLog } from "../support/line-log.ts";
 import { comparePages, dumpMemory } from "../support/memory.ts";
 import { cpuSeconds, freePort, startProcess, tempFolder } from "../support/processes.ts";
@@ -306,4 +306,17 @@ test("a moment that was not met contradicts nothing, neither in the document nor
   const other = tableOf(undefined, "source");
   expect(contradictions(documented, other)).toEqual([other.split("\n").at(-1)]);
   expect(contradictions(documented, documented.replace("link cut", "link silent"))).toHaveLength(1);
+});
+
+test("a table is renewed row by row: what this run has not seen stays as it is", () => {
+  const [head, line, first, second] = ["| QEMU | a |", "|---|---|", "| cut | x |", "| silent | y |"];
+  const documented = [head, line, first, second].join("\n");
+  const seen = [head, line, "| silent | z |", "| killed | w |"].join("\n");
+  expect(withRows(documented, seen).split("\n")).toEqual([
+    head,
+    line,
+    first,
+    "| silent | z |",
+    "| killed | w |",
+  ]);
 });

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import type { RecordEvent } from "../../src/record/schema.ts";
-import { contradictions, documentedTable, FaultTable } from "../support/fault-table.ts";
+import { contradictions, documentedTable, FaultTable, withRows } from "../support/fault-table.ts";
 import { ended, type Migration, type Mode } from "../support/migration.ts";
 import type { CliRun } from "../support/processes.ts";
 import { findQemus } from "../support/qemu-binaries.ts";
@@ -22,7 +22,7 @@ const LINK = { rate: "20mbit", delay: "100ms" };
 const GOAL = ["--max-downtime", "10s"];
 /** Nobody comes back here: what is resumed is for resumption.test.ts. */
 const IMPATIENT = ["--reconnect-timeout", "1s"];
-const EVENT_TIMEOUT_MS = 60_000;
+const EVENT_TIMEOUT_MS = 240_000;
 /** Long enough for whoever has been told to run the guest to do so. */
 const SETTLE_MS = 1000;
 
@@ -145,7 +145,7 @@ const ATTEMPTS_MAX = isWhole ? 6 : 3;
 const rows = ROWS.filter((row) => isWhole || EACH_TIME.includes(nameOf(row)));
 
 const table = new FaultTable("QEMU 10.0", Object.keys(PHASES));
-let rowsSeen = 0;
+const seenRows: string[] = [];
 
 describe.skipIf(binary === undefined)("QEMU", () => {
   test.each(rows)("$mode: $fault", async ({ mode, fault, outcome }) => {
@@ -162,13 +162,14 @@ describe.skipIf(binary === undefined)("QEMU", () => {
       if (isLate) table.noteNotMet(`${mode}: ${fault}`, phase);
       else table.note(`${mode}: ${fault}`, phase, text);
     }
-    rowsSeen++;
+    seenRows.push(`${mode}: ${fault}`);
   });
 
   test("docs/reliability.md shows what this run has seen", ({ skip }) => {
-    skip(rowsSeen < rows.length, "not all of it came out as expected");
-    const content = table.markdown(rows.map(nameOf));
-    const documented = documentedTable("qemu-faults", content);
+    skip(seenRows.length === 0, "nothing of it was asked for, or nothing came out as expected");
+    // A row that failed has said so, and leaves its line as it is.
+    const content = table.markdown(seenRows);
+    const documented = documentedTable("qemu-faults", withRows(documentedTable("qemu-faults"), content));
     const renew = "renew it with UPDATE_RELIABILITY=1 npm run e2e qemu-faults";
     expect(documented.split("\n"), renew).toHaveLength(2 + ROWS.length);
     expect(contradictions(documented, content), renew).toEqual([]);

@@ -61,6 +61,18 @@ export function contradictions(documented: string, content: string): string[] {
   });
 }
 
+/** `documented` with the rows that `content` has put in their places; further ones at its end. Others stay as they are. */
+export function withRows(documented: string, content: string): string {
+  const nameOf = (line: string) => cellsOf(line)[1];
+  const fresh = new Map(content.split("\n").map((line) => [nameOf(line), line]));
+  const lines = documented.split("\n").map((line) => {
+    const renewed = fresh.get(nameOf(line)) ?? line;
+    fresh.delete(nameOf(line));
+    return renewed;
+  });
+  return [...lines, ...fresh.values()].join("\n");
+}
+
 const cellsOf = (line: string): string[] => line.split("|").map((cell) => cell.trim());
 
 /**
