@@ -541,7 +541,7 @@ export class SourceEngine {
     }
     // What a tunnel's connection does it names: anything else is a mistake of ours.
     const isNamed = error instanceof DeltaveeError || this.#tunnel !== undefined;
-    const text = `Connection to the destination broke${this.#postcopyHint}`;
+    const text = `Connection to the destination broke (if QEMU there has ended, its own log says why)${this.#postcopyHint}`;
     void this.#fail(isNamed ? error : new LinkError("LINK_FAILED", text, { cause: error }));
   }
 

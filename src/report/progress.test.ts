@@ -173,6 +173,12 @@ test("What is decided about promises is told at once, other decisions are for th
   expect(writes.filter((text) => text.startsWith("Note"))).toEqual(["Note: wait: stalled\n"]);
 });
 
+test("That a stream is not understood is said as soon as it is known", () => {
+  const reason = 'live section "spapr/htab" is not known';
+  const writes = shown([iterating, { type: "opaque", atMs: 1001, offsetBytes: 101, reason }], {});
+  expect(writes.at(-1)).toMatch(/^Note: .* carried as it is: live section "spapr\/htab" is not known\n$/);
+});
+
 test("Notices and errors stand on lines of their own, and the line comes back below them", () => {
   const events: RecordEvent[] = [
     iterating,

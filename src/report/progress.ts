@@ -242,7 +242,11 @@ export class ProgressDisplay {
     this.#state = reduceProgress(this.#state, event);
     if (event.type === "summary") this.close();
     else if (event.type === "notice") this.#print(`Note: ${plain(event.message)}`);
-    else if (event.type === "verified") this.#print(`${plain(verifiedText(event))}`);
+    else if (event.type === "opaque") {
+      this.#print(
+        `Note: from here on the stream is not understood, and carried as it is: ${plain(event.reason)}`,
+      );
+    } else if (event.type === "verified") this.#print(`${plain(verifiedText(event))}`);
     else if (event.type === "link") this.#print(`Link ${plain(linkEventText(event))}`);
     // What is promised, and whether it will be kept, is said while something can still be done.
     else if (event.type === "decision" && event.subject === "convergence") {

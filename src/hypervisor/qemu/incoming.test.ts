@@ -13,7 +13,10 @@ interface Given {
   uri?: string;
 }
 
+const KNOWN = ["events", "return-path", "multifd", "postcopy-ram", "xbzrle"];
+
 let folder: string;
+let runState: string;
 let vm: QemuIncoming;
 let commands: string[];
 let capabilitiesOn: Set<string>;
@@ -33,10 +36,15 @@ function serve(path: string, onConnection: (socket: Socket) => void): Promise<vo
 }
 
 async function answer(command: string, given: Given): Promise<object> {
-  if (command === "query-status") return { return: { status: "inmigrate", running: false } };
-  if (command === "query-migrate-capabilities") return { return: [] };
+  if (command === "query-status") return { return: { status: runState, running: false } };
+  if (command === "query-migrate-capabilities") {
+    return { return: KNOWN.map((capability) => ({ capability, state: capabilitiesOn.has(capability) })) };
+  }
   if (command === "migrate-set-capabilities") {
-    for (const { capability, state } of given.capabilities!) if (state) capabilitiesOn.add(capability);
+    for (const { capability, state } of given.capabilities!) {
+      if (state) capabilitiesOn.add(capability);
+      else capabilitiesOn.delete(capability);
+    }
   }
   if (command === "migrate-incoming") {
     if (isRefusing) return { error: { class: "GenericError", desc: "no" } };
@@ -47,7 +55,13 @@ async function answer(command: string, given: Given): Promise<object> {
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "deltavee-incoming-"));
-  [commands, capabilitiesOn, isRefusing, incoming] = [[], new Set(), false, []];
+  [commands, capabilitiesOn, isRefusing, incoming] = [
+    [],
+    new Set(["events", "xbzrle", "multifd"]),
+    false,
+    [],
+  ];
+  runState = "inmigrate";
   const path = join(folder, "qmp.sock");
   await serve(path, (socket) => {
     const qemu = { micro: 2, minor: 0, major: 10 };
@@ -97,4 +111,26 @@ test("QEMU sees its connection close when it is let go of, and can go on without
   incoming[0]!.resume();
   await vm.close();
   await closed;
+});
+
+test("QEMU's capabilities are as they were once the guest is there", async () => {
+  const before = new Set(capabilitiesOn);
+  await vm.begin(true);
+  expect(capabilitiesOn).toEqual(new Set(["events", "return-path", "postcopy-ram", "xbzrle"]));
+  runState = "paused";
+  const event = {
+    event: "MIGRATION",
+    data: { status: "completed" },
+    timestamp: { seconds: 0, microseconds: 0 },
+  };
+  sockets[0]!.write(`${JSON.stringify(event)}\r\n`);
+  await vm.loaded();
+  await vm.close();
+  expect(capabilitiesOn).toEqual(before);
+});
+
+test("QEMU's capabilities are left alone where the guest has not arrived: it may have to go on", async () => {
+  await vm.begin(true);
+  await vm.close();
+  expect(capabilitiesOn.has("postcopy-ram")).toBe(true);
 });

@@ -7,13 +7,19 @@ import { connect } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
+import type { MigrationCapability } from "./qmp-types.ts";
 import { openStoppedRam } from "./stopped-ram.ts";
 
 const CONNECT_TIMEOUT_MS = 5000;
 /** A migration may take days; nobody waits for its end with less patience. */
 const LOADED_TIMEOUT_MS = 2 ** 31 - 1;
 const PAUSED_TIMEOUT_MS = 10_000;
-const POSTCOPY_CAPABILITY = "postcopy-ram";
+
+type Capabilities = Partial<Record<MigrationCapability, boolean>>;
+
+/** What is on or off while it takes a VM in. */
+const CAPABILITIES: Capabilities = { events: true, "return-path": true, multifd: false };
+const POSTCOPY_CAPABILITIES: Capabilities = { "postcopy-ram": true };
 
 export class QemuIncoming implements IncomingVm {
   readonly description: string;
@@ -25,8 +31,11 @@ export class QemuIncoming implements IncomingVm {
   #channel: Channel | undefined;
   #loaded: Promise<void> | undefined;
   #ready: Promise<void> | undefined;
-  /** The capability is off again when all is loaded: it would be asked of this VM's next destination. */
-  #postcopyIsOurs = false;
+  /**
+   * Capabilities that were changed, as they were before. They are put back when all is loaded: left on, `postcopy-ram` would
+   * be asked of this VM's next destination, and `return-path` has QEMU wait for ever for the end of a migration to a file.
+   */
+  readonly #before: Capabilities = {};
   #isPostcopy = false;
   #isDone = false;
 
@@ -61,7 +70,8 @@ export class QemuIncoming implements IncomingVm {
    * begins only once.
    */
   async begin(mayPostcopy: boolean): Promise<Channel> {
-    if (mayPostcopy) await this.#allowPostcopy();
+    // Its host may not be able to do it, which is for the caller to hear.
+    if (mayPostcopy) await this.#change(POSTCOPY_CAPABILITIES);
     this.#begun ??= this.#begin().catch((thrown: unknown) => {
       this.#begun = undefined;
       throw thrown;
@@ -73,13 +83,7 @@ export class QemuIncoming implements IncomingVm {
     const qmp = this.#qmp;
     // While it waits for a migration, `stop` means: do not start the guest once it is loaded.
     await qmp.execute("stop");
-    await qmp.execute("migrate-set-capabilities", {
-      capabilities: [
-        { capability: "events", state: true },
-        { capability: "return-path", state: true },
-        { capability: "multifd", state: false },
-      ],
-    });
+    await this.#change(CAPABILITIES);
     const completed = qmp.waitForEvent(
       "MIGRATION",
       ({ data }) => data.status === "completed" || data.status === "failed",
@@ -148,26 +152,29 @@ export class QemuIncoming implements IncomingVm {
       this.#notice(`Could not remove a temporary folder: ${toError(failure).message}`);
     try {
       // In the middle of a post-copy QEMU refuses it, and would need it to go on.
-      if (this.#postcopyIsOurs && this.#isDone) await this.#setPostcopy(false);
+      if (this.#isDone) await this.#set(this.#before);
     } catch (thrown) {
-      this.#notice(`QEMU's capability ${POSTCOPY_CAPABILITY} was left on: ${toError(thrown).message}`);
+      const names = Object.keys(this.#before).join(", ");
+      this.#notice(`QEMU's capabilities ${names} were not put back: ${toError(thrown).message}`);
     }
     this.#qmp.close();
   }
 
-  /** @throws DeltaveeError when its host cannot do it */
-  async #allowPostcopy(): Promise<void> {
-    const capabilities = await this.#qmp.execute("query-migrate-capabilities");
-    const isOn = capabilities.some(({ capability, state }) => capability === POSTCOPY_CAPABILITY && state);
-    if (isOn) return;
-    await this.#setPostcopy(true);
-    this.#postcopyIsOurs = true;
+  /** @throws DeltaveeError when QEMU, or its host, cannot do it */
+  async #change(wanted: Capabilities): Promise<void> {
+    const found = await this.#qmp.execute("query-migrate-capabilities");
+    const changed = found.filter(
+      ({ capability, state }) => (wanted[capability as MigrationCapability] ?? state) !== state,
+    );
+    await this.#set(wanted);
+    for (const { capability, state } of changed) this.#before[capability as MigrationCapability] ??= state;
   }
 
-  async #setPostcopy(state: boolean): Promise<void> {
-    await this.#qmp.execute("migrate-set-capabilities", {
-      capabilities: [{ capability: POSTCOPY_CAPABILITY, state }],
+  async #set(wanted: Capabilities): Promise<void> {
+    const capabilities = Object.entries(wanted).map(([name, state]) => {
+      return { capability: name as MigrationCapability, state };
     });
+    if (capabilities.length > 0) await this.#qmp.execute("migrate-set-capabilities", { capabilities });
   }
 
   /** Both are reported a moment before the run state leaves `inmigrate`. */

@@ -428,12 +428,15 @@ test.each([
   { major: 10, hasKvm: false, isWeak: false },
   { major: 10, hasKvm: false, ramBackends: 2, isWeak: true },
   { major: 10, hasKvm: true, ramBackends: 2, isWeak: false },
-])("QEMU $major, with KVM: $hasKvm, RAM backends: $ramBackends: what it does to guests by itself is known", async (qemu) => {
-  Object.assign(monitor, qemu);
-  const weakness = await (await open()).weakness();
-  expect(weakness !== undefined).toBe(qemu.isWeak);
-  if (weakness !== undefined) expect(weakness).toMatch(/^Without KVM, QEMU \d+\.0\.2 loses writes .*\.$/);
-});
+])(
+  "QEMU $major, with KVM: $hasKvm, RAM backends: $ramBackends: what it does to guests by itself is known",
+  async (qemu) => {
+    Object.assign(monitor, qemu);
+    const weakness = await (await open()).weakness();
+    expect(weakness !== undefined).toBe(qemu.isWeak);
+    if (weakness !== undefined) expect(weakness).toMatch(/^Without KVM, QEMU \d+\.0\.2 loses writes .*\.$/);
+  },
+);
 
 test("a VM whose architecture QEMU cannot migrate is left alone", async () => {
   monitor.arch = "sparc64";
