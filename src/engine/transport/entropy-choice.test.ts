@@ -42,8 +42,11 @@ interface WorldOptions {
   table?: Readonly<Record<string, Costs>>;
   /** Cost and size vary by up to this share from batch to batch. */
   noise?: number;
-  /** So much longer takes a batch, by its number and the batches that the method has coded before, for reasons of the machine. */
-  stallMs?: (batch: number, codedBefore: number) => number;
+  /**
+   * So much longer takes a batch, for reasons of the machine: by its number, the batches that the method has coded before,
+   * and those that others have coded since.
+   */
+  stallMs?: (batch: number, codedBefore: number, restedFor: number) => number;
 }
 
 class World {
@@ -55,8 +58,8 @@ class World {
   used: string[] = [];
   readonly #rawBytes: (batch: number) => number;
   readonly #noise: number;
-  readonly #stallMs: (batch: number, codedBefore: number) => number;
-  readonly #coded = new Map<string, number>();
+  readonly #stallMs: Required<WorldOptions>["stallMs"];
+  readonly #coded = new Map<string, { count: number; last: number }>();
   readonly #random = randomBytes(7);
   #batch = 0;
 
@@ -86,9 +89,9 @@ class World {
       );
       const { msPerMegabyte, sizeShare } = this.table[name]!;
       const codedBytes = Math.min(rawBytes, Math.round(rawBytes * sizeShare * this.#vary()));
-      const codedBefore = this.#coded.get(name) ?? 0;
-      this.#coded.set(name, codedBefore + 1);
-      const stallMs = this.#stallMs(this.#batch, codedBefore);
+      const before = this.#coded.get(name) ?? { count: 0, last: 0 };
+      this.#coded.set(name, { count: before.count + 1, last: this.#batch });
+      const stallMs = this.#stallMs(this.#batch, before.count, this.#batch - before.last - 1);
       const encodeMs = (rawBytes / MEGABYTE) * msPerMegabyte * this.#vary() + stallMs;
       this.choice.observe(batchClass, name, rawBytes, codedBytes, encodeMs);
       this.used.push(name);
@@ -184,6 +187,25 @@ describe("no method is left for what the machine does at the time:", () => {
     expect(light).toEqual([]);
     expect(strength(world.last)).toBeGreaterThanOrEqual(strength("zstd 3"));
   });
+});
+
+test("a method that begins slowly whenever it has rested gets a fair trial", () => {
+  // What it needs has left the processor's caches meanwhile.
+  const stallMs: WorldOptions["stallMs"] = (_batch, _codedBefore, restedFor) => (restedFor > 8 ? 6 : 0);
+  // The encoders are the limit where zstd does well, the link where LZ4 does.
+  const table: WorldOptions["table"] = {
+    ...TABLE,
+    lz4: { msPerMegabyte: 3, sizeShare: 0.34 },
+    "zstd -5": { msPerMegabyte: 4.2, sizeShare: 0.335 },
+    "zstd -1": { msPerMegabyte: 4.3, sizeShare: 0.33 },
+    "zstd 1": { msPerMegabyte: 4.5, sizeShare: 0.2 },
+    "zstd 3": { msPerMegabyte: 9, sizeShare: 0.19 },
+  };
+  const world = new World({ ...{ stallMs, table, encoders: 1, noise: 0.1 }, linkBytesPerSecond: 500e6 });
+  expect(strength(world.batches(300).last)).toBeLessThan(strength("zstd 1"));
+  world.linkBytesPerSecond = 37.5e6;
+  const { used } = world.batches(1500);
+  expect(used.filter((name) => name === "zstd 1").length).toBeGreaterThan(1000);
 });
 
 test("a processor that becomes slow for good is noticed", () => {

@@ -16,7 +16,7 @@ interface Method {
   readonly name: string;
   readonly codecId: EntropyCodecId;
   readonly level: number;
-  /** What it costs and leaves before it has been tried here, relative to zstd 1 (`npm run bench -- entropy`). */
+  /** What it costs and leaves, relative to zstd 1, before it has been tried here (`npm run bench -- entropy`). */
   readonly costRatio: number;
   readonly sizeRatio: number;
 }
@@ -69,8 +69,15 @@ const ENCODER_SHARE_MAX = 0.6;
 const BATCH_MS_MAX = 20;
 /** Another method must be better by this much. */
 const GAIN_MIN = 1.02;
-/** A method is left for a cheaper one at once, for a dearer one only after so many batches. */
+/** A method is left for a dearer one only after so many batches. */
 const SETTLE_BATCHES = 4;
+/**
+ * The first batches with a method, after another one, say less about it than about the change: what it works with has left
+ * the processor's caches. It is not left for a cheaper one before so many, and only the cheaper half of them counts.
+ */
+const TRIAL_BATCHES = 4;
+/** Nor does a trial last longer, however few of them say anything. */
+const TRIAL_BATCHES_MAX = 4 * TRIAL_BATCHES;
 /** A method that was left for a cheaper one is tried again after so many batches, each time after twice as many. */
 const RETRY_BATCHES = 32;
 const RETRY_BATCHES_MAX = 4096;
@@ -98,6 +105,13 @@ class Measured {
   }
 }
 
+/** Of one batch. */
+interface Observation {
+  readonly rawBytes: number;
+  readonly codedBytes: number;
+  readonly encodeMs: number;
+}
+
 class ClassKnowledge {
   index = REFERENCE;
   sinceChange = 0;
@@ -108,6 +122,17 @@ class ClassKnowledge {
   readonly #methods = METHODS.map(() => new Measured());
   /** Everything, as zstd 1 would have done it: what guesses about other methods are made from. */
   readonly #asReference = new Measured();
+  /** Relative to zstd 1, as far as it has been seen here. */
+  readonly #costRatios = METHODS.map(({ costRatio }) => costRatio);
+  readonly #sizeRatios = METHODS.map(({ sizeRatio }) => sizeRatio);
+  /** Of the method in use, until there are enough of them. */
+  #trial: Observation[] = [];
+  /** The method that was used before it. */
+  #left: { readonly index: number; readonly costMsPerByte: number; readonly sizeShare: number } | undefined;
+
+  get isOnTrial(): boolean {
+    return this.#trial.length < TRIAL_BATCHES && this.sinceChange < TRIAL_BATCHES_MAX;
+  }
 
   costMsPerByte(index: number): number {
     const method = METHODS[index]!;
@@ -115,7 +140,7 @@ class ClassKnowledge {
     const all = this.#asReference;
     const guess =
       ((all.encodeMs + COST_MS_PER_BYTE_INITIAL * GUESS_BYTES) / (all.rawBytes + GUESS_BYTES)) *
-      method.costRatio;
+      this.#costRatios[index]!;
     const { encodeMs, rawBytes } = this.#methods[index]!;
     return (encodeMs + guess * GUESS_BYTES) / (rawBytes + GUESS_BYTES);
   }
@@ -126,16 +151,47 @@ class ClassKnowledge {
     if (method.codecId === ENTROPY_NONE) return 1;
     const all = this.#asReference;
     const guess =
-      ((all.codedBytes + SIZE_SHARE_INITIAL * GUESS_BYTES) / (all.rawBytes + GUESS_BYTES)) * method.sizeRatio;
+      ((all.codedBytes + SIZE_SHARE_INITIAL * GUESS_BYTES) / (all.rawBytes + GUESS_BYTES)) *
+      this.#sizeRatios[index]!;
     const { codedBytes, rawBytes } = this.#methods[index]!;
     return Math.min(1, (codedBytes + guess * GUESS_BYTES) / (rawBytes + GUESS_BYTES));
   }
 
-  observe(index: number, rawBytes: number, codedBytes: number, encodeMs: number): void {
-    const { costRatio, sizeRatio } = METHODS[index]!;
-    const costMs = Math.min(encodeMs, SURPRISE_MAX * this.costMsPerByte(index) * rawBytes);
+  observe(index: number, observation: Observation): void {
     for (const measured of this.#methods) measured.age();
     this.#asReference.age();
+    if (index !== this.index || this.#trial.length >= TRIAL_BATCHES) {
+      this.#learn(index, observation);
+      return;
+    }
+    this.#trial.push(observation);
+    if (this.#trial.length < TRIAL_BATCHES) return;
+    const cheapestFirst = this.#trial.toSorted((a, b) => a.encodeMs / a.rawBytes - b.encodeMs / b.rawBytes);
+    const fair = cheapestFirst.slice(0, TRIAL_BATCHES / 2);
+    this.#compare(index, fair);
+    for (const each of fair) this.#learn(index, each);
+  }
+
+  /** The method on trial with the one before it, which has just coded much the same: a better guess for the next time. */
+  #compare(index: number, trial: readonly Observation[]): void {
+    const left = this.#left;
+    if (left === undefined) return;
+    const sum = (of: (each: Observation) => number) => trial.reduce((all, each) => all + of(each), 0);
+    const rawBytes = sum((each) => each.rawBytes);
+    const cost = sum((each) => each.encodeMs) / rawBytes / left.costMsPerByte;
+    const size = sum((each) => each.codedBytes) / rawBytes / left.sizeShare;
+    if (!(cost > 0 && size > 0)) return;
+    const [ofCost, ofSize] = [this.#costRatios, this.#sizeRatios];
+    // zstd 1 is what all others are compared with: what it is like is known of the other one then.
+    const [learned, known] = index === REFERENCE ? [left.index, index] : [index, left.index];
+    const [costly, large] = index === REFERENCE ? [1 / cost, 1 / size] : [cost, size];
+    ofCost[learned] = Math.sqrt(ofCost[learned]! * ofCost[known]! * costly);
+    ofSize[learned] = Math.sqrt(ofSize[learned]! * ofSize[known]! * large);
+  }
+
+  #learn(index: number, { rawBytes, codedBytes, encodeMs }: Observation): void {
+    const [costRatio, sizeRatio] = [this.#costRatios[index]!, this.#sizeRatios[index]!];
+    const costMs = Math.min(encodeMs, SURPRISE_MAX * this.costMsPerByte(index) * rawBytes);
     this.#methods[index]!.add(rawBytes, codedBytes, costMs);
     this.#asReference.add(rawBytes, Math.min(rawBytes, codedBytes / sizeRatio), costMs / costRatio);
   }
@@ -147,8 +203,16 @@ class ClassKnowledge {
   }
 
   setMethod(index: number): void {
+    const isKnown = this.#methods[this.index]!.rawBytes >= GUESS_BYTES;
+    this.#left = isKnown
+      ? {
+          ...{ index: this.index, sizeShare: this.sizeShare(this.index) },
+          costMsPerByte: this.costMsPerByte(this.index),
+        }
+      : undefined;
     this.index = index;
     this.sinceChange = 0;
+    this.#trial = [];
   }
 
   /** Because that one is better, by what was measured. */
@@ -236,7 +300,7 @@ export class EntropyChoice {
     // Those that teach nothing count too: a link that becomes slow again would else find nothing worth a try.
     knowledge.count();
     if (METHODS[index]!.codecId === ENTROPY_NONE || rawBytes < OBSERVED_BYTES_MIN) return;
-    knowledge.observe(index, rawBytes, codedBytes, encodeMs);
+    knowledge.observe(index, { rawBytes, codedBytes, encodeMs });
   }
 
   /** Raw bytes per second with this method. */
@@ -274,7 +338,8 @@ export class EntropyChoice {
     const above = Math.max(REFERENCE, knowledge.index + 1);
     // A link that may carry more than it has carried so far is no reason for anything dearer.
     const last = !isLinkKnown || knowledge.sinceChange < SETTLE_BATCHES ? knowledge.index : above;
-    for (let index = 0; index <= last && index < METHODS.length; index++) {
+    const first = knowledge.isOnTrial ? knowledge.index : 0;
+    for (let index = first; index <= last && index < METHODS.length; index++) {
       if (!this.#isAllowed[index] || knowledge.batches < knowledge.notBefore[index]!) continue;
       if (index > REFERENCE && knowledge.costMsPerByte(index) * rawBytes > BATCH_MS_MAX) continue;
       const rate = this.#rate(knowledge, index, linkBytesPerSecond);
