@@ -2,13 +2,13 @@
 
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, type Server, type Socket } from "node:net";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { FakeQemu } from "../../test/support/fake-qemu.ts";
 import { DeltaveeError } from "../base/errors.ts";
-import { LineSplitter } from "../hypervisor/qemu/lines.ts";
 import type { JournalEntry } from "../state/journal.ts";
 import { ownIdentity } from "../state/process-identity.ts";
 import { StateFolder } from "../state/state-folder.ts";
@@ -21,84 +21,10 @@ const SETTINGS = {
   capabilities: [{ capability: "return-path", state: false }],
   parameters: { "max-bandwidth": 5e6, "downtime-limit": 250 },
 };
-/** As a migration leaves them behind. */
-const OURS = { "max-bandwidth": 999_999_999_937, "downtime-limit": 1 };
-
-/** A QEMU as far as its monitor shows it. */
-class Qemu {
-  status: string;
-  migration: string | undefined;
-  /** Queries after a cancel before it has got there. */
-  cancelTakes = 2;
-  cancelEnds = { migration: "cancelled", status: "running" };
-  parameters: Record<string, number> = { ...OURS };
-  /** What its migration is at each look, once it goes on with the other side. */
-  looks: string[] = [];
-  uri: string | undefined;
-  /** Everything it was told to do, not what it was asked. */
-  readonly done: string[] = [];
-  readonly server: Server;
-  readonly #sockets = new Set<Socket>();
-
-  constructor(status: string, migration?: string) {
-    this.status = status;
-    this.migration = migration;
-    this.server = createServer((socket) => {
-      this.#sockets.add(socket);
-      socket.on("error", () => {});
-      const qemu = { micro: 2, minor: 0, major: 10 };
-      socket.write(`${JSON.stringify({ QMP: { version: { qemu, package: "" }, capabilities: [] } })}\r\n`);
-      const lines = new LineSplitter(1 << 20);
-      socket.on("data", (chunk) => {
-        for (const line of lines.push(chunk)) {
-          const { execute, arguments: given, id } = JSON.parse(line);
-          socket.write(`${JSON.stringify({ return: this.#do(execute, given), id })}\r\n`);
-          if (execute === "quit") this.close();
-        }
-      });
-    }).listen(monitor);
-  }
-
-  close(): void {
-    this.server.close();
-    for (const socket of this.#sockets) socket.end();
-  }
-
-  #do(command: string, given: object): unknown {
-    switch (command) {
-      case "query-status":
-        return { status: this.status, running: this.status === "running" };
-      case "query-migrate":
-        if (this.uri !== undefined) this.migration = this.looks.shift() ?? this.migration;
-        if (this.migration === "cancelling" && --this.cancelTakes <= 0) {
-          Object.assign(this, this.cancelEnds);
-        }
-        return this.migration === undefined ? {} : { status: this.migration };
-      case "query-migrate-capabilities":
-        return [];
-      case "query-memory-size-summary":
-        return { "base-memory": 1 << 29 };
-      case "query-migrate-parameters":
-        return this.parameters;
-      case "qmp_capabilities":
-        return {};
-      default:
-        this.done.push(command);
-        if (command === "migrate-recover" || command === "migrate") {
-          this.uri = (given as { uri: string }).uri;
-        }
-        if (command === "cont") this.status = "running";
-        if (command === "migrate_cancel") this.migration = "cancelling";
-        if (command === "migrate-set-parameters") Object.assign(this.parameters, given);
-        return {};
-    }
-  }
-}
-
 let folder: string;
 let states: string;
 let monitor: string;
-let qemu: Qemu | undefined;
+let qemu: FakeQemu | undefined;
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "deltavee-recover-"));
   states = join(folder, "state");
@@ -154,7 +80,7 @@ const PUT_BACK = ["migrate-set-parameters", "migrate-set-capabilities"];
 describe("recover", () => {
   test("a source that died in pre-copy: QEMU gets its settings back, the guest is not touched", async () => {
     migration({});
-    qemu = new Qemu("running", "failed");
+    qemu = new FakeQemu(monitor, "running", "failed");
     const { stdout, error } = await recover(SESSION.slice(0, 6));
     expect(error).toBeUndefined();
     expect(qemu.done).toEqual(PUT_BACK);
@@ -165,7 +91,7 @@ describe("recover", () => {
 
   test("a program is told the same as JSON", async () => {
     migration({});
-    qemu = new Qemu("running", "failed");
+    qemu = new FakeQemu(monitor, "running", "failed");
     const { stdout, error } = await recover(SESSION, "--json");
     expect(error).toBeUndefined();
     expect(JSON.parse(stdout)).toEqual({
@@ -178,7 +104,7 @@ describe("recover", () => {
 
   test("a migration that nobody carries any more is cancelled, and the guest goes on in QEMU's own time", async () => {
     migration({ phase: "switchover" });
-    qemu = new Qemu("finish-migrate", "device");
+    qemu = new FakeQemu(monitor, "finish-migrate", "device");
     expect((await recover("--qmp", monitor)).error).toBeUndefined();
     expect(qemu.done).toEqual(["migrate_cancel", ...PUT_BACK]);
     expect(qemu.status).toBe("running");
@@ -186,7 +112,7 @@ describe("recover", () => {
 
   test("a migration that completes while it is being cancelled is a person's to decide", async () => {
     migration({ phase: "switchover", mode: "tunnel" });
-    qemu = new Qemu("finish-migrate", "device");
+    qemu = new FakeQemu(monitor, "finish-migrate", "device");
     qemu.cancelEnds = { migration: "completed", status: "postmigrate" };
     expect((await recover("--qmp", monitor)).error?.code).toBe("DECISION_NEEDED");
     expect(qemu.done).toEqual(["migrate_cancel"]);
@@ -198,14 +124,14 @@ describe("recover", () => {
     [false, PUT_BACK],
   ])("a guest that never left is as it was before (running: %s)", async (guestWasRunning, done) => {
     migration({ guestWasRunning });
-    qemu = new Qemu("paused", "failed");
+    qemu = new FakeQemu(monitor, "paused", "failed");
     expect((await recover("--qmp", monitor)).error).toBeUndefined();
     expect(qemu.done).toEqual(done);
   });
 
   test("a guest that was given away is never resumed without a person's word, and then it is", async () => {
     migration({ phase: "committed" });
-    qemu = new Qemu("postmigrate", "completed");
+    qemu = new FakeQemu(monitor, "postmigrate", "completed");
     const { error } = await recover(SESSION);
     expect(error).toMatchObject({ code: "DECISION_NEEDED", vm: "unknown" });
     expect(error!.message).toContain("--resume-here");
@@ -220,7 +146,7 @@ describe("recover", () => {
 
   test("QEMU that is about to finish is waited for", async () => {
     migration({ phase: "committed" });
-    qemu = new Qemu("finish-migrate", "device");
+    qemu = new FakeQemu(monitor, "finish-migrate", "device");
     const vm = qemu;
     setTimeout(() => Object.assign(vm, { status: "postmigrate", migration: "completed" }), 150);
     const { error } = await recover("--qmp", monitor);
@@ -233,7 +159,7 @@ describe("recover", () => {
     "--give-up-here ends the QEMU of a %s, once",
     async (side) => {
       migration({ side, phase: "committed" });
-      qemu = new Qemu(side === "source" ? "postmigrate" : "paused", "completed");
+      qemu = new FakeQemu(monitor, side === "source" ? "postmigrate" : "paused", "completed");
       expect((await recover("--qmp", monitor, "--give-up-here")).error).toBeUndefined();
       expect(qemu.done).toEqual(["quit"]);
       expect(isForgotten()).toBe(true);
@@ -253,7 +179,7 @@ describe("recover", () => {
     ["a part of a guest is not resumed", { side: "destination" }, ["inmigrate", "none"], "--resume-here"],
   ])("%s", async (_what, entry, [inStatus, inMigration], wish) => {
     migration(entry);
-    qemu = new Qemu(inStatus, inMigration);
+    qemu = new FakeQemu(monitor, inStatus, inMigration);
     expect((await recover("--qmp", monitor, wish)).error?.code).toBe("RECOVERY_REFUSED");
     expect(qemu.done).toEqual([]);
     expect(isForgotten()).toBe(false);
@@ -261,7 +187,7 @@ describe("recover", () => {
 
   test("a destination that died before it had everything: its QEMU is ended", async () => {
     migration({ side: "destination", mode: "tunnel" });
-    qemu = new Qemu("inmigrate", "active");
+    qemu = new FakeQemu(monitor, "inmigrate", "active");
     const { stdout, error } = await recover(SESSION);
     expect(error).toBeUndefined();
     expect(qemu.done).toEqual(["quit"]);
@@ -272,7 +198,7 @@ describe("recover", () => {
     "a destination that died in %s: its copy stays, paused, until a person has looked at the source",
     async (phase) => {
       migration({ side: "destination", mode: "tunnel", phase });
-      qemu = new Qemu("paused", "completed");
+      qemu = new FakeQemu(monitor, "paused", "completed");
       expect((await recover(SESSION)).error).toMatchObject({
         code: "DECISION_NEEDED",
         vm: "paused on destination",
@@ -291,7 +217,7 @@ describe("recover", () => {
       ["runs already", "running", ["migrate-recover"]],
     ])("the destination waits for the rest of a guest that %s", async (_what, inStatus, done) => {
       migration({ side: "destination", mode: "tunnel", phase: "switchover" });
-      qemu = new Qemu(inStatus, "postcopy-paused");
+      qemu = new FakeQemu(monitor, inStatus, "postcopy-paused");
       qemu.looks = [...GOES_ON];
       const { stdout, error } = await recover(SESSION, "--listen", "192.0.2.2:4446");
       expect(error).toBeUndefined();
@@ -302,7 +228,7 @@ describe("recover", () => {
 
     test("the source sends the rest, and never lets the guest run", async () => {
       migration({ phase: "committed", mode: "tunnel" });
-      qemu = new Qemu("postmigrate", "postcopy-paused");
+      qemu = new FakeQemu(monitor, "postmigrate", "postcopy-paused");
       qemu.looks = [...GOES_ON];
       expect((await recover(SESSION, "--to", "unix:/run/rest")).error).toBeUndefined();
       expect([qemu.uri, qemu.done]).toEqual(["unix:/run/rest", ["migrate", ...PUT_BACK]]);
@@ -314,7 +240,7 @@ describe("recover", () => {
       ["fails", ["postcopy-recover", "failed"], /migration is failed/],
     ])("what %s is said, the guest is not let run, and it can be tried again", async (_what, looks, said) => {
       migration({ side: "destination", mode: "tunnel", phase: "switchover" });
-      qemu = new Qemu("paused", "postcopy-paused");
+      qemu = new FakeQemu(monitor, "paused", "postcopy-paused");
       qemu.looks = looks;
       const { error } = await recover(SESSION, "--listen", "unix:/run/rest");
       expect(error).toMatchObject({ code: "POSTCOPY_INTERRUPTED", message: expect.stringMatching(said) });
@@ -335,7 +261,7 @@ describe("recover", () => {
       ["one that is over", { phase: "committed" }, ["postmigrate", "completed"], "--to"],
     ])("%s is not told to", async (_what, changes, [inStatus, inMigration], word) => {
       migration({ mode: "tunnel", ...changes });
-      qemu = new Qemu(inStatus, inMigration);
+      qemu = new FakeQemu(monitor, inStatus, inMigration);
       expect((await recover(SESSION, word, "unix:/run/rest")).error?.code).toBe("RECOVERY_REFUSED");
       expect(qemu.done).toEqual([]);
       expect(isForgotten()).toBe(false);
@@ -350,7 +276,7 @@ describe("recover", () => {
   ])(
     "in post-copy each QEMU has a part of the guest, and whatever is said none is touched: %s, %s, %s",
     async (known, inStatus, inMigration) => {
-      qemu = new Qemu(inStatus, inMigration);
+      qemu = new FakeQemu(monitor, inStatus, inMigration);
       if (known === "source") migration({ phase: "committed" });
       const { error } = await recover("--qmp", monitor);
       expect(error).toMatchObject({
@@ -380,7 +306,7 @@ describe("recover", () => {
 
   test("nothing is done while the process lives", async () => {
     migration({ phase: "committed" }, "alive");
-    qemu = new Qemu("postmigrate", "completed");
+    qemu = new FakeQemu(monitor, "postmigrate", "completed");
     for (const wish of [[], ["--resume-here"], ["--give-up-here"]]) {
       const { error } = await recover("--qmp", monitor, ...wish);
       expect(error).toMatchObject({ code: "RECOVERY_REFUSED" });
@@ -392,13 +318,13 @@ describe("recover", () => {
 
   test("one that has ended undecided can be recovered although its process may live", async () => {
     migration({ phase: "committed", endedBecause: "the link broke" }, "alive");
-    qemu = new Qemu("postmigrate", "completed");
+    qemu = new FakeQemu(monitor, "postmigrate", "completed");
     expect((await recover("--qmp", monitor, "--resume-here")).error).toBeUndefined();
     expect(qemu.done[0]).toBe("cont");
   });
 
   test("a QEMU of which nothing is known gets the defaults back where it has settings of ours", async () => {
-    qemu = new Qemu("running", "failed");
+    qemu = new FakeQemu(monitor, "running", "failed");
     expect((await recover("--qmp", monitor)).error).toBeUndefined();
     expect(qemu.parameters).toMatchObject({ "max-bandwidth": 128 * 1024 * 1024, "downtime-limit": 300 });
     qemu.done.length = 0;
@@ -407,7 +333,7 @@ describe("recover", () => {
   });
 
   test("a next migration that cannot connect puts the settings back, keeps the dead one's file and leaves none", async () => {
-    qemu = new Qemu("running", "failed");
+    qemu = new FakeQemu(monitor, "running", "failed");
     migration({ phase: "iterating" });
     const nobody = `unix:${join(folder, "nobody")}`;
     const { error } = await run(migrateCommand(), "--qmp", monitor, "--to", nobody, "--quiet");
@@ -475,7 +401,7 @@ describe("status", () => {
 
   test("a dead one: where the guest is, how it is known, what to do; nothing is changed", async () => {
     migration({ phase: "committed" });
-    qemu = new Qemu("postmigrate", "completed");
+    qemu = new FakeQemu(monitor, "postmigrate", "completed");
     const { stdout } = await status();
     expect(stdout).toContain("has died, in phase committed");
     expect(stdout).toContain("the VM is: unknown");
