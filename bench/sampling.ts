@@ -1,12 +1,15 @@
 // Section "sampling": what looking at a running guest costs (`deltavee plan`). A busy guest of QEMU beats its heart, and
-// is sampled every other time; what the sampling takes in time and CPU is measured in a thread of its own, which is new
-// each time, as it is for whoever calls the command: nothing is warm.
+// is sampled every other time; what the sampling takes in time and CPU is measured in a process of its own, which is new
+// each time and has the modules of the command loaded, as it is for whoever calls the command: nothing is warm.
 
+import { fork } from "node:child_process";
+import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
-import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
+import { fileURLToPath } from "node:url";
 import { UsageError } from "../src/base/errors.ts";
 import { type GuestMemoryPlace, locateGuestMemory } from "../src/hypervisor/qemu/guest-memory.ts";
 import { SAMPLE_MS_DEFAULT, SAMPLE_PAGES_DEFAULT, samplePlace } from "../src/library/forecast/sample.ts";
+import { unoptimized } from "../src/library/forecast/unoptimized.ts";
 import { dirtyPagesPerSecond } from "../src/planner/guest-model.ts";
 import { findQemus } from "../test/support/qemu-binaries.ts";
 import { type QemuVm, startQemu } from "../test/support/qemu-vm.ts";
@@ -27,9 +30,14 @@ const CPU_GOAL = 0.05;
 /** A difference in what the guest gets done that is as large between two times without sampling. */
 const SPEED_GOAL = 0.97;
 
+/** What this file is called with where it is the process that samples. */
+const SAMPLE = "sample";
+
 interface Cost {
   readonly seconds: number;
+  /** Of the process, all of its threads, from the begin of the sample to its end; and before that, since it was started. */
   readonly cpuSeconds: number;
+  readonly startCpuSeconds: number;
   readonly dirtyPagesPerSecond: number;
 }
 
@@ -71,17 +79,17 @@ export async function samplingSection({ turns }: SectionOptions): Promise<Sectio
   return resultOf(measured, turns, binary.name);
 }
 
-/** In a new thread; its modules are loaded by then. */
+/** In a new process. */
 async function costOf(place: GuestMemoryPlace): Promise<Cost> {
-  const worker = new Worker(new URL(import.meta.url), { workerData: place });
-  try {
-    return await new Promise<Cost>((resolve, reject) => {
-      worker.once("message", resolve);
-      worker.once("error", reject);
-    });
-  } finally {
-    await worker.terminate();
-  }
+  const child = fork(fileURLToPath(import.meta.url), [SAMPLE]);
+  child.send(place);
+  const [cost] = await Promise.race([
+    once(child, "message"),
+    once(child, "exit").then(() => {
+      throw new Error("the process that samples has ended");
+    }),
+  ]);
+  return cost as Cost;
 }
 
 async function beatsWhile<Result>(vm: QemuVm, work: () => Promise<Result>): Promise<[Beats, Result]> {
@@ -117,7 +125,8 @@ function resultOf(measured: readonly Turn[], turns: number, qemu: string): Secti
         `${WORKING_SET_MIB} MiB of them; ${SAMPLE_PAGES_DEFAULT} pages are looked at, for ${SAMPLE_MS_DEFAULT} ms, as ` +
         "`deltavee plan` does unless told otherwise.",
       `Its heart beats every ${HEARTBEAT_MS} ms; gaps are as they were received here. Medians of ${turns} turns, with ` +
-        "sampling and without one after the other. CPU time is that of this process, all of its threads.",
+        "sampling and without one after the other. CPU time is that of the process, all of its threads, as it is added " +
+        "between begin and end of the sample; what it took to start Node.js and load the command stands beside it.",
     ],
     tables: [
       {
@@ -131,12 +140,13 @@ function resultOf(measured: readonly Turn[], turns: number, qemu: string): Secti
       {
         caption: "The sampling",
         table: [
-          ["time s", "CPU s", "CPU, of one core", "changed pages/s found"],
+          ["time s", "CPU s", "CPU, of one core", "changed pages/s found", "CPU s before, to start"],
           [
             seconds.toFixed(2),
             of(({ cost }) => cost.cpuSeconds).toFixed(3),
             `${(100 * share).toFixed(1)} %`,
             of(({ cost }) => cost.dirtyPagesPerSecond).toFixed(0),
+            of(({ cost }) => cost.startCpuSeconds).toFixed(3),
           ],
         ],
       },
@@ -150,17 +160,23 @@ function resultOf(measured: readonly Turn[], turns: number, qemu: string): Secti
   };
 }
 
+/** As the command does. */
 async function sampleHere(place: GuestMemoryPlace): Promise<Cost> {
+  await import("../src/cli/plan.ts");
   const [startMs, before] = [performance.now(), process.cpuUsage()];
-  const model = await samplePlace(place, { samplePages: SAMPLE_PAGES_DEFAULT, spanMs: SAMPLE_MS_DEFAULT });
+  const how = { samplePages: SAMPLE_PAGES_DEFAULT, spanMs: SAMPLE_MS_DEFAULT };
+  const model = await unoptimized(() => samplePlace(place, how));
   const seconds = (performance.now() - startMs) / 1000;
   const { user, system } = process.cpuUsage(before);
   return {
     seconds,
     cpuSeconds: (user + system) / 1e6,
+    startCpuSeconds: (before.user + before.system) / 1e6,
     dirtyPagesPerSecond: dirtyPagesPerSecond(model),
   };
 }
 
-if (!isMainThread && parentPort !== null)
-  parentPort.postMessage(await sampleHere(workerData as GuestMemoryPlace));
+if (process.argv[2] === SAMPLE && process.send !== undefined) {
+  const [place] = await once(process, "message");
+  process.send(await sampleHere(place as GuestMemoryPlace), () => process.exit());
+}

@@ -10,6 +10,7 @@ import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { SAMPLE_MS_DEFAULT, SAMPLE_PAGES_DEFAULT, sampleQemu } from "../library/forecast/sample.ts";
+import { unoptimized } from "../library/forecast/unoptimized.ts";
 import { parseQmpAddress } from "../library/parse.ts";
 import { bestFleetPlan, type FleetGuest } from "../planner/fleet.ts";
 import { type Plan, planMigration } from "../planner/forecast.ts";
@@ -164,12 +165,14 @@ const linkOf = ({ link, rtt, loss }: Options): LinkModel => ({
 async function guestOf(options: Options): Promise<GuestModel> {
   if (options.model !== undefined) return readModel(options.model);
   if (options.trace !== undefined) return modelFromTrace(options.trace);
-  return sampleQemu({
-    qmp: options.qmp!,
-    ...(options.pid === undefined ? {} : { pid: options.pid }),
-    samplePages: options.samplePages,
-    spanMs: options.sampleTime,
-  });
+  return unoptimized(() =>
+    sampleQemu({
+      qmp: options.qmp!,
+      ...(options.pid === undefined ? {} : { pid: options.pid }),
+      samplePages: options.samplePages,
+      spanMs: options.sampleTime,
+    }),
+  );
 }
 
 function planFor(options: Options, guest: GuestModel): Plan {

@@ -18,33 +18,29 @@ import type { KernelMemory } from "../kernel/memory.ts";
 const BATCH_PAGES = 64;
 /**
  * Of whole pages, those that are coded hard too: that takes ten times as long, and by how much it is better differs
- * less from page to page. At most a batch.
+ * less from page to page. Two halves, since the first to be coded pays for the compiler as well.
  */
-const STRONG_PAGES_MAX = 32;
+const STRONG_PAGES_MAX = 16;
+/** Of changed pages, those that are coded whole too: what is left of a page differs less than its delta does. */
+const CHANGED_WHOLE_MAX = 32;
 /** Times that are kept of each kind. */
 const TIMES_MAX = 1024;
 /** zstd levels: what a fast link leaves time for, and a slow one. */
 export const LEVEL_FAST = 1;
 export const LEVEL_STRONG = 9;
 
-/** Pages of one kind: bytes are summed up; of times the median counts, which whatever interrupts us does not lengthen. */
-class Sum {
-  pages = 0;
-  bytes = 0;
+/** What pages of one kind cost: of the times of batches the median counts, which whatever interrupts us does not lengthen. */
+class Cost {
   readonly #msPerPage: number[] = [];
 
-  add(pages: number, bytes: number, ms: number): void {
-    this.pages += pages;
-    this.bytes += bytes;
+  add(pages: number, ms: number): void {
     if (this.#msPerPage.length < TIMES_MAX) this.#msPerPage.push(ms / pages);
   }
 
-  get bytesPerPage(): number | undefined {
-    return this.pages === 0 ? undefined : this.bytes / this.pages;
-  }
-
-  get msPerPage(): number | undefined {
-    return this.#msPerPage.sort((a, b) => a - b)[Math.floor(this.#msPerPage.length / 2)];
+  /** 0: what was not needed cannot have cost anything. Of two times the shorter one. */
+  get msPerPage(): number {
+    const sorted = this.#msPerPage.sort((a, b) => a - b);
+    return sorted[Math.floor((sorted.length - 1) / 2)] ?? 0;
   }
 }
 
@@ -58,136 +54,136 @@ export interface ChangeSizes {
 
 export class PageMeter {
   readonly pageBytes: number;
-  readonly #memory: KernelMemory;
   readonly #kernel: Kernel;
   readonly #nowMs: () => number;
   readonly #wordMask: DeltaCodec;
   readonly #zstd: EntropyCoder;
+  /** A pair of pages; and an XBZRLE delta, of which only the length matters. */
   readonly #oldAddress: number;
   readonly #newAddress: number;
-  readonly #controlAddress: number;
-  readonly #dataAddress: number;
+  readonly #xbzrleAddress: number;
+  /** What is changed in the pages of a batch, before it is put behind the masks that say where. */
+  readonly #wordsAddress: number;
   /** A batch: pages whole, or streams of deltas. */
   readonly #batchAddress: number;
-  readonly #batchBytesMax: number;
   readonly #codedAddress: number;
-  readonly #deltaCost = new Sum();
-  readonly #fast = new Sum();
-  readonly #strong = new Sum();
+  /** The same places, to be written to. */
+  readonly #old: Uint8Array;
+  readonly #new: Uint8Array;
+  readonly #batch: Uint8Array;
+  readonly #delta = new Cost();
+  readonly #fast = new Cost();
+  readonly #strong = new Cost();
 
   constructor(memory: KernelMemory, kernel: Kernel, pageBytes: number, nowMs: () => number) {
     this.pageBytes = pageBytes;
-    this.#memory = memory;
     this.#kernel = kernel;
     this.#nowMs = nowMs;
     this.#oldAddress = memory.allocate(pageBytes);
     this.#newAddress = memory.allocate(pageBytes);
-    this.#controlAddress = memory.allocate(controlBytesMax(pageBytes));
-    this.#dataAddress = memory.allocate(dataBytesMax(pageBytes) + pageBytes);
-    this.#batchBytesMax = BATCH_PAGES * (pageBytes + controlBytesMax(pageBytes));
-    this.#batchAddress = memory.allocate(this.#batchBytesMax);
-    this.#codedAddress = memory.allocate(this.#batchBytesMax);
+    this.#xbzrleAddress = memory.allocate(dataBytesMax(pageBytes));
+    this.#wordsAddress = memory.allocate(BATCH_PAGES * pageBytes + dataBytesMax(pageBytes));
+    const batchBytesMax = BATCH_PAGES * (pageBytes + controlBytesMax(pageBytes));
+    this.#batchAddress = memory.allocate(batchBytesMax);
+    this.#codedAddress = memory.allocate(batchBytesMax);
+    this.#old = memory.bytes(this.#oldAddress, pageBytes);
+    this.#new = memory.bytes(this.#newAddress, pageBytes);
+    this.#batch = memory.bytes(this.#batchAddress, batchBytesMax);
     const wordMask = makeDeltaCodec(DELTA_WORD_MASK, memory, kernel, pageBytes);
     if (wordMask === undefined) throw new RangeError(`No delta codec for pages of ${pageBytes} bytes`);
     this.#wordMask = wordMask;
-    this.#zstd = makeZstd(memory, this.#batchBytesMax);
+    this.#zstd = makeZstd(memory, batchBytesMax);
   }
 
   /** Pairs of a page before and after, equal ones left out. Undefined when there are none. */
   measureChanges(pairs: readonly (readonly [old: Uint8Array, now: Uint8Array])[]): ChangeSizes | undefined {
-    const [xbzrle, tunnel, whole] = [new Sum(), new Sum(), new Sum()];
+    if (pairs.length === 0) return undefined;
+    let [xbzrleBytes, tunnelBytes] = [0, 0];
     for (let from = 0; from < pairs.length; from += BATCH_PAGES) {
-      const batch = pairs.slice(from, from + BATCH_PAGES);
-      for (const [old, now] of batch) xbzrle.add(1, this.#xbzrleBytes(old, now), 0);
-      tunnel.add(batch.length, this.#tunnelBytes(batch), 0);
-      whole.add(
-        batch.length,
-        this.#codedBytes(
-          batch.map(([, now]) => now),
-          LEVEL_FAST,
-          this.#fast,
-        ),
-        0,
-      );
+      const bytes = this.#deltaBytes(pairs.slice(from, from + BATCH_PAGES));
+      xbzrleBytes += bytes.xbzrle;
+      tunnelBytes += bytes.tunnel;
     }
-    if (xbzrle.bytesPerPage === undefined) return undefined;
+    const some = everyNth(pairs, CHANGED_WHOLE_MAX).map(([, now]) => now);
     return {
-      pages: xbzrle.pages,
-      xbzrleBytes: xbzrle.bytesPerPage,
-      tunnelBytes: tunnel.bytesPerPage ?? 0,
-      wholeCodedBytes: whole.bytesPerPage ?? 0,
+      pages: pairs.length,
+      xbzrleBytes: xbzrleBytes / pairs.length,
+      tunnelBytes: tunnelBytes / pairs.length,
+      wholeCodedBytes: this.#batchesBytes(some, BATCH_PAGES, LEVEL_FAST, this.#fast) / some.length,
     };
   }
 
   /** Pages that are not zero. Returns the shares that coders leave of them; of no pages: all. */
   measureWhole(pages: readonly Uint8Array[]): { fast: number; strong: number } {
     if (pages.length === 0) return { fast: 1, strong: 1 };
-    const every = Math.ceil(pages.length / STRONG_PAGES_MAX);
-    const some = pages.filter((_, i) => i % every === 0);
-    const others = pages.filter((_, i) => i % every !== 0);
-    const someBytes = this.#codedBytes(some, LEVEL_FAST, this.#fast);
-    let bytes = someBytes;
-    for (let from = 0; from < others.length; from += BATCH_PAGES)
-      bytes += this.#codedBytes(others.slice(from, from + BATCH_PAGES), LEVEL_FAST, this.#fast);
-    const fast = bytes / (pages.length * this.pageBytes);
-    // By how much the harder coder is better, of the same pages.
-    return { fast, strong: (fast * this.#codedBytes(some, LEVEL_STRONG, this.#strong)) / someBytes };
+    const fast = this.#batchesBytes(pages, BATCH_PAGES, LEVEL_FAST, this.#fast);
+    // By how much the harder coder is better, of the same pages, in the same batches.
+    const some = everyNth(pages, STRONG_PAGES_MAX);
+    const halfPages = Math.ceil(some.length / 2);
+    const strong = this.#batchesBytes(some, halfPages, LEVEL_STRONG, this.#strong);
+    const share = strong / this.#batchesBytes(some, halfPages, LEVEL_FAST);
+    const fastShare = fast / (pages.length * this.pageBytes);
+    return { fast: fastShare, strong: fastShare * share };
   }
 
-  /** Of everything measured so far. What was not needed cannot have cost anything. */
+  /** Of everything measured so far. */
   get cpuMsPerPage(): { delta: number; fast: number; strong: number } {
-    return {
-      delta: this.#deltaCost.msPerPage ?? 0,
-      fast: this.#fast.msPerPage ?? 0,
-      strong: this.#strong.msPerPage ?? 0,
-    };
+    return { delta: this.#delta.msPerPage, fast: this.#fast.msPerPage, strong: this.#strong.msPerPage };
   }
 
-  #put(old: Uint8Array, now: Uint8Array): void {
-    this.#memory.bytes(this.#oldAddress, this.pageBytes).set(old);
-    this.#memory.bytes(this.#newAddress, this.pageBytes).set(now);
-  }
-
-  #xbzrleBytes(old: Uint8Array, now: Uint8Array): number {
-    this.#put(old, now);
+  /** In the tunnel the masks of all pages come first, then the changed words of all: like beside like. */
+  #deltaBytes(batch: readonly (readonly [old: Uint8Array, now: Uint8Array])[]): {
+    xbzrle: number;
+    tunnel: number;
+  } {
+    const { pageBytes } = this;
     const [from, to] = [this.#oldAddress, this.#newAddress];
-    const bytes = this.#kernel.xbzrleEncode(from, to, this.pageBytes, this.#dataAddress, this.pageBytes);
-    return bytes === -1 ? this.pageBytes : bytes;
-  }
-
-  /** Controls of all pages first, then the changed words of all: like beside like. */
-  #tunnelBytes(batch: readonly (readonly [old: Uint8Array, now: Uint8Array])[]): number {
-    const controls: Uint8Array[] = [];
-    const datas: Uint8Array[] = [];
+    let [xbzrle, maskBytes, wordBytes] = [0, 0, 0];
     for (const [old, now] of batch) {
-      this.#put(old, now);
+      this.#old.set(old);
+      this.#new.set(now);
+      const bytes = this.#kernel.xbzrleEncode(from, to, pageBytes, this.#xbzrleAddress, pageBytes);
+      xbzrle += bytes === -1 ? pageBytes : bytes;
+      const [masks, words] = [this.#batchAddress + maskBytes, this.#wordsAddress + wordBytes];
       const startMs = this.#nowMs();
-      const [from, to] = [this.#oldAddress, this.#newAddress];
-      const delta = this.#wordMask.encode(from, to, this.#controlAddress, this.#dataAddress);
-      this.#deltaCost.add(1, 0, this.#nowMs() - startMs);
+      const delta = this.#wordMask.encode(from, to, masks, words);
+      this.#delta.add(1, this.#nowMs() - startMs);
       if (delta === DELTA_UNCHANGED) continue;
       if (delta === DELTA_OVERFLOW) {
-        datas.push(now);
-        continue;
+        this.#kernel.copy(words, to, pageBytes);
+        wordBytes += pageBytes;
+      } else {
+        maskBytes += delta & 0xffff;
+        wordBytes += delta >>> 16;
       }
-      controls.push(this.#memory.bytes(this.#controlAddress, delta & 0xffff).slice());
-      datas.push(this.#memory.bytes(this.#dataAddress, delta >>> 16).slice());
     }
-    return this.#codedBytes([...controls, ...datas], LEVEL_FAST, undefined);
+    this.#kernel.copy(this.#batchAddress + maskBytes, this.#wordsAddress, wordBytes);
+    return { xbzrle, tunnel: this.#codedBytes(maskBytes + wordBytes, LEVEL_FAST) };
   }
 
-  /** Of all together; what does not get smaller goes as it is. */
-  #codedBytes(parts: readonly Uint8Array[], level: number, cost: Sum | undefined): number {
-    let rawBytes = 0;
-    for (const part of parts) {
-      this.#memory.bytes(this.#batchAddress + rawBytes, part.length).set(part);
-      rawBytes += part.length;
+  #batchesBytes(pages: readonly Uint8Array[], batchPages: number, level: number, cost?: Cost): number {
+    let bytes = 0;
+    for (let from = 0; from < pages.length; from += batchPages) {
+      const batch = pages.slice(from, from + batchPages);
+      for (const [place, page] of batch.entries()) this.#batch.set(page, place * this.pageBytes);
+      const startMs = this.#nowMs();
+      bytes += this.#codedBytes(batch.length * this.pageBytes, level);
+      cost?.add(batch.length, this.#nowMs() - startMs);
     }
+    return bytes;
+  }
+
+  /** Of so many bytes of a batch; what does not get smaller goes as it is. */
+  #codedBytes(rawBytes: number, level: number): number {
     if (rawBytes === 0) return 0;
-    const startMs = this.#nowMs();
     const [raw, coded] = [this.#batchAddress, this.#codedAddress];
     const codedBytes = this.#zstd.compress(raw, rawBytes, coded, rawBytes, level);
-    cost?.add(parts.length, codedBytes, this.#nowMs() - startMs);
     return codedBytes === -1 ? rawBytes : codedBytes;
   }
+}
+
+/** At most `countMax`, evenly spread. */
+function everyNth<T>(all: readonly T[], countMax: number): T[] {
+  const every = Math.ceil(all.length / countMax);
+  return all.filter((_, i) => i % every === 0);
 }

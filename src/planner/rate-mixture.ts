@@ -39,11 +39,17 @@ export function fitRates(groups: readonly Looks[]): RateShare[] {
   let alive = [...rates.keys()];
   for (let round = 0; round < ROUNDS; round++) {
     next.fill(0);
-    for (const { pages, likelihoods } of cases) {
+    // Loops that count, not iterators: this is most of the fit, and too short for a compiler to see to it.
+    for (let c = 0; c < cases.length; c++) {
+      const { pages, likelihoods } = cases[c]!;
       let total = 0;
-      for (const i of alive) total += likelihoods[i]! * shares[i]!;
+      for (let a = 0; a < alive.length; a++) total += likelihoods[alive[a]!]! * shares[alive[a]!]!;
       if (total === 0) continue;
-      for (const i of alive) next[i]! += (pages * likelihoods[i]! * shares[i]!) / total;
+      const weight = pages / total;
+      for (let a = 0; a < alive.length; a++) {
+        const i = alive[a]!;
+        next[i]! += weight * likelihoods[i]! * shares[i]!;
+      }
     }
     let moved = 0;
     for (const i of alive) {

@@ -58,7 +58,10 @@ export function openGuestMemory({ pid, ranges }: GuestMemoryPlace): OpenGuestMem
   const last = ranges.at(-1)!;
   const entries = new Uint8Array(PAGEMAP_RUN_ENTRIES * PAGEMAP_ENTRY_BYTES);
   const addressOf = (page: number): number => {
-    const range = ranges.findLast(({ firstPage }) => firstPage <= page)!;
+    // Two at most, of a PC; a closure for each page would be the larger part of this.
+    let index = ranges.length - 1;
+    while (ranges[index]!.firstPage > page) index--;
+    const range = ranges[index]!;
     assert(page < range.firstPage + range.pageCount, "a page of the guest");
     return range.hostAddress + (page - range.firstPage) * PAGE_BYTES;
   };

@@ -28,7 +28,7 @@ type HowSampled = Pick<SampleOptions, "samplePages" | "spanMs">;
 
 /** What `npm run bench -- sampling` measures the cost of. */
 export const SAMPLE_PAGES_DEFAULT = 3072;
-export const SAMPLE_MS_DEFAULT = 1700;
+export const SAMPLE_MS_DEFAULT = 1800;
 const PAGE_BYTES = 4096;
 /** QEMU counts for whole seconds. */
 const DIRTY_RATE_SECONDS = 1;
