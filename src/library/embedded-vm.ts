@@ -12,6 +12,7 @@ import { v86Version } from "../hypervisor/v86/version.ts";
 import { VmHost } from "../hypervisor/v86/vm-host.ts";
 import type { GuestMemory } from "../memory/guest-memory.ts";
 import type { HypervisorIdentity } from "../wire/bodies.ts";
+import { sampleOursInWorker } from "./forecast/live-forecast.ts";
 import type { DestinationGuest, SourceGuest } from "./guest.ts";
 
 /** The guest that comes with Deltavee (guest/README.md): it writes to its memory and says so on its serial line. */
@@ -124,6 +125,7 @@ export class EmbeddedVm {
           identity: this.#identity(version),
           guestRamBytes: this.#host.memoryBytes,
           names: async () => ({}),
+          sampler: async () => sampleOursInWorker(v86GuestMemory(this.#host)),
           close: async () => {},
         };
       },

@@ -5,13 +5,12 @@
 //
 // Pages that change often are told apart from others after the second look, and are looked at more often; the others once
 // more at the end. Of pages that the host holds nothing for it is only asked at the end whether they have come to be. So
-// what changed between two looks is no fair sample of what changes in that time,
-// and sizes of changes are kept apart by how often a page changes: buffers that are filled anew all the time say nothing
-// about the many pages in which now and then a counter moves. A page that is written with what was there before does not
-// change here.
+// what changed between two looks is no fair sample of what changes in that time, and sizes of changes are kept apart by
+// how often a page changes: buffers that are filled anew all the time say nothing about the many pages in which now and
+// then a counter moves. A page that is written with what was there before does not change here.
 //
 // How exact it is: of n pages, a share p of which changes within the span, that share is known to sqrt((1 - p) / (p n)) of
-// itself (one standard error). 2048 pages tell a share of 10 % to 7 % of itself, and one of 1 % to 22 %.
+// itself (one standard error). 3072 pages tell a share of 10 % to 5 % of itself, and one of 1 % to 18 %.
 
 import type { GuestMemory } from "../memory/guest-memory.ts";
 import { deltaSizesAt, type MeasuredSize } from "./delta-sizes.ts";

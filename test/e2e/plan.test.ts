@@ -5,7 +5,13 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
-import { EmbeddedVm, plan as planGuest } from "../../src/library/index.ts";
+import {
+  EmbeddedVm,
+  migrate as migrateGuest,
+  plan as planGuest,
+  type RecordEvent,
+  receive,
+} from "../../src/library/index.ts";
 import { forecastAndTruth } from "../../src/planner/calibration.ts";
 import type { Plan } from "../../src/planner/forecast.ts";
 import { changedPages, type GuestModel, meanDeltaSize } from "../../src/planner/guest-model.ts";
@@ -107,6 +113,41 @@ describe.skipIf(qemus.length === 0)("a migration", () => {
       expect(run).toBeDefined();
       const { forecast, truth } = run!;
       // On a busy machine time is anybody's guess; bytes are not.
+      expect(truth.wireBytes / forecast.wireBytes).toBeGreaterThan(0.5);
+      expect(truth.wireBytes / forecast.wireBytes).toBeLessThan(2);
+      expect(summaryText(events)).toMatch(/forecast +\S+ s +in all \(.*\), in truth /);
+    },
+    TIMEOUT_MS,
+  );
+});
+
+describe("a migration of the embedded hypervisor's guest", () => {
+  test(
+    "forecasts itself as QEMU's does, from pages that its own program reads",
+    async () => {
+      const lines: string[] = [];
+      const source = await EmbeddedVm.boot({
+        commandLine: "ws=4096 rate=200 pattern=sparse fill=random",
+        onSerialLine: (line) => lines.push(line),
+      });
+      onTestFinished(() => source.close());
+      const destination = await EmbeddedVm.empty();
+      onTestFinished(() => destination.close());
+      await vi.waitFor(() => expect(lines.some((line) => line.startsWith("READY"))).toBe(true), 60_000);
+      let received: Promise<unknown> = Promise.resolve();
+      const to = await new Promise<string>((resolve, reject) => {
+        received = receive({ vm: destination, listen: "127.0.0.1:0", onListening: resolve });
+        received.catch(reject);
+      });
+      const events: RecordEvent[] = [];
+      await migrateGuest({
+        ...{ vm: source, to, maxBytesPerSecond: 400_000, maxDowntimeMs: 2000 },
+        onEvent: (event) => events.push(event),
+      });
+      await received;
+      expect(events.filter((event) => event.type === "forecast")).toHaveLength(1);
+      const { forecast, truth } = forecastAndTruth(events)!;
+      expect(forecast).toMatchObject({ method: "tunnel", converges: "yes" });
       expect(truth.wireBytes / forecast.wireBytes).toBeGreaterThan(0.5);
       expect(truth.wireBytes / forecast.wireBytes).toBeLessThan(2);
       expect(summaryText(events)).toMatch(/forecast +\S+ s +in all \(.*\), in truth /);

@@ -3,14 +3,16 @@
 // record; how it came out in truth is told at the end. A migration that will be over soon is its own forecast: looking at
 // it would hold it up.
 
-import { Worker } from "node:worker_threads";
+import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
 import { toError } from "../../base/errors.ts";
 import { workerLocation } from "../../base/worker-location.ts";
 import type { GuestMemoryPlace } from "../../hypervisor/qemu/guest-memory.ts";
+import type { GuestMemory } from "../../memory/guest-memory.ts";
 import type { Plan } from "../../planner/forecast.ts";
 import { type GuestModel, roundedModel } from "../../record/guest-model.ts";
 import type { RecordEntry, RecordEvent } from "../../record/schema.ts";
 import type { SampledGuest, Sampler } from "../guest.ts";
+import { serveMemory } from "./remote-memory.ts";
 import type { SampleWorkerData, SampleWorkerMessage } from "./sample-worker.ts";
 
 /** So much of a migration says how long the rest of it will take; and a rest shorter than the other is not forecast. */
@@ -124,33 +126,50 @@ export class LiveForecast {
   }
 }
 
-/** In a thread of its own, which is there until it is told to stop. */
+/** In a thread of its own, which reads the memory of another process. */
 export function sampleInWorker(place: GuestMemoryPlace): Sampler {
+  return (signal) => sampledIn(startWorker(place), signal);
+}
+
+/** In a thread of its own, to which this one gives the pages that it asks for. */
+export function sampleOursInWorker(memory: GuestMemory): Sampler {
   return (signal) => {
-    const workerData: SampleWorkerData = { place, samplePages: SAMPLE_PAGES, spanMs: SPAN_MS };
-    const worker = new Worker(workerLocation("library/forecast/sample-worker"), { workerData });
-    worker.unref();
-    /** The next that it says, or why it will not. */
-    const heard = <Answer>() =>
-      new Promise<Answer | undefined>((resolve, reject) => {
-        worker.once("message", resolve);
-        worker.once("error", reject);
-        worker.once("exit", () => resolve(undefined));
-      });
-    // Not terminate(): a thread that is ended from outside while it reads its modules leaves their files open (Node 20).
-    signal.addEventListener("abort", () => worker.postMessage("end" satisfies SampleWorkerMessage));
-    return heard<GuestModel>().then((model) =>
-      model === undefined
-        ? undefined
-        : {
-            model,
-            plan: async (question) => {
-              worker.postMessage(question satisfies SampleWorkerMessage);
-              const plan = await heard<Plan>();
-              if (plan === undefined) throw new Error("the thread that plans has ended");
-              return plan;
-            },
-          },
-    );
+    const { port1, port2 } = new MessageChannel();
+    serveMemory(memory, port1);
+    const { pageBytes, pageCount } = memory;
+    const worker = startWorker({ pageBytes, pageCount, port: port2 }, [port2]);
+    worker.once("exit", () => port1.close());
+    return sampledIn(worker, signal);
+  };
+}
+
+function startWorker(place: SampleWorkerData["place"], transferList: MessagePort[] = []): Worker {
+  const workerData: SampleWorkerData = { place, how: { samplePages: SAMPLE_PAGES, spanMs: SPAN_MS } };
+  const worker = new Worker(workerLocation("library/forecast/sample-worker"), { workerData, transferList });
+  worker.unref();
+  return worker;
+}
+
+/** The worker is there until it is told to stop. */
+async function sampledIn(worker: Worker, signal: AbortSignal): Promise<SampledGuest | undefined> {
+  /** The next that it says, or why it will not. */
+  const heard = <Answer>() =>
+    new Promise<Answer | undefined>((resolve, reject) => {
+      worker.once("message", resolve);
+      worker.once("error", reject);
+      worker.once("exit", () => resolve(undefined));
+    });
+  // Not terminate(): a thread that is ended from outside while it reads its modules leaves their files open (Node 20).
+  signal.addEventListener("abort", () => worker.postMessage("end" satisfies SampleWorkerMessage));
+  const model = await heard<GuestModel>();
+  if (model === undefined) return undefined;
+  return {
+    model,
+    plan: async (question) => {
+      worker.postMessage(question satisfies SampleWorkerMessage);
+      const plan = await heard<Plan>();
+      if (plan === undefined) throw new Error("the thread that plans has ended");
+      return plan;
+    },
   };
 }

@@ -24,7 +24,7 @@ export interface SampleOptions {
   readonly spanMs: number;
 }
 
-type HowSampled = Pick<SampleOptions, "samplePages" | "spanMs">;
+export type HowSampled = Pick<SampleOptions, "samplePages" | "spanMs">;
 
 /** What `npm run bench -- sampling` measures the cost of. */
 export const SAMPLE_PAGES_DEFAULT = 3072;
