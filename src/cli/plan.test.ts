@@ -15,6 +15,8 @@ test.each([
   ["one file for many samples", ["--qmp", "/nowhere", "--watch", "10m", "--save-model", "m"], "--save-model"],
   ["a fleet's model", ["--fleet", "3", "--save-model", "m"], "--save-model is not for --fleet"],
   ["a calibrated fleet", ["--fleet", "3", "--calibrate", "records"], "--calibrate is not for --fleet"],
+  ["a fleet's rewritten pages", ["--fleet", "3", "--rewritten", "5"], "--rewritten is not for --fleet"],
+  ["no number of pages", ["--model", "m", "--rewritten", "many"], "Not a number of pages a second"],
   ["a fleet's cache", ["--fleet", "3", "--cache-size", "64MiB"], "--cache-size is not for --fleet"],
 ])("%s is refused", async (_what, options, message) => {
   const run = planCommand().parseAsync([...options, "--link", "100mbit"], { from: "user" });

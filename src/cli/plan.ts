@@ -38,6 +38,7 @@ interface Options {
   methods: readonly MethodName[];
   samplePages: number;
   sampleTime: number;
+  rewritten?: number;
   saveModel?: string;
   calibrate?: string;
   watch?: number;
@@ -53,7 +54,8 @@ const FLEET_MEMORY_BYTES_MAX = 2 ** 40;
 const HELP = `
 The guest is sampled through /proc/PID/mem of its QEMU, which needs root or the right to trace that process. It is
 neither stopped nor slowed down. What is written with the same content as before does not show in its memory: under
-KVM, QEMU is asked for that (calc-dirty-rate); under TCG it is not known.
+KVM, QEMU is asked for that (calc-dirty-rate); under TCG nobody counts it, and none is assumed. QEMU's own pre-copy then
+looks better than it will be, where a guest does so a lot; --rewritten COUNT plans for so many such pages a second.
 
 What is seen within the sample time is taken for random. A guest that goes through its memory in turn, and has not come
 back to where it was by then, seems to have a larger working set than it has: --sample-time 10s tells more.
@@ -115,6 +117,11 @@ export function planCommand(): Command {
         .argParser(parseSampleTime)
         .default(SAMPLE_MS_DEFAULT, `${SAMPLE_MS_DEFAULT}ms`),
     )
+    .option(
+      "--rewritten <count>",
+      "assume so many pages a second to be written with what they hold already",
+      parseRewritten,
+    )
     .option("--save-model <file>", "keep what was seen of the guest")
     .option("--calibrate <folder>", "run records (--record of migrate) to learn from")
     .option(
@@ -136,22 +143,27 @@ async function plan(options: Options): Promise<void> {
   refuseUseless(options);
   if (options.fleet !== undefined) return planFleet(options, options.fleet);
   if (options.watch !== undefined) return watch(options, options.watch);
-  const guest = await guestOf(options);
-  if (options.saveModel !== undefined) writeModel(options.saveModel, guest);
+  const seen = await guestOf(options);
+  if (options.saveModel !== undefined) writeModel(options.saveModel, seen);
+  const guest = withAssumption(options, seen);
   const made = planFor(options, guest);
   if (options.json) print({ guest, link: linkOf(options), ...made });
   else process.stdout.write(planText(guest, linkOf(options), made));
 }
 
 /** What would change nothing was meant to change something. @throws UsageError */
-function refuseUseless({ qmp, pid, fleet, watch, watchFor, saveModel, calibrate, cacheSize }: Options): void {
+function refuseUseless(options: Options): void {
+  const { qmp, pid, fleet, watch, watchFor, saveModel, calibrate, cacheSize, rewritten } = options;
   if (pid !== undefined && qmp === undefined) throw new UsageError("--pid goes with --qmp");
   if (watchFor !== undefined && watch === undefined) throw new UsageError("--watch-for goes with --watch");
   if (watch !== undefined && qmp === undefined)
     throw new UsageError("--watch looks at a running guest: --qmp");
   if (watch !== undefined && saveModel !== undefined)
     throw new UsageError("--save-model keeps one sample, and --watch takes many");
-  const ofOneGuest = { "--save-model": saveModel, "--calibrate": calibrate, "--cache-size": cacheSize };
+  const ofOneGuest = {
+    ...{ "--save-model": saveModel, "--calibrate": calibrate, "--cache-size": cacheSize },
+    "--rewritten": rewritten,
+  };
   const [useless] = Object.entries(ofOneGuest).find(([, value]) => value !== undefined) ?? [];
   if (fleet !== undefined && useless !== undefined) throw new UsageError(`${useless} is not for --fleet`);
 }
@@ -175,6 +187,11 @@ async function guestOf(options: Options): Promise<GuestModel> {
   );
 }
 
+function withAssumption({ rewritten }: Options, guest: GuestModel): GuestModel {
+  if (rewritten === undefined) return guest;
+  return { ...guest, rewrittenPagesPerSecond: rewritten, rewrittenIsKnown: true };
+}
+
 function planFor(options: Options, guest: GuestModel): Plan {
   return planMigration({
     guest,
@@ -193,7 +210,7 @@ async function watch(options: Options, intervalMs: number): Promise<void> {
   const endMs = performance.now() + (options.watchFor ?? Number.POSITIVE_INFINITY);
   try {
     await watchGuest({
-      look: () => guestOf(options),
+      look: async () => withAssumption(options, await guestOf(options)),
       plan: (guest) => planFor(options, guest),
       now: () => new Date(),
       show: (moment) => {
@@ -281,6 +298,11 @@ function parseSamplePages(text: string): number {
   // One copy of each is kept.
   if (Number.isInteger(count) && count >= 64 && count <= 1_000_000) return count;
   throw new UsageError(`Not a number of pages from 64 to 1000000: "${text}"`);
+}
+
+function parseRewritten(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new UsageError(`Not a number of pages a second: "${text}"`);
 }
 
 function parseSampleTime(text: string): number {

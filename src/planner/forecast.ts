@@ -135,6 +135,15 @@ function recommend(forecasts: readonly MethodForecast[]): MethodForecast | undef
   }, undefined);
 }
 
+/**
+ * Pages a second that standard pre-copy could send again over this link, beside those that are known to be dirtied: more
+ * of those that nobody counts, and it does not converge.
+ */
+export function precopyRoomPagesPerSecond(guest: GuestModel, link: LinkModel): number {
+  const carried = payloadBytesPerSecond(link) / METHODS.vanilla.rewritten(guest, 0).wireBytes;
+  return Math.max(0, carried - dirtyPagesPerSecond(guest) - guest.rewrittenPagesPerSecond);
+}
+
 function reasonOf(question: PlanQuestion, recommended: MethodForecast | undefined): string {
   const { guest, link } = question;
   const dirty = dirtyPagesPerSecond(guest) + guest.rewrittenPagesPerSecond;

@@ -136,9 +136,7 @@ export async function sampleGuest(
   const rates = fitRates(looksAtEach(sample, all));
   const scale = memory.pageCount / sample.count;
   const zeroPage = new Uint8Array(memory.pageBytes);
-  const live = all.filter(
-    (place) => sample.isPresent[place] === 1 && !sample.isAlike(place, zeroPage),
-  );
+  const live = all.filter((place) => sample.isPresent[place] === 1 && !sample.isAlike(place, zeroPage));
   const codedShare = meter.measureWhole(thinned(live, WHOLE_PAGES_MAX).map((place) => sample.content(place)));
   const sizesOf = sizesByHeat(sample, founds, rates, meter);
   return {
@@ -152,6 +150,7 @@ export async function sampleGuest(
     })),
     codedShare,
     rewrittenPagesPerSecond: 0,
+    rewrittenIsKnown: false,
     cpuMsPerPage: meter.cpuMsPerPage,
     sampledPages: sample.count,
     sampledMs: options.nowMs() - startMs,

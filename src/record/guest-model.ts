@@ -40,6 +40,8 @@ export const guestModelSchema = z.object({
   codedShare: z.object({ fast: count, strong: count }),
   /** Written, but with what was there before: sent again by whoever does not compare. Pages per second. */
   rewrittenPagesPerSecond: count,
+  /** False: nobody counts them there (QEMU under TCG, v86), and 0 is what is assumed. Absent in older models. */
+  rewrittenIsKnown: z.boolean().optional(),
   /** What a page costs in CPU on the machine where the sample was taken. */
   cpuMsPerPage: z.object({ delta: count, fast: count, strong: count }),
   /** Of how many pages this was seen, for the uncertainty; 0: not from a sample. */

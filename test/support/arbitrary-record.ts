@@ -67,6 +67,7 @@ const guestModel = fc.record({
   ),
   codedShare: fc.record({ fast: count, strong: count }),
   rewrittenPagesPerSecond: count,
+  rewrittenIsKnown: optional(fc.boolean()),
   cpuMsPerPage: fc.record({ delta: count, fast: count, strong: count }),
   sampledPages: count,
   sampledMs: count,

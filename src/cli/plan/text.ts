@@ -3,7 +3,12 @@
 
 import { formatBytes, formatBytesPerSecond, formatMs } from "../../base/units.ts";
 import type { FleetOrder, FleetOutcome } from "../../planner/fleet.ts";
-import type { Interval, MethodForecast, Plan } from "../../planner/forecast.ts";
+import {
+  type Interval,
+  type MethodForecast,
+  type Plan,
+  precopyRoomPagesPerSecond,
+} from "../../planner/forecast.ts";
 import { dirtyPagesPerSecond, type GuestModel, meanDeltaSize } from "../../planner/guest-model.ts";
 import type { LinkModel } from "../../planner/link-model.ts";
 import { columns, formatCount, formatRatio } from "../../report/text.ts";
@@ -23,6 +28,7 @@ export function planText(guest: GuestModel, link: LinkModel, plan: Plan): string
     plan.recommended === undefined
       ? `None: ${plan.reason}.`
       : `Recommended: ${plan.recommended}. ${capital(plan.reason)}.`,
+    ...(guest.rewrittenIsKnown === false ? uncountedLines(guest, link) : []),
     "",
   ].join("\n");
 }
@@ -41,7 +47,8 @@ function guestLines(guest: GuestModel): string[] {
         `${bytes(changing)} change every second or more often`,
     ],
   ];
-  if (guest.rewrittenPagesPerSecond > 0)
+  if (guest.rewrittenIsKnown === false) rows.push(["rewritten alike", "not counted here (see below)"]);
+  else if (guest.rewrittenPagesPerSecond > 0)
     rows.push(["rewritten alike", `${formatCount(guest.rewrittenPagesPerSecond)} pages/s`]);
   const size = meanDeltaSize(guest, 1000);
   if (size !== undefined) {
@@ -55,6 +62,21 @@ function guestLines(guest: GuestModel): string[] {
   if (guest.sampledPages > 0)
     rows.push(["seen", `${formatCount(guest.sampledPages)} pages, for ${formatMs(guest.sampledMs)}`]);
   return columns(rows, false);
+}
+
+/** What the table does not know, for whom it matters, and how to see it there. */
+function uncountedLines(guest: GuestModel, link: LinkModel): string[] {
+  const room = precopyRoomPagesPerSecond(guest, link);
+  const bears =
+    room === 0
+      ? "Pre-copy does not keep up even without them."
+      : `Pre-copy bears about ${formatCount(room)} such pages/s over this link.`;
+  return [
+    "",
+    "Not counted: pages that are written with what they hold already (QEMU counts them under KVM only). Pre-copy sends",
+    "them whole each time, XBZRLE until it has kept them, the tunnel and direct mode next to nothing for them.",
+    `${bears} --rewritten COUNT shows what so many a second would change.`,
+  ];
 }
 
 function linkLine({ bytesPerSecond, roundTripMs, lossShare }: LinkModel): string {

@@ -71,10 +71,15 @@ export async function sampleMemory(
 /** What is written over and above what changes was written with what was there. */
 function withRewritten(model: GuestModel, written: number | undefined): GuestModel {
   if (written === undefined) return model;
-  return { ...model, rewrittenPagesPerSecond: Math.max(0, written - dirtyPagesPerSecond(model)) };
+  const rewrittenPagesPerSecond = Math.max(0, written - dirtyPagesPerSecond(model));
+  return { ...model, rewrittenPagesPerSecond, rewrittenIsKnown: true };
 }
 
-/** Undefined where QEMU does not count (its dirty bitmap counts under KVM alone: under TCG the answer is always 0). */
+/**
+ * Undefined where QEMU does not count: its dirty bitmap counts under KVM alone (under TCG the answer is always 0). Nor does
+ * the host everywhere: soft-dirty bits (/proc/PID/clear_refs) need a kernel with CONFIG_MEM_SOFT_DIRTY, without which they
+ * are accepted and stay 0; and of the huge pages in which QEMU asks to have its RAM, one bit stands for 512 pages.
+ */
 async function writtenPagesPerSecond(qmp: QmpClient): Promise<number | undefined> {
   if (!(await qmp.execute("query-kvm")).enabled) return undefined;
   await qmp.execute("calc-dirty-rate", { "calc-time": DIRTY_RATE_SECONDS, mode: "dirty-bitmap" });
