@@ -29,7 +29,7 @@ export interface PlanOptions {
   cacheBytes?: number | undefined;
   /** Default: all; of an embedded VM the tunnel, which is the only one that there is for it. */
   methods?: readonly MethodName[] | undefined;
-  /** Pages to look at (default: 3072), and for how long (default: 1700). */
+  /** Pages to look at (default: 3072), and for how long (default: 1800). */
   samplePages?: number | undefined;
   sampleMs?: number | undefined;
 }
