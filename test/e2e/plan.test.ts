@@ -141,7 +141,7 @@ describe("a migration of the embedded hypervisor's guest", () => {
       });
       const events: RecordEvent[] = [];
       await migrateGuest({
-        ...{ vm: source, to, maxBytesPerSecond: 400_000, maxDowntimeMs: 2000 },
+        ...{ vm: source, to, maxBytesPerSecond: 200_000, maxDowntimeMs: 2000 },
         onEvent: (event) => events.push(event),
       });
       await received;

@@ -106,6 +106,36 @@ test("one that will be over soon is not either, unless it turns out to last", as
   expect(said).toHaveLength(1);
 });
 
+test("zero pages that go first do not make a migration one that will be over soon", async () => {
+  const MIB = 2 ** 20;
+  let samples = 0;
+  const { forecast } = begin(async () => {
+    samples++;
+    return GUEST;
+  });
+  forecast.listener(sampleEvent(1e6, 0, 32 * MIB));
+  forecast.listener(sampleEvent(1e6, 500, 4 * MIB));
+  await settled();
+  expect(samples).toBe(0);
+  forecast.listener(sampleEvent(1e6, 750, 3.95 * MIB));
+  forecast.listener(sampleEvent(1e6, 1250, 3.8 * MIB));
+  await settled();
+  expect(samples).toBe(1);
+});
+
+test("nor do pages that are found dirty anew make it one that lasts", async () => {
+  let samples = 0;
+  const { forecast } = begin(async () => {
+    samples++;
+    return GUEST;
+  });
+  // At 2000 ms, and again, almost as much is found dirty as was sent in the half second before.
+  const left = [2, 1.75, 1.5, 1.25, 1, 0.75, 0.5, 0.25, 0.49, 0.25, 0.1, 0.05, 0.09, 0];
+  for (const [i, gib] of left.entries()) forecast.listener(sampleEvent(400e6, i * 250, gib * GIB));
+  await settled();
+  expect(samples).toBe(0);
+});
+
 test("sampling stops with the migration", async () => {
   let stopped: AbortSignal | undefined;
   const { said, forecast, lasts } = begin((signal) => {

@@ -42,6 +42,8 @@ export class LiveForecast {
   readonly #stop = new AbortController();
   /** The first that was heard of what is to be moved. */
   #from: { atMs: number; remainingBytes: number } | undefined;
+  /** Since then so much was sent; the pace is that of one such piece of time after the other. */
+  #lately: { readonly atMs: number; remainingBytes: number; sentBytes: number } | undefined;
   #isSampled = false;
   #guest: SampledGuest | undefined;
   #link: Link | undefined;
@@ -73,13 +75,32 @@ export class LiveForecast {
     this.#stop.abort();
   }
 
+  #lasts(event: SampleEvent): boolean {
+    // Both are to hear of it.
+    const [onTheWhole, atPresent] = [this.#lastsOnTheWhole(event), this.#lastsAtPresent(event)];
+    return onTheWhole || atPresent;
+  }
+
   /** At the pace so far, which is none where more is dirtied than is sent. */
-  #lasts({ atMs, remainingBytes = Number.POSITIVE_INFINITY }: SampleEvent): boolean {
+  #lastsOnTheWhole({ atMs, remainingBytes = Number.POSITIVE_INFINITY }: SampleEvent): boolean {
     this.#from ??= { atMs, remainingBytes };
     const elapsedMs = atMs - this.#from.atMs;
     if (elapsedMs < PACE_MS) return false;
     const movedBytes = this.#from.remainingBytes - remainingBytes;
     return !(movedBytes > 0) || (remainingBytes / movedBytes) * elapsedMs >= REST_MS_MIN;
+  }
+
+  /** At the pace of late: zero pages go fast, and where they come first say nothing of the others. */
+  #lastsAtPresent({ atMs, remainingBytes = Number.POSITIVE_INFINITY }: SampleEvent): boolean {
+    const lately = this.#lately ?? { atMs, remainingBytes, sentBytes: 0 };
+    this.#lately = lately;
+    // What is found dirty anew was not unsent.
+    lately.sentBytes += Math.max(0, lately.remainingBytes - remainingBytes);
+    lately.remainingBytes = remainingBytes;
+    const elapsedMs = atMs - lately.atMs;
+    if (elapsedMs < PACE_MS) return false;
+    this.#lately = undefined;
+    return lately.sentBytes > 0 && (remainingBytes / lately.sentBytes) * elapsedMs >= REST_MS_MIN;
   }
 
   async #sample(): Promise<void> {
