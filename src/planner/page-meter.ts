@@ -104,7 +104,7 @@ export class PageMeter {
       xbzrleBytes += bytes.xbzrle;
       tunnelBytes += bytes.tunnel;
     }
-    const some = everyNth(pairs, CHANGED_WHOLE_MAX).map(([, now]) => now);
+    const some = thinned(pairs, CHANGED_WHOLE_MAX).map(([, now]) => now);
     return {
       pages: pairs.length,
       xbzrleBytes: xbzrleBytes / pairs.length,
@@ -118,7 +118,7 @@ export class PageMeter {
     if (pages.length === 0) return { fast: 1, strong: 1 };
     const fast = this.#batchesBytes(pages, BATCH_PAGES, LEVEL_FAST, this.#fast);
     // By how much the harder coder is better, of the same pages, in the same batches.
-    const some = everyNth(pages, STRONG_PAGES_MAX);
+    const some = thinned(pages, STRONG_PAGES_MAX);
     const halfPages = Math.ceil(some.length / 2);
     const strong = this.#batchesBytes(some, halfPages, LEVEL_STRONG, this.#strong);
     const share = strong / this.#batchesBytes(some, halfPages, LEVEL_FAST);
@@ -182,8 +182,8 @@ export class PageMeter {
   }
 }
 
-/** At most `countMax`, evenly spread. */
-function everyNth<T>(all: readonly T[], countMax: number): T[] {
-  const every = Math.ceil(all.length / countMax);
-  return all.filter((_, i) => i % every === 0);
+/** Some of many, evenly spread. */
+export function thinned<T>(all: readonly T[], countMax: number): T[] {
+  const count = Math.min(all.length, countMax);
+  return Array.from({ length: count }, (_, i) => all[Math.floor((i * all.length) / count)]!);
 }

@@ -15,7 +15,7 @@
 import type { GuestMemory } from "../memory/guest-memory.ts";
 import { deltaSizesAt, type MeasuredSize } from "./delta-sizes.ts";
 import type { DeltaSize, GuestModel } from "./guest-model.ts";
-import type { PageMeter } from "./page-meter.ts";
+import { type PageMeter, thinned } from "./page-meter.ts";
 import { fitRates, HEATS, type Looks, likeliestHeat, type RateShare } from "./rate-mixture.ts";
 
 export interface SamplingOptions {
@@ -28,7 +28,10 @@ export interface SamplingOptions {
   readonly sleep: (ms: number) => Promise<void>;
 }
 
-/** Looks, as shares of the span. */
+/**
+ * Looks, as shares of the span. `present`: pages that the host held something for at the first look; `busy`: those of
+ * them that were seen to have changed at the second.
+ */
 const LOOKS = [
   { at: 0, who: "all" },
   { at: 0.15, who: "present" },
@@ -290,9 +293,4 @@ function looksAt(sample: Sample, places: readonly number[]): Looks {
     (_, i) => some.reduce((sum, each) => sum + each[i]!, 0) / some.length,
   );
   return { intervalsMs, patterns };
-}
-
-function thinned<T>(all: readonly T[], countMax: number): T[] {
-  const count = Math.min(all.length, countMax);
-  return Array.from({ length: count }, (_, i) => all[Math.floor((i * all.length) / count)]!);
 }
