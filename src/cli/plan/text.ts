@@ -66,7 +66,8 @@ function guestLines(guest: GuestModel): string[] {
 
 /** What the table does not know, for whom it matters, and how to see it there. */
 function uncountedLines(guest: GuestModel, link: LinkModel): string[] {
-  const room = precopyRoomPagesPerSecond(guest, link);
+  // No more exact than what it is derived from.
+  const room = Number(precopyRoomPagesPerSecond(guest, link).toPrecision(2));
   const bears =
     room === 0
       ? "Pre-copy does not keep up even without them."
