@@ -78,6 +78,11 @@ const SETTLE_BATCHES = 4;
 const TRIAL_BATCHES = 4;
 /** Nor does a trial last longer, however few of them say anything. */
 const TRIAL_BATCHES_MAX = 4 * TRIAL_BATCHES;
+/**
+ * Up to zstd 1 what nobody has measured of late may be better than guessed, by this: a dearer method is given a trial then,
+ * since it costs little, and is the only way to find out.
+ */
+const HOPE = 1.35;
 /** A method that was left for a cheaper one is tried again after so many batches, each time after twice as many. */
 const RETRY_BATCHES = 32;
 const RETRY_BATCHES_MAX = 4096;
@@ -123,15 +128,19 @@ class ClassKnowledge {
   /** Everything, as zstd 1 would have done it: what guesses about other methods are made from. */
   readonly #asReference = new Measured();
   /** Relative to zstd 1, as far as it has been seen here. */
-  readonly #costRatios = METHODS.map(({ costRatio }) => costRatio);
   readonly #sizeRatios = METHODS.map(({ sizeRatio }) => sizeRatio);
   /** Of the method in use, until there are enough of them. */
   #trial: Observation[] = [];
   /** The method that was used before it. */
-  #left: { readonly index: number; readonly costMsPerByte: number; readonly sizeShare: number } | undefined;
+  #left: { readonly index: number; readonly sizeShare: number } | undefined;
 
   get isOnTrial(): boolean {
     return this.#trial.length < TRIAL_BATCHES && this.sinceChange < TRIAL_BATCHES_MAX;
+  }
+
+  /** What it costs and leaves was measured of late, and is more than a guess. */
+  isKnown(index: number): boolean {
+    return this.#methods[index]!.rawBytes >= GUESS_BYTES;
   }
 
   costMsPerByte(index: number): number {
@@ -140,7 +149,7 @@ class ClassKnowledge {
     const all = this.#asReference;
     const guess =
       ((all.encodeMs + COST_MS_PER_BYTE_INITIAL * GUESS_BYTES) / (all.rawBytes + GUESS_BYTES)) *
-      this.#costRatios[index]!;
+      method.costRatio;
     const { encodeMs, rawBytes } = this.#methods[index]!;
     return (encodeMs + guess * GUESS_BYTES) / (rawBytes + GUESS_BYTES);
   }
@@ -172,25 +181,20 @@ class ClassKnowledge {
     for (const each of fair) this.#learn(index, each);
   }
 
-  /** The method on trial with the one before it, which has just coded much the same: a better guess for the next time. */
+  /** What the method on trial leaves of much the same pages as the one before it: a better guess for the next time. */
   #compare(index: number, trial: readonly Observation[]): void {
     const left = this.#left;
     if (left === undefined) return;
     const sum = (of: (each: Observation) => number) => trial.reduce((all, each) => all + of(each), 0);
-    const rawBytes = sum((each) => each.rawBytes);
-    const cost = sum((each) => each.encodeMs) / rawBytes / left.costMsPerByte;
-    const size = sum((each) => each.codedBytes) / rawBytes / left.sizeShare;
-    if (!(cost > 0 && size > 0)) return;
-    const [ofCost, ofSize] = [this.#costRatios, this.#sizeRatios];
+    const ratio = sum((each) => each.codedBytes) / sum((each) => each.rawBytes) / left.sizeShare;
     // zstd 1 is what all others are compared with: what it is like is known of the other one then.
     const [learned, known] = index === REFERENCE ? [left.index, index] : [index, left.index];
-    const [costly, large] = index === REFERENCE ? [1 / cost, 1 / size] : [cost, size];
-    ofCost[learned] = Math.sqrt(ofCost[learned]! * ofCost[known]! * costly);
-    ofSize[learned] = Math.sqrt(ofSize[learned]! * ofSize[known]! * large);
+    const now = this.#sizeRatios[known]! * (index === REFERENCE ? 1 / ratio : ratio);
+    this.#sizeRatios[learned] = Math.sqrt(this.#sizeRatios[learned]! * now);
   }
 
   #learn(index: number, { rawBytes, codedBytes, encodeMs }: Observation): void {
-    const [costRatio, sizeRatio] = [this.#costRatios[index]!, this.#sizeRatios[index]!];
+    const [costRatio, sizeRatio] = [METHODS[index]!.costRatio, this.#sizeRatios[index]!];
     const costMs = Math.min(encodeMs, SURPRISE_MAX * this.costMsPerByte(index) * rawBytes);
     this.#methods[index]!.add(rawBytes, codedBytes, costMs);
     this.#asReference.add(rawBytes, Math.min(rawBytes, codedBytes / sizeRatio), costMs / costRatio);
@@ -203,12 +207,8 @@ class ClassKnowledge {
   }
 
   setMethod(index: number): void {
-    const isKnown = this.#methods[this.index]!.rawBytes >= GUESS_BYTES;
-    this.#left = isKnown
-      ? {
-          ...{ index: this.index, sizeShare: this.sizeShare(this.index) },
-          costMsPerByte: this.costMsPerByte(this.index),
-        }
+    this.#left = this.isKnown(this.index)
+      ? { index: this.index, sizeShare: this.sizeShare(this.index) }
       : undefined;
     this.index = index;
     this.sinceChange = 0;
@@ -217,7 +217,8 @@ class ClassKnowledge {
 
   /** Because that one is better, by what was measured. */
   moveTo(index: number): void {
-    if (index < this.index) {
+    // A guess may turn out to be wrong, and the way back is to be open then.
+    if (index < this.index && (this.isKnown(index) || METHODS[index]!.codecId === ENTROPY_NONE)) {
       // All between the two were passed on the way up: they are no better now.
       for (let left = index + 1; left <= this.index; left++) {
         this.#waited[left] = Math.min(RETRY_BATCHES_MAX, Math.max(RETRY_BATCHES, 2 * this.#waited[left]!));
@@ -334,6 +335,7 @@ export class EntropyChoice {
     const presentRate = this.#rate(knowledge, knowledge.index, linkBytesPerSecond);
     let best = knowledge.index;
     let bestRate = presentRate;
+    let atBest = "";
     // One step up at most, where nobody knows what to expect: the further away the less.
     const above = Math.max(REFERENCE, knowledge.index + 1);
     // A link that may carry more than it has carried so far is no reason for anything dearer.
@@ -342,10 +344,12 @@ export class EntropyChoice {
     for (let index = first; index <= last && index < METHODS.length; index++) {
       if (!this.#isAllowed[index] || knowledge.batches < knowledge.notBefore[index]!) continue;
       if (index > REFERENCE && knowledge.costMsPerByte(index) * rawBytes > BATCH_MS_MAX) continue;
-      const rate = this.#rate(knowledge, index, linkBytesPerSecond);
+      const isHopeful = index > knowledge.index && index <= REFERENCE && !knowledge.isKnown(index);
+      const rate = (isHopeful ? HOPE : 1) * this.#rate(knowledge, index, linkBytesPerSecond);
       if (rate > bestRate * (index === knowledge.index ? 1 : GAIN_MIN)) {
         best = index;
         bestRate = rate;
+        atBest = isHopeful ? "at best " : "";
       }
     }
     const tooLong = knowledge.costMsPerByte(knowledge.index) * rawBytes > BATCH_MS_MAX;
@@ -358,7 +362,7 @@ export class EntropyChoice {
     else knowledge.setMethod(best);
     this.#decided(
       METHODS[best]!.name,
-      `${batchClass}: ${formatBytesPerSecond(bestRate)} of memory expected, ${formatBytesPerSecond(presentRate)} ` +
+      `${batchClass}: ${atBest}${formatBytesPerSecond(bestRate)} of memory expected, ${formatBytesPerSecond(presentRate)} ` +
         `with ${before}, on a link of ${isLinkKnown ? "" : "at least "}${formatBytesPerSecond(linkBytesPerSecond)}`,
     );
   }

@@ -1,5 +1,5 @@
 // Work of a second or two in a process that does nothing else: over before what V8 optimises for it has paid for
-// itself. Of a sample of a guest's memory that would be more than half of all CPU (`npm run bench -- sampling`).
+// itself. Of a sample of a guest's memory the optimising would be some 40 % of all CPU, more where pages can be compressed.
 
 import { setFlagsFromString } from "node:v8";
 import { hasNativeZstd } from "../../codec/entropy/zstd-native.ts";
