@@ -56,6 +56,8 @@ export class FakeQemu {
           Object.assign(this, this.cancelEnds);
         }
         return this.migration === undefined ? {} : { status: this.migration };
+      case "query-target":
+        return { arch: "x86_64" };
       case "query-migrate-capabilities":
         return [];
       case "query-memory-size-summary":
