@@ -58,6 +58,8 @@ export class FakeQemu {
         return this.migration === undefined ? {} : { status: this.migration };
       case "query-target":
         return { arch: "x86_64" };
+      case "query-kvm":
+        return { enabled: true, present: true };
       case "query-migrate-capabilities":
         return [];
       case "query-memory-size-summary":

@@ -33,7 +33,7 @@ export class QemuIncoming implements IncomingVm {
   #ready: Promise<void> | undefined;
   /**
    * Capabilities that were changed, as they were before. They are put back when all is loaded: left on, `postcopy-ram` would
-   * be asked of this VM's next destination, and `return-path` has QEMU wait for ever for the end of a migration to a file.
+   * be asked of this VM's next destination, and with `return-path` a migration to a file was not seen to end.
    */
   readonly #before: Capabilities = {};
   #isPostcopy = false;
