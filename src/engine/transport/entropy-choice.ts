@@ -78,6 +78,10 @@ const SETTLE_BATCHES = 4;
 const TRIAL_BATCHES = 4;
 /** Nor does a trial last longer, however few of them say anything. */
 const TRIAL_BATCHES_MAX = 4 * TRIAL_BATCHES;
+/** Of what hardly gets smaller all coders leave much the same, which says nothing of what they will leave of other pages. */
+const COMPARED_SHARE_MAX = 0.8;
+/** What was learned of a coder's size counts for this much less with every batch: the next pages are others. */
+const KEPT_RATIO = 0.998;
 /**
  * Up to zstd 1 what nobody has measured of late may be better than guessed, by this: a dearer method is given a trial then,
  * since it costs little, and is the only way to find out.
@@ -169,6 +173,8 @@ class ClassKnowledge {
   observe(index: number, observation: Observation): void {
     for (const measured of this.#methods) measured.age();
     this.#asReference.age();
+    for (const [i, { sizeRatio }] of METHODS.entries())
+      this.#sizeRatios[i] = sizeRatio * (this.#sizeRatios[i]! / sizeRatio) ** KEPT_RATIO;
     if (index !== this.index || this.#trial.length >= TRIAL_BATCHES) {
       this.#learn(index, observation);
       return;
@@ -184,7 +190,7 @@ class ClassKnowledge {
   /** What the method on trial leaves of much the same pages as the one before it: a better guess for the next time. */
   #compare(index: number, trial: readonly Observation[]): void {
     const left = this.#left;
-    if (left === undefined) return;
+    if (left === undefined || left.sizeShare > COMPARED_SHARE_MAX) return;
     const sum = (of: (each: Observation) => number) => trial.reduce((all, each) => all + of(each), 0);
     const ratio = sum((each) => each.codedBytes) / sum((each) => each.rawBytes) / left.sizeShare;
     // zstd 1 is what all others are compared with: what it is like is known of the other one then.
