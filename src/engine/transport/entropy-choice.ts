@@ -142,9 +142,9 @@ class ClassKnowledge {
     return this.#trial.length < TRIAL_BATCHES && this.sinceChange < TRIAL_BATCHES_MAX;
   }
 
-  /** What it costs and leaves was measured of late, and is more than a guess. */
+  /** What it costs and leaves is more than a guess: measured of late, or, of none, not to be measured. */
   isKnown(index: number): boolean {
-    return this.#methods[index]!.rawBytes >= GUESS_BYTES;
+    return METHODS[index]!.codecId === ENTROPY_NONE || this.#methods[index]!.rawBytes >= GUESS_BYTES;
   }
 
   costMsPerByte(index: number): number {
@@ -224,7 +224,7 @@ class ClassKnowledge {
   /** Because that one is better, by what was measured. */
   moveTo(index: number): void {
     // A guess may turn out to be wrong, and the way back is to be open then.
-    if (index < this.index && (this.isKnown(index) || METHODS[index]!.codecId === ENTROPY_NONE)) {
+    if (index < this.index && this.isKnown(index)) {
       // All between the two were passed on the way up: they are no better now.
       for (let left = index + 1; left <= this.index; left++) {
         this.#waited[left] = Math.min(RETRY_BATCHES_MAX, Math.max(RETRY_BATCHES, 2 * this.#waited[left]!));

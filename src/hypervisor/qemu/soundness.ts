@@ -5,7 +5,7 @@ const QEMU_MAJOR_SOUND = 10;
 
 /**
  * For people, one line: what is to be feared of a source of this version that runs its guest without KVM, if anything.
- * `ramBackends`: in how many pieces it has the guest's RAM. Measured with 10.0 too: writes to any but the first get lost.
+ * `ramBackends`: in how many pieces it has the guest's RAM. Seen with 10.0 too: of two, writes to the second got lost.
  */
 export function lossWithoutKvm(version: string, ramBackends = 1): string | undefined {
   const isSound = Number.parseInt(version, 10) >= QEMU_MAJOR_SOUND;
