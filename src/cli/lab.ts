@@ -80,6 +80,8 @@ interrupted: everything was taken down, and what had been made before is kept.
 Example:
   deltavee lab run memory --method vanilla,tunnel --link 100mbit --runs 5
 `;
+/** Behind the default of what an experiment has several of, of which one may be asked for. */
+const ALL_OF_EXPERIMENT = ", or all of the experiment's";
 const IMAGE_HELP = "\nExample:\n  deltavee lab image";
 const CLEAN_HELP = "\nExamples:\n  deltavee lab clean\n  deltavee lab clean --all";
 const LIST_HELP = "\nExamples:\n  deltavee lab list\n  deltavee lab list --json";
@@ -118,9 +120,18 @@ function runCommand(): Command {
       "--qemu <version>",
       `of both sides, "7.2" or "10.0" (default: ${QEMU_DEFAULT}, or the experiment's)`,
     )
-    .addOption(option("--link <rate>", "of the link, each way", parseBytesPerSecond, LINK_DEFAULT))
-    .addOption(option("--rtt <duration>", "its round trip", parseRoundTrip, "0ms"))
-    .addOption(option("--loss <percent>", "of its packets, each way, e.g. 0.1%", parseLoss, "0%"))
+    .addOption(
+      option(
+        "--link <rate>",
+        "of the link, each way",
+        parseBytesPerSecond,
+        `${LINK_DEFAULT}${ALL_OF_EXPERIMENT}`,
+      ),
+    )
+    .addOption(option("--rtt <duration>", "its round trip", parseRoundTrip, `0ms${ALL_OF_EXPERIMENT}`))
+    .addOption(
+      option("--loss <percent>", "of its packets, each way, e.g. 0.1%", parseLoss, `0%${ALL_OF_EXPERIMENT}`),
+    )
     .addOption(
       new Option("--set <name=value>", "a parameter of the scenario; again for others").argParser(
         parseParameter,

@@ -50,11 +50,25 @@ test("an experiment is cut down to what is asked for of it", () => {
   expect(plans.map(recordName)).toEqual(["lmbench-tunnel-100mbit-7.2-default-1.ndjson"]);
 });
 
+test("of an experiment's links those are taken that are like what is asked for", () => {
+  const links = (asked: object) =>
+    plansFor("writer", { experiment: "links", method: ["tunnel"], ...asked }, SCENARIOS).map(
+      (plan) => recordName(plan).split("-10.0-")[0],
+    );
+  expect(links({ link: 1.25e6, loss: 0.001 })).toEqual([
+    "writer-tunnel-10mbit-loss0.1",
+    "writer-tunnel-10mbit-rtt20-loss0.1",
+    "writer-tunnel-10mbit-rtt100-loss0.1",
+  ]);
+  expect(links({ link: 125e6, rtt: 0, loss: 0 })).toEqual(["writer-tunnel-1000mbit"]);
+  expect(() => links({ rtt: 21 })).toThrow('Experiment "links" has no such runs');
+});
+
 describe("nonsense is refused", () => {
   test.each([
     [undefined, {}, "What is to be run?"],
     ["flying", {}, 'There is no scenario "flying" (fake, writer, lmbench)'],
-    ["fake", { experiment: "smoke", link: 1 }, "--link is not for an experiment"],
+    ["fake", { experiment: "smoke", memory: 512 }, "--memory is not for an experiment"],
     ["fake", { experiment: "smoke", maxDowntime: 1 }, "--max-downtime is not for an experiment"],
     ["flying", { experiment: "smoke" }, 'There is no scenario "flying"'],
     [undefined, { experiment: "headlines" }, 'There is no experiment "headlines"'],

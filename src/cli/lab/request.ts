@@ -1,5 +1,5 @@
 // What `deltavee lab run` is asked for, as runs: a scenario with everything that can be varied of it, or an experiment
-// (of which a scenario, methods, a QEMU and the number of runs may be chosen). Nonsense is refused here, before anything
+// (of which a scenario, methods, links, a QEMU and the number of runs may be chosen). Nonsense is refused here, before anything
 // is set up.
 
 import { UsageError } from "../../base/errors.ts";
@@ -53,7 +53,7 @@ const ROUND_TRIP_MS_MAX = 10_000;
 
 /** What an experiment fixes. */
 const OF_SCENARIO = [
-  ...["name", "link", "rtt", "loss", "set", "memory", "vcpus"],
+  ...["name", "set", "memory", "vcpus"],
   ...["maxDowntime", "forceAfter", "limit", "before", "after"],
 ] as const;
 
@@ -69,7 +69,9 @@ export function plansFor(
     if (fixed !== undefined)
       throw new UsageError(`${flagOf(fixed)} is not for an experiment, which says it itself`);
     if (scenarioName !== undefined) scenarioOf(scenarios, scenarioName);
-    return plansOf(experimentNamed(experiment), scenarios, { scenario: scenarioName, methods, runs, qemu });
+    const link = { bytesPerSecond: options.link, roundTripMs: options.rtt, lossShare: options.loss };
+    const selection = { scenario: scenarioName, methods, runs, qemu, link };
+    return plansOf(experimentNamed(experiment), scenarios, selection);
   }
   if (scenarioName === undefined) {
     throw new UsageError("What is to be run? A scenario, or --experiment (deltavee lab list shows both)");

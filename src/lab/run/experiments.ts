@@ -205,12 +205,16 @@ export const EXPERIMENTS: readonly Experiment[] = [
   },
 ];
 
+type LinkSelection = { readonly [Name in keyof LabLink]?: LabLink[Name] | undefined };
+
 /** What a command line may ask for of an experiment. */
 export interface Selection {
   readonly scenario?: string | undefined;
   readonly methods?: readonly string[] | undefined;
   readonly runs?: number | undefined;
   readonly qemu?: string | undefined;
+  /** Only over links that are like this, in what is said of them. */
+  readonly link?: LinkSelection;
 }
 
 /** Run 1 of everything, then run 2 of everything: what else the machine does meets all alike. */
@@ -225,6 +229,7 @@ export function plansOf(
       if (selection.scenario !== undefined && selection.scenario !== row.scenario) continue;
       const scenario = scenarioOf(scenarios, row.scenario);
       for (const link of row.links) {
+        if (!isLike(link, selection.link)) continue;
         for (const method of row.methods) {
           methodNamed(method);
           if (selection.methods !== undefined && !selection.methods.includes(method)) continue;
@@ -235,6 +240,14 @@ export function plansOf(
   }
   if (plans.length === 0) throw new UsageError(`Experiment "${experiment.name}" has no such runs`);
   return plans;
+}
+
+function isLike(link: LabLink, { bytesPerSecond, roundTripMs, lossShare }: LinkSelection = {}): boolean {
+  return (
+    (bytesPerSecond ?? link.bytesPerSecond) === link.bytesPerSecond &&
+    (roundTripMs ?? link.roundTripMs) === link.roundTripMs &&
+    (lossShare ?? link.lossShare) === link.lossShare
+  );
 }
 
 interface Chosen {
