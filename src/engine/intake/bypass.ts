@@ -30,7 +30,7 @@ export interface Progress {
  */
 const FAST_BYTES_PER_SECOND = 160e6;
 /** One that carries less than this is slow at once. */
-const SLOW_BYTES_PER_SECOND = 40e6;
+export const SLOW_BYTES_PER_SECOND = 40e6;
 /**
  * Any other has so long to show that it is fast, however long its round trip is, and whatever else the machines at both
  * ends are busy with.

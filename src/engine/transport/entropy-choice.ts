@@ -43,6 +43,7 @@ const METHODS: readonly Method[] = [
   zstd(15, 50, 0.87),
   zstd(19, 110, 0.86),
 ];
+const LIGHTEST = METHODS.findIndex(({ name }) => name === "lz4");
 const REFERENCE = METHODS.findIndex(({ name }) => name === "zstd 1");
 
 /** What a batch is mostly made of: the two compress differently. */
@@ -267,6 +268,11 @@ export class EntropyChoice {
       if (!this.#isAllowed[knowledge.index]) knowledge.index = this.#isAllowed.indexOf(true);
     }
     assert(this.#isAllowed.includes(true), "the two sides have agreed on a codec");
+  }
+
+  /** Needs no thread, nothing to be loaded, and next to no time for what does not get smaller. */
+  get lightest(): EntropyMethod {
+    return this.#isAllowed[LIGHTEST] ? METHODS[LIGHTEST]! : NO_ENTROPY;
   }
 
   /**

@@ -1,13 +1,13 @@
 // TunnelLink against a peer that decodes its frames: the stream arrives whole and in order, in batches that suit the
 // link, and never more is unanswered than the window can keep account of.
 
-import { expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { randomBytes } from "../../../test/support/arbitrary-stream.ts";
 import { makeHome, makeParts } from "../../../test/support/engine-parts.ts";
 import { memoryChannels } from "../../../test/support/memory-channel.ts";
 import { VirtualClock } from "../../base/clock.ts";
 import { DeltaveeError } from "../../base/errors.ts";
-import { ENTROPY_CODEC_IDS } from "../../codec/entropy/entropy-coder.ts";
+import { ENTROPY_CODEC_IDS, ENTROPY_LZ4, ENTROPY_NONE } from "../../codec/entropy/entropy-coder.ts";
 import { InlineBatchCoder } from "../../codec/entropy/inline-batch-coder.ts";
 import type { Welcome } from "../../wire/bodies.ts";
 import type { DataFrame } from "../../wire/frame.ts";
@@ -28,15 +28,15 @@ const OWN: Welcome = {
  * `acknowledges` may be switched off and on. Coding takes `codingMs`; 0: it is done at once. `older`: the peer speaks
  * the version before post-copy, which is asked for.
  */
-function connected(codingMs = 0, older = false) {
+function connected(codingMs = 0, older = false, bytesPerSecond = 1e6) {
   const clock = new VirtualClock();
-  const [ours, theirs] = memoryChannels(clock, { delayMs: 5, bytesPerSecond: 1e6, bufferBytes: 1 << 24 });
+  const [ours, theirs] = memoryChannels(clock, { delayMs: 5, bytesPerSecond, bufferBytes: 1 << 24 });
   const arrived: Uint8Array[] = [];
   const failures: string[] = [];
   const decode = decoder(clock);
   const peer = {
     acknowledges: true,
-    frames: 0,
+    frames: [] as Pick<DataFrame, "entropyCodec" | "rawBytes">[],
     acknowledge: () => {
       if (state.dataSequence > state.ackSequence) end.send({ type: "ack", sequence: state.dataSequence });
     },
@@ -48,7 +48,7 @@ function connected(codingMs = 0, older = false) {
       if (frame.type === "abort") failures.push(`peer: ${frame.reason.code}`);
       if (frame.type !== "data") return;
       arrived.push(decode(frame));
-      peer.frames++;
+      peer.frames.push({ entropyCodec: frame.entropyCodec, rawBytes: frame.rawBytes });
       if (peer.acknowledges) peer.acknowledge();
     },
     drained: () => {},
@@ -149,7 +149,7 @@ test("small batches are gathered, so that their number stays within what pays", 
     clock.advance(0.1);
   }
   clock.advance(100);
-  expect(peer.frames).toBeLessThan(80);
+  expect(peer.frames.length).toBeLessThan(80);
 });
 
 test("a closed window gathers what comes, says so, and goes on when it is acknowledged", () => {
@@ -184,7 +184,7 @@ test.each([
       link.flush(true);
       clock.advance(3);
     }
-    expect(peer.frames).toBe(MARKERS_MAX);
+    expect(peer.frames.length).toBe(MARKERS_MAX);
     expect(link.figures.waitingBytes).toBeGreaterThan(0);
     peer.acknowledges = true;
     peer.acknowledge();
@@ -193,6 +193,58 @@ test.each([
     expect(failures).toEqual([]);
   },
 );
+
+describe("what is carried on as it is", () => {
+  const random = randomBytes(7);
+  const PIECE_BYTES = 8000;
+  /** A coder leaves about half of it. */
+  const HALF = Uint8Array.from({ length: 500 * PIECE_BYTES }, (_, i) => (i & 16 ? random() : 0));
+  const SMALL = new Uint8Array(1500 * PIECE_BYTES);
+
+  const moved = (content: Uint8Array, bytesPerSecond: number) => {
+    const { clock, link, peer, put, failures, expectAllArrived } = connected(0, false, bytesPerSecond);
+    link.bypass(true);
+    for (let at = 0; at < content.length; clock.advance(0.2)) {
+      for (; at < content.length && link.hasRoom; at += PIECE_BYTES) {
+        put(content.subarray(at, at + PIECE_BYTES));
+        link.flush(false);
+      }
+    }
+    link.flush(true);
+    clock.advance(10_000);
+    expectAllArrived();
+    expect(failures).toEqual([]);
+    return peer.frames;
+  };
+
+  test("gets smaller at next to no cost while the link has not shown that it is fast", () => {
+    const frames = moved(HALF.subarray(0, 40 * PIECE_BYTES), 1e6);
+    expect(new Set(frames.map(({ entropyCodec }) => entropyCodec))).toEqual(new Set([ENTROPY_LZ4]));
+  });
+
+  test.each([
+    ["it has", HALF, 3 * 1024 * 1024],
+    ["there was enough of it, however small it got", SMALL, 8 * 1024 * 1024],
+  ])("is left alone once %s", (_when, content, codedMax) => {
+    const frames = moved(content, 400e6);
+    const first = frames.findIndex(({ entropyCodec }) => entropyCodec === ENTROPY_NONE);
+    const coded = frames.slice(0, first).reduce((sum, { rawBytes }) => sum + rawBytes, 0);
+    expect(coded).toBeGreaterThan(0);
+    expect(coded).toBeLessThanOrEqual(codedMax);
+    expect(frames.slice(first).every(({ entropyCodec }) => entropyCodec === ENTROPY_NONE)).toBe(true);
+  });
+
+  test("is left alone when bypass comes back later: whatever the link carries then, we are the brake", () => {
+    const { link, clock, peer, put } = connected();
+    link.bypass(true);
+    link.bypass(false);
+    link.bypass(true);
+    put(SMALL.subarray(0, PIECE_BYTES));
+    link.flush(true);
+    clock.advance(1000);
+    expect(peer.frames.map(({ entropyCodec }) => entropyCodec)).toEqual([ENTROPY_NONE]);
+  });
+});
 
 test("a mistake of ours ends the migration, also where nobody is there to catch it", () => {
   for (const codingMs of [0, 10]) {

@@ -27,6 +27,7 @@ import {
 } from "../../wire/handshake.ts";
 import { PAGES_HEADER_BYTES } from "../../wire/page-batch.ts";
 import { ProtocolState } from "../../wire/protocol-state.ts";
+import { SLOW_BYTES_PER_SECOND } from "../intake/bypass.ts";
 import type { BatchSink, SealedBatch } from "../pages/batch-sink.ts";
 import type { Channel } from "../ports.ts";
 import { type BatchClass, EntropyChoice, type EntropyMethod, NO_ENTROPY } from "./entropy-choice.ts";
@@ -52,6 +53,8 @@ const WHOLE_SHARE_MIN = 0.5;
 const RETURNED_EVERY_BYTES = 16 * 1024;
 /** Two KEEPALIVEs are missing. */
 const HURRIED_SILENT_MS = 2500;
+/** Ten milliseconds of the lightest coder, and what a slow link takes to show itself. */
+const OPENING_BYTES_MAX = 8 * 1024 * 1024;
 /** Looking at less would say little. */
 const WHOLE_BYTES_MIN = 16 * 1024;
 
@@ -135,6 +138,9 @@ export class TunnelLink implements SourceLink {
   /** HELLO has said that RAM will be compared. */
   #verifies = false;
   #bypasses = false;
+  /** In bypass from the start, and the link has not shown yet that it is anything but slow. */
+  #isOpening = true;
+  #openingBytes = 0;
   #blocked = false;
   #over = false;
   #lastBatchMs = Number.NEGATIVE_INFINITY;
@@ -259,6 +265,7 @@ export class TunnelLink implements SourceLink {
 
   bypass(wanted: boolean): void {
     this.#bypasses = wanted;
+    if (!wanted) this.#isOpening = false;
   }
 
   /** COMMIT would go out at once. */
@@ -334,14 +341,17 @@ export class TunnelLink implements SourceLink {
   #encode(batch: SealedBatch): void {
     const { slot, rawBytes, wholeBytes } = batch;
     const batchClass: BatchClass = wholeBytes >= WHOLE_SHARE_MIN * rawBytes ? "pages" : "deltas";
-    const method = this.#bypasses ? NO_ENTROPY : this.#choose(batch, batchClass);
+    const bypassed = this.#bypasses;
+    const method = bypassed ? this.#whileBypassed(rawBytes) : this.#choose(batch, batchClass);
     this.#lastBatchMs = this.#clock.nowMs();
     this.#codingBytes += rawBytes;
     this.#codingBatches++;
     let isAtOnce = true;
     const encoded = (result: EncodedBatch) => {
       const { codedBytes, encodeMs } = result;
-      this.#choice.observe(batchClass, method.name, rawBytes, codedBytes, encodeMs);
+      // Nobody has looked at what was carried on as it is: it says nothing about batches of one class or the other.
+      const taught = bypassed ? NO_ENTROPY.name : method.name;
+      this.#choice.observe(batchClass, taught, rawBytes, codedBytes, encodeMs);
       this.#rawBytes += rawBytes;
       this.#codedBytes += codedBytes;
       const wasFull = this.#sink.isFull;
@@ -359,6 +369,18 @@ export class TunnelLink implements SourceLink {
       else this.#safely(() => encoded(result));
     });
     isAtOnce = false;
+  }
+
+  /**
+   * What is carried on as it is costs nothing. Only until the link has shown what it carries, some hundred kilobytes on a
+   * fast one, it is made smaller at next to no cost: a slow link needs a tenth of a second to show that it is.
+   */
+  #whileBypassed(rawBytes: number): EntropyMethod {
+    this.#openingBytes += rawBytes;
+    const isShown = this.#window.linkBytesPerSecond >= SLOW_BYTES_PER_SECOND;
+    // Of what gets very small the fastest link shows little.
+    if (isShown || this.#openingBytes > OPENING_BYTES_MAX) this.#isOpening = false;
+    return this.#isOpening ? this.#choice.lightest : NO_ENTROPY;
   }
 
   #choose({ slot, rawBytes, wholeBytes }: SealedBatch, batchClass: BatchClass): EntropyMethod {
