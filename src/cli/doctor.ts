@@ -13,7 +13,7 @@ import { type Address, formatAddress, parseAddress } from "../link/address.ts";
 import { interruption } from "./common.ts";
 import { checkPairedKeys, checkTlsFolder } from "./doctor/certificates.ts";
 import { type Finding, findingsText, worstOf } from "./doctor/finding.ts";
-import { checkClock, checkMemory, checkNode, HOST_CLOCKS } from "./doctor/host.ts";
+import { checkClock, checkCongestionControl, checkMemory, checkNode, HOST_CLOCKS } from "./doctor/host.ts";
 import { checkKvm } from "./doctor/kvm.ts";
 import { checkBind, checkPeer, measureFor, type PeerAddress, parsePeer } from "./doctor/peer.ts";
 import { checkBinary, checkMonitor, findQemuPaths, NO_QEMU } from "./doctor/qemu.ts";
@@ -36,7 +36,7 @@ const LISTEN_MS_DEFAULT = 10 * 60_000;
 
 const HELP = `
 Each finding is ok, a warning (it works, though not as well as it could), or a problem (a migration will fail on it), with
-what follows from it and what to do. Looked at are always: Node, memory, clocks, the QEMUs of this host and what each
+what follows from it and what to do. Looked at are always: Node, memory, clocks, TCP, the QEMUs of this host and what each
 allows (asked of QEMU itself), and whether KVM really works (a tiny guest is booted with it). Where they are named also:
 a VM's monitor (--qmp), certificates (--tls-dir), an address to listen on (--bind), a peer (--peer).
 
@@ -123,6 +123,7 @@ async function lookAtAll(options: Options): Promise<Finding[]> {
     }),
     { check: "cores", level: "ok", says: `${availableParallelism()} cores to code pages on` },
     await checkClock(HOST_CLOCKS),
+    ...congestionControl(),
     ...(qemus.length === 0 ? [NO_QEMU] : qemus),
     await checkKvm(paths[works]),
     ...(vm === undefined ? [] : [vm.finding]),
@@ -133,6 +134,18 @@ async function lookAtAll(options: Options): Promise<Finding[]> {
       : await checkTlsFolder(options.tlsDir, { hostNames: hostNames(options) })),
     ...(options.peer === undefined ? [] : await checkPeer(options.peer, options, HOST_CLOCKS)),
   ];
+}
+
+/** Nothing where it is not Linux's to tell. */
+function congestionControl(): Finding[] {
+  const setting = (name: string) => readFileSync(`/proc/sys/net/ipv4/${name}`, "utf8").trim();
+  try {
+    const known = setting("tcp_available_congestion_control").split(" ");
+    return [checkCongestionControl(setting("tcp_congestion_control"), known)];
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw thrown;
+  }
 }
 
 /** One after the other: what is looked at is not to disturb itself. */

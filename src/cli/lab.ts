@@ -10,7 +10,7 @@ import { labCacheFolder } from "../lab/cache.ts";
 import { buildImage } from "../lab/image/image.ts";
 import { METHODS } from "../lab/method/all.ts";
 import { DOWNTIME_MS_MAX_DEFAULT } from "../lab/method/method.ts";
-import type { Scenario } from "../lab/model.ts";
+import { CONGESTIONS, type Scenario } from "../lab/model.ts";
 import { clean } from "../lab/run/clean.ts";
 import {
   AFTER_MS_DEFAULT,
@@ -131,6 +131,12 @@ function runCommand(): Command {
     .addOption(option("--rtt <duration>", "its round trip", parseRoundTrip, `0ms${ALL_OF_EXPERIMENT}`))
     .addOption(
       option("--loss <percent>", "of its packets, each way, e.g. 0.1%", parseLoss, `0%${ALL_OF_EXPERIMENT}`),
+    )
+    .addOption(
+      new Option(
+        "--congestion <name>",
+        `how TCP finds out what it carries (default: cubic, as Linux's${ALL_OF_EXPERIMENT})`,
+      ).choices(CONGESTIONS),
     )
     .addOption(
       new Option("--set <name=value>", "a parameter of the scenario; again for others").argParser(

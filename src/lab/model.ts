@@ -1,5 +1,5 @@
 // What the lab is made of, for all of its parts: a link, a guest, a scenario (what the guest does, and what its clients
-// see of it), a method (how it is moved), and the setting that names one run. Types and nothing else: who builds hosts,
+// see of it), a method (how it is moved), and the setting that names one run. Types and names, nothing else: who builds hosts,
 // images and QEMUs is behind them.
 
 /** Between source and destination host, each way; apart from the network over which clients reach the guest. */
@@ -8,7 +8,13 @@ export interface LabLink {
   readonly roundTripMs: number;
   /** Of the packets, each way: 0.001 is one in a thousand. */
   readonly lossShare: number;
+  /** TCP's, at both ends: Linux's default (CUBIC) where nothing is said. */
+  readonly congestion?: Congestion | undefined;
 }
+
+/** By the names of Linux. */
+export const CONGESTIONS = ["cubic", "bbr"] as const;
+export type Congestion = (typeof CONGESTIONS)[number];
 
 /** What can be varied of a scenario, by name: numbers, or words where a number would be a riddle ("wr"). */
 export type ScenarioParameters = Readonly<Record<string, number | string>>;

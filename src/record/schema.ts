@@ -181,7 +181,12 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     parameters: z.record(z.string(), z.union([z.number(), z.string()])),
     guest: z.object({ memoryMiB: count, vcpus: count }),
     method: z.string(),
-    link: z.object({ bytesPerSecond: count, roundTripMs: count, lossShare: count }),
+    link: z.object({
+      bytesPerSecond: count,
+      roundTripMs: count,
+      lossShare: count,
+      congestion: z.enum(["cubic", "bbr"]).optional(),
+    }),
     qemu: z.string(),
     run: count,
     /** A method that has not converged by then is allowed any downtime, so that "never" has an end too. */

@@ -104,7 +104,7 @@ function settingText({
   const named = Object.entries(parameters).map(([name, value]) => `${name} ${value}`);
   return [
     `${scenario} by ${method}, run ${formatCount(run)}`,
-    `${formatBytesPerSecond(link.bytesPerSecond)}, round trip ${formatMs(link.roundTripMs)}, loss ${formatRatio(link.lossShare)}`,
+    `${formatBytesPerSecond(link.bytesPerSecond)}, round trip ${formatMs(link.roundTripMs)}, loss ${formatRatio(link.lossShare)}${link.congestion === "bbr" ? ", BBR" : ""}`,
     `guest of ${formatCount(guest.memoryMiB)} MiB, ${formatCount(guest.vcpus)} vCPU, QEMU ${qemu}`,
     ...named,
   ].join("; ");

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "vitest";
 import { findingsText, worstOf } from "./finding.ts";
-import { checkClock, checkMemory, checkNode } from "./host.ts";
+import { checkClock, checkCongestionControl, checkMemory, checkNode } from "./host.ts";
 
 const GIB = 2 ** 30;
 
@@ -27,6 +27,18 @@ test.each([
 test("the advice about memory is an option as migrate takes it", () => {
   const { advice } = checkMemory({ totalBytes: 16 * GIB, availableBytes: 2 * GIB });
   expect(advice).toContain("--cache-size 1024MiB");
+});
+
+test("what CUBIC makes of a way that loses packets is said, and how BBR gets such ways", () => {
+  const finding = checkCongestionControl("cubic", ["reno", "cubic"]);
+  expect(finding).toMatchObject({ check: "tcp", level: "ok" });
+  // By the formula of Mathis et al.: 1448 bytes times the root of 1.5 / 0.001, per round trip.
+  expect(finding.means).toContain(
+    "carries 22.4 Mbit/s at most then at a round trip of 20 ms, 4.5 Mbit/s at 100 ms",
+  );
+  expect(finding.advice).toContain("modprobe tcp_bbr, then ip route replace PEER via GATEWAY congctl bbr");
+  expect(checkCongestionControl("cubic", ["cubic", "bbr"]).advice).not.toContain("modprobe");
+  expect(checkCongestionControl("bbr", ["cubic", "bbr"])).not.toHaveProperty("advice");
 });
 
 describe("clocks", () => {

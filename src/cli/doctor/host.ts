@@ -1,9 +1,10 @@
-// What a migration needs of this host itself: Node, memory, clocks. Everything is given as arguments, so that a host
+// What a migration needs of this host itself: Node, memory, clocks, TCP. Everything is given as arguments, so that a host
 // can be made up.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { formatBytes, formatMs } from "../../base/units.ts";
+import { formatBytes, formatBytesPerSecond, formatMs } from "../../base/units.ts";
 import { CACHE_SHARE_MAX } from "../../library/run.ts";
+import { payloadBytesPerSecond } from "../../planner/link-model.ts";
 import type { Finding } from "./finding.ts";
 
 /** As package.json says ("engines"). */
@@ -63,6 +64,28 @@ export function checkMemory(host: {
   }
   const cache = `the page cache may take ${formatBytes(wantedBytes)} of it`;
   return { check: "memory", level: "ok", says: `${says}, ${cache}`, values };
+}
+
+/** A way through which much is lost, as those of radio and of long distances are. */
+const LOSSY_WAYS = [20, 100].map((roundTripMs) => ({
+  ...{ bytesPerSecond: Number.POSITIVE_INFINITY, roundTripMs, lossShare: 0.001 },
+}));
+
+/** `control`: of TCP connections on this host, by its name in Linux, and those that it knows. */
+export function checkCongestionControl(control: string, known: readonly string[]): Finding {
+  const [check, values] = ["tcp", { control, known }];
+  if (control === "bbr") return { check, level: "ok", says: "TCP's congestion control is bbr", values };
+  const [near, far] = LOSSY_WAYS.map((way) => formatBytesPerSecond(payloadBytesPerSecond(way)));
+  const load = known.includes("bbr") ? "" : "modprobe tcp_bbr, then ";
+  return {
+    check,
+    // Most ways lose next to nothing.
+    level: "ok",
+    says: `TCP's congestion control is ${control}`,
+    means: `A way that loses one packet in a thousand carries ${near} at most then at a round trip of 20 ms, ${far} at 100 ms`,
+    advice: `Over such a way let BBR have the connections to the peer: ${load}ip route replace PEER via GATEWAY congctl bbr`,
+    values,
+  };
 }
 
 export interface Clocks {

@@ -29,13 +29,14 @@ describe("a scenario", () => {
   test("is varied in everything that can be said", () => {
     const options = {
       ...{ name: "slow", method: ["direct"], runs: 2, qemu: "7.2", link: 1.25e6, rtt: 20, loss: 0.001 },
+      congestion: "bbr" as const,
       ...{ set: { bytesPerPage: 8 }, memory: 1024, vcpus: 2, maxDowntime: 100 },
       ...{ forceAfter: 10_000, limit: 20_000, before: 1, after: 2 },
     };
     const plans = plansFor("fake", options, SCENARIOS);
     expect(plans.map(recordName)).toEqual([
-      "fake-direct-10mbit-rtt20-loss0.1-7.2-bytesPerPage=8,memoryMiB=1024,vcpus=2-1.ndjson",
-      "fake-direct-10mbit-rtt20-loss0.1-7.2-bytesPerPage=8,memoryMiB=1024,vcpus=2-2.ndjson",
+      "fake-direct-10mbit-rtt20-loss0.1-bbr-7.2-bytesPerPage=8,memoryMiB=1024,vcpus=2-1.ndjson",
+      "fake-direct-10mbit-rtt20-loss0.1-bbr-7.2-bytesPerPage=8,memoryMiB=1024,vcpus=2-2.ndjson",
     ]);
     expect(plans[0]).toMatchObject({
       ...{ experiment: "slow", downtimeMsMax: 100, forceAfterMs: 10_000, limitMs: 20_000 },
@@ -61,6 +62,7 @@ test("of an experiment's links those are taken that are like what is asked for",
     "writer-tunnel-10mbit-rtt100-loss0.1",
   ]);
   expect(links({ link: 125e6, rtt: 0, loss: 0 })).toEqual(["writer-tunnel-1000mbit"]);
+  expect(() => links({ congestion: "bbr" })).toThrow("has no such runs");
   expect(() => links({ rtt: 21 })).toThrow('Experiment "links" has no such runs');
 });
 

@@ -5,7 +5,7 @@
 import { UsageError } from "../../base/errors.ts";
 import { formatMs, parseBytes, parseBytesPerSecond, parseMs } from "../../base/units.ts";
 import { methodNamed } from "../../lab/method/all.ts";
-import type { Scenario, ScenarioParameters } from "../../lab/model.ts";
+import type { Congestion, Scenario, ScenarioParameters } from "../../lab/model.ts";
 import {
   AFTER_MS_DEFAULT,
   BEFORE_MS_DEFAULT,
@@ -29,6 +29,7 @@ export interface RunOptions {
   link?: number;
   rtt?: number;
   loss?: number;
+  congestion?: Congestion;
   set?: ScenarioParameters;
   memory?: number;
   vcpus?: number;
@@ -69,7 +70,8 @@ export function plansFor(
     if (fixed !== undefined)
       throw new UsageError(`${flagOf(fixed)} is not for an experiment, which says it itself`);
     if (scenarioName !== undefined) scenarioOf(scenarios, scenarioName);
-    const link = { bytesPerSecond: options.link, roundTripMs: options.rtt, lossShare: options.loss };
+    const { link: bytesPerSecond, rtt: roundTripMs, loss: lossShare, congestion } = options;
+    const link = { bytesPerSecond, roundTripMs, lossShare, congestion };
     const selection = { scenario: scenarioName, methods, runs, qemu, link };
     return plansOf(experimentNamed(experiment), scenarios, selection);
   }
@@ -104,6 +106,7 @@ function single(scenario: Scenario, options: RunOptions): Experiment {
             bytesPerSecond: options.link ?? parseBytesPerSecond(LINK_DEFAULT),
             roundTripMs: options.rtt ?? 0,
             lossShare: options.loss ?? 0,
+            ...(options.congestion === undefined ? {} : { congestion: options.congestion }),
           },
         ],
         methods: options.method ?? METHODS_DEFAULT,

@@ -5,13 +5,13 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { toError, UsageError } from "../../base/errors.ts";
+import type { Congestion } from "../model.ts";
 import { isLeftover, ownedName } from "../ownership.ts";
 
 /**
  * What Linux comes with, whatever this host has set for itself, so that results are the same elsewhere; and IPv6 stays
  * silent. A default congestion control may not be set in a namespace: addAddress has it.
  */
-const CONGESTION_CONTROL = "cubic";
 const SETTINGS = {
   "net/ipv4/tcp_rmem": "4096 131072 6291456",
   "net/ipv4/tcp_wmem": "4096 16384 4194304",
@@ -56,24 +56,17 @@ export function addNamespace(prefix: string, rest: string): string {
   return name;
 }
 
-/** `network`: of the address, with its length. The device must be up. */
-export function addAddress(netns: string, device: string, address: string, network: string): void {
+/** `network`: of the address, with its length. `congestion`: of TCP connections to it. The device must be up. */
+export function addAddress(
+  netns: string,
+  device: string,
+  address: string,
+  network: string,
+  congestion: Congestion = "cubic",
+): void {
   const length = network.slice(network.indexOf("/"));
   run("ip", "-n", netns, "address", "add", `${address}${length}`, "dev", device, "noprefixroute");
-  run(
-    "ip",
-    "-n",
-    netns,
-    "route",
-    "add",
-    network,
-    "dev",
-    device,
-    "src",
-    address,
-    "congctl",
-    CONGESTION_CONTROL,
-  );
+  run("ip", "-n", netns, "route", "add", network, "dev", device, "src", address, "congctl", congestion);
 }
 
 /** Known for good: nobody has to ask for it, and no answer can be lost. */

@@ -49,7 +49,7 @@ export async function joinByLink(source: string, destination: string, link: LabL
   ] as const) {
     const queue = isPlain ? [] : ["txqueuelen", `${TAP_QUEUE_FRAMES}`];
     run("ip", "-n", netns, "link", "set", DEVICE, "address", own.mac, ...queue, "up");
-    addAddress(netns, DEVICE, own.address, NETWORK);
+    addAddress(netns, DEVICE, own.address, NETWORK, link.congestion);
     addNeighbour(netns, DEVICE, other.address, other.mac);
     run("tc", "-n", netns, "qdisc", "add", "dev", DEVICE, "root", "tbf", ...shape(link.bytesPerSecond));
   }

@@ -73,6 +73,8 @@ function byContestOrder(a: Contest, b: Contest): number {
     link.bytesPerSecond,
     link.roundTripMs,
     link.lossShare,
+    // CUBIC, which is not said, before BBR.
+    link.congestion ?? "",
     guest.memoryMiB,
     qemu,
   ]);
@@ -95,9 +97,9 @@ export function settingText({ link, guest, qemu, parameters }: Contest["setting"
   ].join("; ");
 }
 
-export function linkText({ bytesPerSecond, roundTripMs, lossShare }: Setting["link"]): string {
+export function linkText({ bytesPerSecond, roundTripMs, lossShare, congestion }: Setting["link"]): string {
   const loss = lossShare === 0 ? "no loss" : `${Number((lossShare * 100).toPrecision(3))} % loss`;
-  return `${formatBytesPerSecond(bytesPerSecond)}, round trip ${Number(roundTripMs.toPrecision(4))} ms, ${loss}`;
+  return `${formatBytesPerSecond(bytesPerSecond)}, round trip ${Number(roundTripMs.toPrecision(4))} ms, ${loss}${congestion === "bbr" ? ", BBR" : ""}`;
 }
 
 function guestText({ memoryMiB, vcpus }: Setting["guest"]): string {

@@ -142,13 +142,13 @@ export function resultOf(
 /** Equal for runs that repeat each other, in whatever order their parameters are written. */
 export function settingKey({ scenario, parameters, guest, method, link, qemu }: Setting): string {
   const sorted = Object.entries(parameters).sort(([a], [b]) => (a < b ? -1 : 1));
-  const { bytesPerSecond, roundTripMs, lossShare } = link;
+  const { bytesPerSecond, roundTripMs, lossShare, congestion = "cubic" } = link;
   return JSON.stringify([
     scenario,
     sorted,
     [guest.memoryMiB, guest.vcpus],
     method,
-    [bytesPerSecond, roundTripMs, lossShare],
+    [bytesPerSecond, roundTripMs, lossShare, congestion],
     qemu,
   ]);
 }

@@ -5,7 +5,7 @@
 import { UsageError } from "../../base/errors.ts";
 import { METHODS, methodNamed } from "../method/all.ts";
 import { DOWNTIME_MS_MAX_DEFAULT } from "../method/method.ts";
-import type { GuestShape, LabLink, Scenario, ScenarioParameters } from "../model.ts";
+import type { Congestion, GuestShape, LabLink, Scenario, ScenarioParameters } from "../model.ts";
 import type { RunPlan } from "./plan.ts";
 
 export interface ExperimentRow {
@@ -40,8 +40,9 @@ export const BEFORE_MS_DEFAULT = 5000;
 export const AFTER_MS_DEFAULT = 5000;
 
 /** `mbit`: Mbit/s. */
-export function labLink(mbit: number, roundTripMs = 0, lossShare = 0): LabLink {
-  return { bytesPerSecond: (mbit * 1e6) / 8, roundTripMs, lossShare };
+export function labLink(mbit: number, roundTripMs = 0, lossShare = 0, congestion?: Congestion): LabLink {
+  const link = { bytesPerSecond: (mbit * 1e6) / 8, roundTripMs, lossShare };
+  return congestion === undefined ? link : { ...link, congestion };
 }
 
 const ALL_METHODS = METHODS.map(({ name }) => name);
@@ -181,6 +182,22 @@ export const EXPERIMENTS: readonly Experiment[] = [
     })),
   },
   {
+    name: "lossy",
+    description:
+      "the writer over links that lose packets, with TCP's congestion control BBR in place of CUBIC",
+    runs: 1,
+    rows: [
+      {
+        scenario: "writer",
+        links: [20, 100].flatMap((roundTripMs) =>
+          [0.001, 0.01].map((lossShare) => labLink(100, roundTripMs, lossShare, "bbr")),
+        ),
+        methods: ["vanilla", "multifd-zstd", "tunnel"],
+        ...SLOW_LINK,
+      },
+    ],
+  },
+  {
     name: "qemu-7.2",
     description: "the writer and LMbench on the older QEMU, by every method",
     runs: 1,
@@ -242,11 +259,15 @@ export function plansOf(
   return plans;
 }
 
-function isLike(link: LabLink, { bytesPerSecond, roundTripMs, lossShare }: LinkSelection = {}): boolean {
+function isLike(
+  link: LabLink,
+  { bytesPerSecond, roundTripMs, lossShare, congestion }: LinkSelection = {},
+): boolean {
   return (
     (bytesPerSecond ?? link.bytesPerSecond) === link.bytesPerSecond &&
     (roundTripMs ?? link.roundTripMs) === link.roundTripMs &&
-    (lossShare ?? link.lossShare) === link.lossShare
+    (lossShare ?? link.lossShare) === link.lossShare &&
+    (congestion ?? link.congestion ?? "cubic") === (link.congestion ?? "cubic")
   );
 }
 

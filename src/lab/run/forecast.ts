@@ -41,7 +41,9 @@ export const forecast: Forecast = forecastBy(runCli);
 export function forecastBy(start: (words: readonly string[]) => Promise<CliRun>): Forecast {
   return async ({ source }, plan, signal) => {
     const { setting, downtimeMsMax } = plan;
-    const { bytesPerSecond, roundTripMs, lossShare } = setting.link;
+    const { bytesPerSecond, roundTripMs, congestion } = setting.link;
+    // What loses packets is slow for CUBIC, and next to nothing for BBR, which takes no loss for a full link.
+    const lossShare = congestion === "bbr" ? 0 : setting.link.lossShare;
     const { name, cacheBytes } = plannedAs(setting.method, setting.guest.memoryMiB * MIB);
     const run = await start([
       ...["plan", "--qmp", source.toolQmp.path, "--pid", String(source.pid), "--json"],

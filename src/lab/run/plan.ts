@@ -27,11 +27,12 @@ export function recordName({ setting, scenario }: RunPlan): string {
   return `${parts.join("-")}.ndjson`;
 }
 
-/** "100mbit-rtt20-loss0.1": Mbit/s, ms, percent. What a link does not have is left out. */
-export function linkName({ bytesPerSecond, roundTripMs, lossShare }: LabLink): string {
+/** "100mbit-rtt20-loss0.1-bbr": Mbit/s, ms, percent. What a link does not have is left out, and so is CUBIC. */
+export function linkName({ bytesPerSecond, roundTripMs, lossShare, congestion = "cubic" }: LabLink): string {
   const parts = [`${rounded((bytesPerSecond * 8) / 1e6)}mbit`];
   if (roundTripMs > 0) parts.push(`rtt${rounded(roundTripMs)}`);
   if (lossShare > 0) parts.push(`loss${rounded(lossShare * 100)}`);
+  if (congestion !== "cubic") parts.push(congestion);
   return parts.join("-");
 }
 
