@@ -54,8 +54,12 @@ const COST_MS_PER_BYTE_INITIAL = 1000 / 300e6;
 const SIZE_SHARE_INITIAL = 0.5;
 /** What a guess counts for beside what was measured, in raw bytes. */
 const GUESS_BYTES = 128 * 1024;
-/** What was measured counts for this much less with every batch of its class, whichever method that used. */
+/**
+ * What was measured counts for this much less with every batch of its class, whichever method that used; with a small one
+ * in proportion, or of small ones nothing would ever be known but the last few, which is chance.
+ */
 const KEPT_SHARE = 0.97;
+const KEPT_BYTES = 64 * 1024;
 /**
  * A batch that took more than so many times what was expected of it was held up in part by what every method would have
  * been: the processor was somebody else's, or the coder had never run before. What is dearer for good is seen all the
@@ -108,10 +112,10 @@ class Measured {
     this.encodeMs += encodeMs;
   }
 
-  age(): void {
-    this.rawBytes *= KEPT_SHARE;
-    this.codedBytes *= KEPT_SHARE;
-    this.encodeMs *= KEPT_SHARE;
+  age(keptShare: number): void {
+    this.rawBytes *= keptShare;
+    this.codedBytes *= keptShare;
+    this.encodeMs *= keptShare;
   }
 }
 
@@ -172,8 +176,9 @@ class ClassKnowledge {
   }
 
   observe(index: number, observation: Observation): void {
-    for (const measured of this.#methods) measured.age();
-    this.#asReference.age();
+    const keptShare = KEPT_SHARE ** Math.min(1, observation.rawBytes / KEPT_BYTES);
+    for (const measured of this.#methods) measured.age(keptShare);
+    this.#asReference.age(keptShare);
     for (const [i, { sizeRatio }] of METHODS.entries())
       this.#sizeRatios[i] = sizeRatio * (this.#sizeRatios[i]! / sizeRatio) ** KEPT_RATIO;
     if (index !== this.index || this.#trial.length >= TRIAL_BATCHES) {
