@@ -63,8 +63,8 @@ export interface ErrorDetails {
 /** Base of all of them. `message` says what was attempted, with values; it never repeats `cause`. */
 export class DeltaveeError extends Error {
   readonly code: ErrorCode;
-  readonly phase: string | undefined;
-  /** Filled in by whoever knows; an error from a parser does not. */
+  /** This and the next: filled in by whoever knows; an error from a parser does not. */
+  phase: string | undefined;
   vm: VmWhere | undefined;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {

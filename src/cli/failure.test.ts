@@ -21,6 +21,16 @@ test("where it is not known where the VM runs, it says how to find out, and to l
   expect(text).toContain("--resume-here");
 });
 
+test("a guest that was not given away is not looked for at the destination, nor let run twice", () => {
+  const died = (phase: string) =>
+    failureText(
+      new DeltaveeError("HYPERVISOR_FAILED", "QEMU closed the connection", { phase, vm: "unknown" }),
+    );
+  expect(died("iterating")).toContain("It was not given away");
+  expect(died("iterating")).not.toContain("--resume-here");
+  expect(died("committed")).toContain("the destination first");
+});
+
 test("after an interrupted post-copy nobody is told to let the guest run here", () => {
   for (const vm of ["unknown", "with the destination"] as const) {
     const text = failureText(new DeltaveeError("POSTCOPY_INTERRUPTED", "Post-copy was interrupted", { vm }));

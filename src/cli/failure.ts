@@ -38,6 +38,12 @@ const VM_ADVICE: Readonly<Partial<Record<VmWhere, string>>> = {
     "--resume-here, or QMP cont).",
 };
 
+/** The same, of a source that had not given it away. */
+const NOT_GIVEN_AWAY =
+  "It was not given away, and does not run at the destination. It is with its QEMU at the source, which does not answer. " +
+  "If that has ended, the guest has ended with it, unless the destination keeps a complete copy, paused (deltavee status " +
+  "on both hosts).";
+
 /** Where the error itself says more than where the VM is. */
 const ERROR_ADVICE: Readonly<Partial<Record<ErrorCode, string | undefined>>> = {
   // A finding of recover has told what to do already.
@@ -61,10 +67,15 @@ export function failureText(error: Error): string {
     if (error.stack !== undefined) lines.push(error.stack);
   } else if (error.vm !== undefined) {
     lines.push(`  the VM is: ${error.vm}`);
-    const advice = error.code in ERROR_ADVICE ? ERROR_ADVICE[error.code] : VM_ADVICE[error.vm];
+    const advice = error.code in ERROR_ADVICE ? ERROR_ADVICE[error.code] : vmAdvice(error.vm, error.phase);
     if (advice !== undefined) lines.push(`  ${advice}`);
   }
   return lines.join("\n");
+}
+
+function vmAdvice(vm: VmWhere, phase: string | undefined): string | undefined {
+  const isKept = vm === "unknown" && phase !== undefined && phase !== "committed";
+  return isKept ? NOT_GIVEN_AWAY : VM_ADVICE[vm];
 }
 
 export function exitCodeOf(error: Error): number {

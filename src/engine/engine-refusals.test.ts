@@ -81,7 +81,8 @@ describe.each(modes)("%s mode:", (mode) => {
     const action = (migration: Migration) => void migration.source.cancel();
     const when = (migration: Migration) => migration.sourceEnd.writtenBytes > 5000;
     const migration = await migrate({ mode, outgoing: { isStuck: true }, disturb: { when, action } });
-    expect(migration.sourceOutcome).toMatchObject({ outcome: "cancelled", vm: "unknown" });
+    const error = { phase: "iterating", vm: "unknown" };
+    expect(migration.sourceOutcome).toMatchObject({ outcome: "cancelled", vm: "unknown", error });
     expect(migration.world.violated).toBe(false);
   });
 });

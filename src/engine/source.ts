@@ -597,6 +597,7 @@ export class SourceEngine {
     }
     this.#vmChannel?.destroy();
     this.#pipeline.link.destroy();
+    failure.phase = this.#handover.phase;
     failure.vm = where;
     record.add({ type: "error", code: failure.code, message: failure.message, vm: where });
     const outcome = failure instanceof CancelledError ? "cancelled" : "failed";

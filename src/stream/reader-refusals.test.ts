@@ -64,6 +64,12 @@ describe("goes opaque, and carries all on, at", () => {
       Buffer.concat([Buffer.of(8), be16(8), be16(0)]),
       /command 8/,
     ],
+    [
+      "huge pages in a list with addresses",
+      () => new StreamBuilder().header().configuration("pc").capabilities(["x-ignore-shared"]),
+      Buffer.concat([Buffer.of(8), be16(3), be16(16), be64(0x201000), be64(4096)]),
+      /other sizes \(0x201000\)/,
+    ],
     ["another live section", () => header(), fullSection(1, "dirty-bitmap", 1), /dirty-bitmap/],
     ["an early device section", () => started(), fullSection(4, "virtio-gpu", 1), /virtio-gpu/],
     ["another version of ram", () => header(), fullSection(1, "ram", 5), /version 5/],
@@ -218,9 +224,17 @@ describe("post-copy that contradicts itself", () => {
       .header()
       .start(2, [{ idstr: "pc.ram", pages: 4 }])
       .endSection();
+  const hugePages = (announced: number, hugePageBytes: number) =>
+    new StreamBuilder()
+      .header()
+      .command(3, Buffer.concat([be64(announced), be64(4096)]))
+      .start(2, [{ idstr: "pc.ram", pages: 512, hugePageBytes }])
+      .endSection();
   const name = Buffer.from("\0\x06pc.ram\0", "latin1");
   const range = (offset: number, length: number) => Buffer.concat([name, be64(offset), be64(length)]);
   test.each<[string, StreamBuilder, string]>([
+    ["pages of a size that was not announced", hugePages(0x200000, 0x400000), "pages of 4194304 bytes"],
+    ["pages of no size", hugePages(0x200000, 0), "pages of 0 bytes"],
     ["pages beyond the end", begun().command(6, range(8192, 12288)), "Discard of 12288 bytes at 8192"],
     ["half a page", begun().command(6, range(0, 100)), "Discard of 100 bytes"],
     ["half a range", begun().command(6, range(0, 4096).subarray(0, 20)), "List of pages to discard"],

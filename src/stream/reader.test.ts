@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { arbitraryPlan, buildGuestStream, type StreamPlan } from "../../test/support/arbitrary-stream.ts";
 import { byteByByte, expectCalls, read, whole } from "../../test/support/read-stream.ts";
-import { PART, StreamBuilder } from "../../test/support/stream-builder.ts";
+import { be64, PART, StreamBuilder } from "../../test/support/stream-builder.ts";
 
 const anyPlan = arbitraryPlan(["none", "none", "command", "device", "flag"]);
 const chunks = fc.array(fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 70_000 })), {
@@ -103,4 +103,46 @@ test("pages of 16384 bytes are read as such when the stream says so", () => {
   const { bytes, calls } = buildGuestStream(plan);
   expectCalls(whole(bytes).calls, calls);
   expect(calls).toContainEqual(expect.objectContaining({ call: "ramBlocks", pageBytes: 16384 }));
+});
+
+describe("RAMBlocks of huge pages, where post-copy may come,", () => {
+  const [small, huge] = [{ pages: 2 }, { pages: 512, hugePageBytes: 0x200000 }];
+  test.each([
+    ["alone", [{ idstr: "pc.ram", ...huge }], 0x200000],
+    [
+      "before others",
+      [
+        { idstr: "pc.ram", ...huge },
+        { idstr: "vga.vram", ...small },
+      ],
+      0x201000,
+    ],
+    [
+      "behind others",
+      [
+        { idstr: "rom", ...small },
+        { idstr: "pc.ram", ...huge },
+      ],
+      0x201000,
+    ],
+    [
+      "of several sizes",
+      [
+        { idstr: "a", ...huge },
+        { idstr: "b", ...huge, hugePageBytes: 2 ** 30 },
+      ],
+      0x40200000,
+    ],
+    // All of a host whose own pages are larger than the target's.
+    ["of which none says so", [{ idstr: "pc.ram", ...small }], 0x10000],
+  ])("are read as any others: %s", (_what, blocks, sizes) => {
+    const builder = new StreamBuilder().header();
+    builder.command(3, Buffer.concat([be64(sizes), be64(4096)])).start(2, blocks);
+    builder.page(0, 1, new Uint8Array(4096).fill(1)).endSection();
+    for (const { calls, reader, error } of [whole(builder.bytes), byteByByte(builder.bytes)]) {
+      expect(error).toBeUndefined();
+      expect(reader.isOpaque).toBe(false);
+      expectCalls(calls, builder.calls);
+    }
+  });
 });

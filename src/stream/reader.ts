@@ -120,6 +120,8 @@ export class StreamReader {
   #ramBytesUnlisted = 0;
   #blocksReported = false;
   #ignoreShared = false;
+  /** Page sizes of RAMBlocks, or-ed, where post-copy may come and some have pages other than ours. */
+  #otherPageSizes = 0n;
   #stopped = false;
   #ramSectionType: number = SectionType.START;
   #packageBytesLeft = 0;
@@ -443,9 +445,12 @@ export class StreamReader {
     const body = position + 5;
     if (next === body + 16) {
       const sizes = view.getBigUint64(body);
-      // RAMBlocks of huge pages have their page size in the list, and nothing says which ones those are.
       if (sizes !== BigInt(this.#pageBytes)) {
-        return this.#goOpaque(position, `post-copy with pages of other sizes (0x${sizes.toString(16)})`);
+        // Then behind a length may stand a page size, an address, or both.
+        if (this.#ignoreShared) {
+          return this.#goOpaque(position, `post-copy with pages of other sizes (0x${sizes.toString(16)})`);
+        }
+        this.#otherPageSizes = sizes;
       }
     } else if (next !== body) return this.#goOpaque(position, `advice on post-copy of ${next - body} bytes`);
     this.#verbatim(bytes, position, next);
@@ -623,8 +628,12 @@ export class StreamReader {
       return position;
     }
     const nameEnd = position + 1 + (bytes[position] ?? 0);
-    const next = nameEnd + 8 + (this.#ignoreShared ? 8 : 0);
+    let next = nameEnd + 8 + (this.#ignoreShared ? 8 : 0);
     if (next > end) return -1;
+    if (this.#otherPageSizes !== 0n) {
+      if (next + 8 > end) return -1;
+      if (this.#isPageSize(view.getBigUint64(next))) next += 8;
+    }
     const idstr = latin1(bytes, position + 1, nameEnd);
     const lengthBytes = view.getUint32(nameEnd) * 2 ** 32 + view.getUint32(nameEnd + 4);
     if (lengthBytes > this.#ramBytesUnlisted || lengthBytes % this.#pageBytes !== 0) {
@@ -640,6 +649,17 @@ export class StreamReader {
     this.#blocks.push({ idstr, lengthBytes });
     this.#ramBytesUnlisted -= lengthBytes;
     return this.#verbatim(bytes, position, next);
+  }
+
+  /**
+   * Whether what follows a RAMBlock's length is the size of its pages, which only those of huge pages have. Otherwise it is
+   * the next name, whose length comes first and is not zero, or a RAM record, whose flags are not.
+   */
+  #isPageSize(next: bigint): boolean {
+    if (next >> 56n !== 0n || next % BigInt(this.#pageBytes) !== 0n) return false;
+    if (next === 0n || (next & this.#otherPageSizes) !== next)
+      throw this.#error(0, `RAMBlock with pages of ${next} bytes, which were not announced`);
+    return true;
   }
 
   /** EOS record and the section's footer, read as one element. */

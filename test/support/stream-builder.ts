@@ -19,6 +19,8 @@ const XBZRLE = 0x40;
 export interface BuiltBlock {
   idstr: string;
   pages: number;
+  /** As a RAMBlock of huge pages has it in a migration that may end as post-copy. */
+  hugePageBytes?: number;
 }
 
 export function be16(value: number): Buffer {
@@ -152,7 +154,8 @@ export class StreamBuilder {
     this.verbatim(be64(totalBytes + MEM_SIZE));
     for (const block of blocks) {
       const address = this.#ignoreShared ? be64(0x1234000) : Buffer.alloc(0);
-      this.verbatim(Buffer.concat([counted(block.idstr), be64(lengthOf(block)), address]));
+      const hugePage = block.hugePageBytes === undefined ? Buffer.alloc(0) : be64(block.hugePageBytes);
+      this.verbatim(Buffer.concat([counted(block.idstr), be64(lengthOf(block)), hugePage, address]));
     }
     return this.#say({
       call: "ramBlocks",

@@ -51,8 +51,10 @@ class Monitor {
   /** Values of downtime-limit in the order in which they were set. */
   readonly limits: number[] = [];
   readonly commands: string[] = [];
-  /** As in a post-copy that was interrupted. */
-  refusesCapabilities = false;
+  /** A command that is refused: capabilities, as in a post-copy that was interrupted. */
+  refuses: string | undefined;
+  /** Another client's migration comes in between just before this command. */
+  overtakenBefore: string | undefined;
   readonly sockets: Socket[] = [];
   server: Server | undefined;
 
@@ -67,7 +69,8 @@ class Monitor {
         for (const line of lines.push(chunk)) {
           const { execute, arguments: given, id } = JSON.parse(line);
           this.commands.push(execute);
-          const isRefused = this.refusesCapabilities && execute === "migrate-set-capabilities";
+          if (execute === this.overtakenBefore) this.iterate(0, 1 << 20);
+          const isRefused = execute === this.overtakenBefore || execute === this.refuses;
           const error = { class: "GenericError", desc: "There's a migration process in progress" };
           const answer = isRefused ? { error } : { return: this.#do(execute, given) };
           socket.write(`${JSON.stringify({ ...answer, id })}\r\n`);
@@ -287,7 +290,7 @@ describe("when it is over", () => {
   test("QEMU has its parameters again even where it takes no capabilities", async () => {
     const vm = await open();
     await vm.begin();
-    monitor.refusesCapabilities = true;
+    monitor.refuses = "migrate-set-capabilities";
     await vm.close();
     expect(monitor.parameters).toEqual(DEFAULTS.parameters);
     expect(notices.at(-1)).toContain("were not put back");
@@ -450,4 +453,30 @@ test("a VM that is being migrated already is left alone", async () => {
   expect(error).toBeInstanceOf(DeltaveeError);
   expect(error).toMatchObject({ code: "HYPERVISOR_FAILED" });
   expect(monitor.commands.filter((command) => command.includes("set"))).toEqual([]);
+});
+
+test.each(["migrate-set-capabilities", "migrate"])(
+  "a migration that another client begins just before our %s is neither cancelled nor given other settings",
+  async (command) => {
+    const vm = await open();
+    monitor.overtakenBefore = command;
+    await expect(vm.begin()).rejects.toMatchObject({
+      code: "HYPERVISOR_FAILED",
+      message: "QEMU is migrating this VM already (active)",
+    });
+    const from = monitor.commands.lastIndexOf(command) + 1;
+    await vm.cancel();
+    await vm.close();
+    expect(monitor.commands.slice(from)).toEqual(["query-migrate"]);
+  },
+);
+
+test("a migration that QEMU refuses for another reason is not cancelled, and its settings are put back", async () => {
+  const vm = await open();
+  monitor.refuses = "migrate";
+  await expect(vm.begin()).rejects.toMatchObject({ code: "QMP_COMMAND_REFUSED" });
+  await vm.cancel();
+  await vm.close();
+  expect(monitor.commands).not.toContain("migrate_cancel");
+  expect(monitor.parameters).toEqual(DEFAULTS.parameters);
 });

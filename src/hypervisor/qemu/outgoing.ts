@@ -174,14 +174,7 @@ export class QemuOutgoing implements OutgoingVm {
         qmp.execute("query-target"),
       ]);
       const pageBytes = targetPageBytes(target.arch, qmp.version);
-      const active =
-        migration.status !== undefined && migration.status !== "none" && !END_STATES.has(migration.status);
-      if (active) {
-        throw new DeltaveeError(
-          "HYPERVISOR_FAILED",
-          `QEMU is migrating this VM already (${migration.status})`,
-        );
-      }
+      if (isUnderWay(migration.status)) throw alreadyMigrating(migration.status);
       if (status.status === "inmigrate" || status.status === "postmigrate") {
         throw new DeltaveeError(
           "HYPERVISOR_FAILED",
@@ -278,6 +271,15 @@ export class QemuOutgoing implements OutgoingVm {
   }
 
   async begin(): Promise<Channel> {
+    try {
+      return await this.#begin();
+    } catch (thrown) {
+      if (thrown instanceof QmpCommandError) await this.#leaveToAnother(thrown);
+      throw thrown;
+    }
+  }
+
+  async #begin(): Promise<Channel> {
     const qmp = this.#qmp;
     await this.#setUp();
     this.#socket = await MigrationSocket.create(qmp.address);
@@ -297,6 +299,7 @@ export class QemuOutgoing implements OutgoingVm {
         this.#wasRunning = true;
       });
       void qmp.lost.then((reason) => this.#end({ outcome: "failed", reason: reason.message }));
+      // Should there be no answer, it may have begun.
       this.#begun = true;
       await qmp.execute("migrate", { uri: `unix:${this.#socket?.path}` });
       return connected;
@@ -374,6 +377,18 @@ export class QemuOutgoing implements OutgoingVm {
     this.#qmp.close();
   }
 
+  /**
+   * QEMU has refused what begins a migration. Where the reason is that another one has begun since we looked, that is
+   * neither ours to cancel, nor are its settings ours to put back.
+   */
+  async #leaveToAnother(refusal: QmpCommandError): Promise<void> {
+    this.#begun = false;
+    const { status } = await this.#qmp.execute("query-migrate");
+    if (!isUnderWay(status)) return;
+    this.#hasOurs = false;
+    throw alreadyMigrating(status, refusal);
+  }
+
   async #setUp(): Promise<void> {
     const asked: Partial<Record<MigrationCapability, boolean>> = {
       [THROTTLE_CAPABILITY]: this.throttle !== undefined,
@@ -383,7 +398,6 @@ export class QemuOutgoing implements OutgoingVm {
       capability,
       state: asked[capability] ?? CAPABILITIES[capability] ?? state,
     }));
-    this.#begun = true;
     this.#hasOurs = true;
     for (const { capability, state } of this.#restore.capabilities) {
       if (state && (asked[capability] ?? CAPABILITIES[capability]) === false) {
@@ -521,6 +535,15 @@ export class QemuOutgoing implements OutgoingVm {
     clearTimeout(this.#pollTimer);
     this.#resolveEnded(end);
   }
+}
+
+function isUnderWay(status: MigrationStatus | undefined): status is MigrationStatus {
+  return status !== undefined && status !== "none" && !END_STATES.has(status);
+}
+
+function alreadyMigrating(status: MigrationStatus, cause?: Error): DeltaveeError {
+  const message = `QEMU is migrating this VM already (${status})`;
+  return new DeltaveeError("HYPERVISOR_FAILED", message, cause === undefined ? {} : { cause });
 }
 
 /** 0: as little as QEMU can be told. */
