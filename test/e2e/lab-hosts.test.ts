@@ -127,7 +127,10 @@ describe.skipIf(noHosts)("the link between the test hosts", () => {
       const { sourceNetns, destinationNetns, destinationAddress } = await open(link);
       await listening(destinationNetns, RECEIVER);
       await node(sourceNetns, HOLDER, destinationAddress, "7000");
-      const controls = () => run("ip", "netns", "exec", sourceNetns, "ss", "-tinH").match(/\b(cubic|bbr)\b/g);
+      const controls = () => {
+        const told = run("ip", "netns", "exec", sourceNetns, "ss", "-tinH");
+        return CONGESTIONS.filter((name) => new RegExp(`\\b${name}\\b`).test(told));
+      };
       await expect.poll(controls, { timeout: 120_000 }).toEqual([congestion]);
     });
   }
