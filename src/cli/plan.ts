@@ -98,7 +98,9 @@ export function planCommand(): Command {
     .requiredOption("--link <rate>", "of the link, e.g. 100mbit", parseBytesPerSecond)
     .addOption(new Option("--rtt <duration>", "its round trip").argParser(parseMs).default(1, "1ms"))
     .addOption(
-      new Option("--loss <share>", "of its packets, e.g. 0.1%").argParser(parseShare).default(0, "none"),
+      new Option("--loss <share>", "of its packets, e.g. 0.1%, as CUBIC takes it")
+        .argParser(parseShare)
+        .default(0, "none"),
     )
     .addOption(
       new Option("--max-downtime <duration>", "the longest standstill to be accepted")

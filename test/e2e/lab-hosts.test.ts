@@ -1,8 +1,9 @@
+import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { CLIENT_ADDRESS, openHosts, type TestHosts } from "../../src/lab/hosts/hosts.ts";
 import { namespaces, run } from "../../src/lab/hosts/namespaces.ts";
-import type { LabLink } from "../../src/lab/model.ts";
+import { CONGESTIONS, type LabLink } from "../../src/lab/model.ts";
 import { type Subprocess, startProcess } from "../support/processes.ts";
 import { whyNoTestHosts } from "../support/test-hosts.ts";
 
@@ -21,6 +22,7 @@ const socket = require("node:net").connect(Number(port), host, () => {
   socket.end(Buffer.alloc(Number(bytes)));
   socket.on("data", (answer) => console.log(JSON.stringify({ connectedMs, endedMs: performance.now() - start, got: Number(answer) })));
 });`;
+const HOLDER = `require("node:net").connect(Number(process.argv[2]), process.argv[1]);`;
 const RECEIVER = `
 const server = require("node:net").createServer({ allowHalfOpen: true }, (socket) => {
   let bytes = 0;
@@ -116,6 +118,22 @@ describe.skipIf(noHosts)("the link between the test hosts", () => {
     await listening(destinationNetns, RECEIVER);
     expect((await send(sourceNetns, destinationAddress, 50_000)).got).toBe(50_000);
   });
+
+  const known = readFileSync("/proc/sys/net/ipv4/tcp_available_congestion_control", "utf8");
+  for (const congestion of CONGESTIONS) {
+    const why = known.includes(congestion) ? "" : ` (skipped: this kernel has no ${congestion})`;
+    it.skipIf(why !== "")(`has connections that ${congestion} controls, where it is to${why}`, async () => {
+      const link = { bytesPerSecond: BYTES_PER_SECOND, roundTripMs: 2, lossShare: 0, congestion };
+      const { sourceNetns, destinationNetns, destinationAddress } = await open(link);
+      await listening(destinationNetns, RECEIVER);
+      await node(sourceNetns, HOLDER, destinationAddress, "7000");
+      const controls = () => {
+        const told = run("ip", "netns", "exec", sourceNetns, "ss", "-tinH");
+        return CONGESTIONS.filter((name) => new RegExp(`\\b${name}\\b`).test(told));
+      };
+      await expect.poll(controls, { timeout: 120_000 }).toEqual([congestion]);
+    });
+  }
 
   it("is none between client and hosts: what clients send does not cross it", async () => {
     const link = { bytesPerSecond: 1000, roundTripMs: 2000, lossShare: 0 };

@@ -99,6 +99,10 @@ export const TREATMENTS: Readonly<Record<string, Treatment>> = {
   "docs/benchmarks.md, Promises of a downtime: `npm run bench:downtime`": BENCHMARKS,
   "docs/choosing-a-mode.md, Choosing a mode": { sameAs: "README.md, Moving a VM of your own" },
   "docs/choosing-a-mode.md, Choosing a mode (2)": { sameAs: "README.md, Moving a VM of your own (2)" },
+  "docs/choosing-a-mode.md, A link that loses packets": {
+    notRun:
+      "a route of the system's: test/e2e/lab-hosts.test.ts sees that connections over one like it are BBR's",
+  },
   "docs/choosing-a-mode.md, Who may come in": DOCUMENTS_TEST,
   "docs/choosing-a-mode.md, Who may come in (2)": { sameAs: "docs/quick-start.md, Between two hosts" },
   "docs/how-it-works.md, What happens when something fails": DOCUMENTS_TEST,
