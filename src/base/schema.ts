@@ -1,0 +1,263 @@
+// The schemas that everything is checked by which comes from elsewhere, and what is said of a value that does not fit.
+// All that the project uses of valibot is had from here: where valibot takes what no JSON has, or what nobody means (an
+// infinite number, an array for an object, a key that every object inherits), these are stricter.
+
+import * as v from "valibot";
+
+export {
+  array,
+  boolean,
+  check,
+  type GenericSchema,
+  getMetadata,
+  gtValue,
+  type InferInput,
+  type InferOutput,
+  literal,
+  maxCodePoints,
+  maxLength,
+  maxValue,
+  metadata,
+  minLength,
+  minValue,
+  optional,
+  picklist,
+  pipe,
+  rawTransform,
+  regex,
+  strictTuple,
+  string,
+  union,
+  unknown,
+} from "valibot";
+
+/** What an object has, by key. */
+export type Shape = Record<string, v.GenericSchema>;
+type Run = v.GenericSchema["~run"];
+type Dataset = ReturnType<Run>;
+type Config = Parameters<Run>[1];
+
+/** Neither NaN nor infinite: JSON has none, and nothing that is counted or measured is. */
+export function number(): v.NumberSchema<undefined> {
+  const schema = v.number();
+  return ranBy(schema, (dataset, config) => {
+    if (!Number.isFinite(dataset.value)) return refused(schema, dataset, config);
+    const taken = dataset as unknown as Dataset;
+    taken.typed = true;
+    return taken;
+  });
+}
+
+/** A whole number that can be told from its neighbours. */
+export function integer(): v.SchemaWithPipe<
+  readonly [v.NumberSchema<undefined>, v.SafeIntegerAction<number, undefined>]
+> {
+  return v.pipe(number(), v.safeInteger());
+}
+
+/** An object; keys that the shape does not have are left out. */
+export function object<const Entries extends Shape>(entries: Entries): v.ObjectSchema<Entries, undefined> {
+  const schema = v.object(entries);
+  return ranBy(schema, membersRun(schema, entries));
+}
+
+/** An object that has no other keys: each one is told of. */
+export function strictObject<const Entries extends Shape>(
+  entries: Entries,
+): v.StrictObjectSchema<Entries, undefined> {
+  const schema = v.strictObject(entries);
+  const run = membersRun(schema, entries);
+  return ranBy(schema, (dataset, config) => {
+    const input = dataset.value;
+    const checked = run(dataset, config);
+    if (!isObject(input)) return checked;
+    for (const key in input) {
+      if (isEnough(checked, config)) break;
+      if (Object.hasOwn(entries, key)) continue;
+      v._addIssue(schema, "key", checked, config, { expected: "never", path: [placeOf(input, key, "key")] });
+    }
+    return checked;
+  });
+}
+
+/** An object with any keys. `__proto__` is left out: in a copy it would not be one. */
+export function record<Value extends v.GenericSchema>(
+  value: Value,
+): v.RecordSchema<v.StringSchema<undefined>, Value, undefined> {
+  const schema = v.record(v.string(), value);
+  return ranBy(schema, (dataset, config) => {
+    const keys = isObject(dataset.value) ? Object.keys(dataset.value) : [];
+    const entries = keys.filter((key) => key !== "__proto__").map((key) => [key, value]);
+    return membersRun(schema, Object.fromEntries(entries))(dataset, config);
+  });
+}
+
+/**
+ * What valibot's own objects do, in half the time: the lines of a record are many. And no array is taken for an object
+ * that need not have anything.
+ */
+function membersRun(schema: v.GenericSchema, entries: Shape): Run {
+  const members = Object.entries(entries);
+  return (dataset, config) => {
+    const input = dataset.value;
+    if (!isObject(input)) return refused(schema, dataset, config);
+    const taken: Record<string, unknown> = {};
+    const checked = { typed: true, value: taken } as Dataset;
+    for (const [key, member] of members) {
+      if (isEnough(checked, config)) break;
+      const value = input[key];
+      if (value === undefined && !(key in input)) {
+        const optional =
+          member.type === "optional" ? (member as v.OptionalSchema<v.GenericSchema, unknown>) : undefined;
+        if (optional === undefined) {
+          v._addIssue(schema, "key", checked, config, { expected: key, path: [placeOf(input, key, "key")] });
+        }
+        if (optional?.default === undefined) continue;
+      }
+      const of = member["~run"]({ value }, config);
+      if (of.issues !== undefined) addIssues(checked, of.issues, placeOf(input, key, "value"));
+      taken[key] = of.value;
+    }
+    return checked;
+  };
+}
+
+/** One of several objects: the one that has this literal under `tag`. However many there are, one is looked at. */
+export function variant<const Tag extends string, const Options extends v.VariantOptions<Tag>>(
+  tag: Tag,
+  options: Options,
+): v.VariantSchema<Tag, Options, undefined> {
+  const schema = v.variant(tag, options);
+  const byLiteral = new Map<unknown, v.GenericSchema>();
+  for (const option of options) {
+    const { [tag]: literal } = (option as unknown as v.ObjectSchema<Shape, undefined>).entries;
+    byLiteral.set((literal as v.LiteralSchema<string, undefined>).literal, option);
+  }
+  const expected = [...byLiteral.keys()].map((literal) => `"${literal}"`).join(" | ");
+  return ranBy(schema, (dataset, config) => {
+    const input = dataset.value;
+    if (!isObject(input)) return refused(schema, dataset, config);
+    const option = byLiteral.get(input[tag]);
+    if (option !== undefined) return option["~run"](dataset, config);
+    const path: [v.ObjectPathItem] = [placeOf(input, tag, "value")];
+    return refused(schema, dataset, config, { input: input[tag], expected, path });
+  });
+}
+
+function ranBy<Schema extends v.GenericSchema>(schema: Schema, run: Run): Schema {
+  return Object.assign(schema, { "~run": run });
+}
+
+function refused(
+  schema: v.GenericSchema,
+  dataset: Parameters<Run>[0],
+  config: Config,
+  other: Parameters<typeof v._addIssue>[4] = {},
+): Dataset {
+  v._addIssue(schema, "type", dataset, config, other);
+  return dataset as unknown as Dataset;
+}
+
+/** Those of a member, whose places are as from the member, to those of what it is a member of. */
+function addIssues(holder: Dataset, issues: readonly v.BaseIssue<unknown>[], place: v.ObjectPathItem): void {
+  const placed = issues.map((issue) => ({ ...issue, path: [place, ...(issue.path ?? [])] }));
+  Object.assign(holder, { typed: false, issues: [...(holder.issues ?? []), ...placed] });
+}
+
+function isEnough({ issues }: Dataset, { abortEarly }: Config): boolean {
+  return issues !== undefined && abortEarly === true;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function placeOf(input: Record<string, unknown>, key: string, origin: "key" | "value"): v.ObjectPathItem {
+  return { type: "object", origin, input, key, value: input[key] };
+}
+
+/** Where in the value, and what is wrong there. */
+export interface Mistake {
+  readonly path: readonly string[];
+  readonly text: string;
+}
+
+/** `value` is what the schema made of it. */
+export type Checked<Value> =
+  | { readonly value: Value; readonly mistake?: undefined }
+  | { readonly value?: undefined; readonly mistake: string };
+
+/** Its message is the mistake. */
+export class SchemaError extends Error {}
+
+/** The first mistake is enough: "pages.rawPages: expected at least 0". */
+export function checked<Value>(schema: v.GenericSchema<unknown, Value>, value: unknown): Checked<Value> {
+  const { success, output, issues } = v.safeParse(schema, value, { message: textOf, abortEarly: true });
+  if (success) return { value: output };
+  const { path, text } = mistakeOf(issues[0]);
+  return { mistake: path.length === 0 ? text : `${path.join(".")}: ${text}` };
+}
+
+/** The same. @throws SchemaError */
+export function parsed<Value>(schema: v.GenericSchema<unknown, Value>, value: unknown): Value {
+  const result = checked(schema, value);
+  if (result.mistake !== undefined) throw new SchemaError(result.mistake);
+  return result.value;
+}
+
+/** All mistakes are looked for. */
+export function checkedWhole<Value>(
+  schema: v.GenericSchema<unknown, Value>,
+  value: unknown,
+): { value: Value; mistakes?: undefined } | { value?: undefined; mistakes: readonly Mistake[] } {
+  const { success, output, issues } = v.safeParse(schema, value, { message: textOf });
+  return success ? { value: output } : { mistakes: issues.map(mistakeOf) };
+}
+
+function mistakeOf({ path, message }: v.BaseIssue<unknown>): Mistake {
+  return { path: path?.map(({ key }) => String(key)) ?? [], text: message };
+}
+
+/** Nothing of a text that was received: it may be hostile, secret or long. */
+function textOf(issue: v.BaseIssue<unknown>): string {
+  const { kind, type, input, requirement } = issue;
+  const expected = issue.expected?.replace(/^\((.*)\)$/, "$1") ?? "";
+  if (kind === "schema") {
+    const isMissing = issue.path?.at(-1)?.origin === "key";
+    if (expected === "never") return "there is no such key";
+    if (isMissing) return "missing";
+    if (type === "picklist" || (type === "variant" && expected !== "Object"))
+      return `expected one of ${expected.replaceAll(" | ", ", ")}`;
+    if (type === "literal") return `expected ${expected}`;
+    if (type === "union") return "fits nothing that may be there";
+    return `expected ${expected.toLowerCase()}, received ${nameOf(input)}`;
+  }
+  const things = typeof input === "string" ? "characters" : "items";
+  switch (type) {
+    case "safe_integer":
+      return Number.isInteger(input)
+        ? `expected at most ${Number.MAX_SAFE_INTEGER} either way`
+        : "expected integer";
+    case "min_value":
+      return `expected at least ${requirement}`;
+    case "gt_value":
+      return `expected more than ${requirement}`;
+    case "max_value":
+      return `expected at most ${requirement}`;
+    case "min_length":
+      return `expected at least ${requirement} ${things}`;
+    case "max_length":
+    case "max_code_points":
+      return `expected at most ${requirement} ${things}`;
+    case "regex":
+      return `expected text like ${requirement}`;
+    default:
+      return `not valid (${type})`;
+  }
+}
+
+function nameOf(value: unknown): string {
+  if (value === null) return "null";
+  if (Array.isArray(value)) return "array";
+  return typeof value === "number" ? String(value) : typeof value;
+}
