@@ -221,23 +221,11 @@ function mistakeOf({ path, message }: v.BaseIssue<unknown>): Mistake {
 /** Nothing of a text that was received: it may be hostile, secret or long. */
 function textOf(issue: v.BaseIssue<unknown>): string {
   const { kind, type, input, requirement } = issue;
-  const expected = issue.expected?.replace(/^\((.*)\)$/, "$1") ?? "";
-  if (kind === "schema") {
-    const isMissing = issue.path?.at(-1)?.origin === "key";
-    if (expected === "never") return "there is no such key";
-    if (isMissing) return "missing";
-    if (type === "picklist" || (type === "variant" && expected !== "Object"))
-      return `expected one of ${expected.replaceAll(" | ", ", ")}`;
-    if (type === "literal") return `expected ${expected}`;
-    if (type === "union") return "fits nothing that may be there";
-    return `expected ${expected.toLowerCase()}, received ${nameOf(input)}`;
-  }
+  if (kind === "schema") return typeText(issue);
   const things = typeof input === "string" ? "characters" : "items";
   switch (type) {
     case "safe_integer":
-      return Number.isInteger(input)
-        ? `expected at most ${Number.MAX_SAFE_INTEGER} either way`
-        : "expected integer";
+      return `expected integer${Number.isInteger(input) ? ` of at most ${Number.MAX_SAFE_INTEGER} either way` : ""}`;
     case "min_value":
       return `expected at least ${requirement}`;
     case "gt_value":
@@ -256,8 +244,21 @@ function textOf(issue: v.BaseIssue<unknown>): string {
   }
 }
 
+function typeText({ type, input, path, ...issue }: v.BaseIssue<unknown>): string {
+  const expected = issue.expected ?? "";
+  if (expected === "never")
+    return type === "strict_object" ? "there is no such key" : "nothing is expected there";
+  if (path?.at(-1)?.origin === "key") return "missing";
+  if (type === "literal") return `expected ${expected}`;
+  if (type === "union") return "is none of what may be there";
+  // Of a picklist, or of what tells objects apart: ("one" | "other").
+  if (type === "picklist" || (type === "variant" && path !== undefined))
+    return `expected one of ${expected.replace(/^\((.*)\)$/, "$1").replaceAll(" | ", ", ")}`;
+  return `expected ${expected.toLowerCase()}, received ${nameOf(input)}`;
+}
+
 function nameOf(value: unknown): string {
   if (value === null) return "null";
   if (Array.isArray(value)) return "array";
-  return typeof value === "number" ? String(value) : typeof value;
+  return typeof value === "number" && !Number.isFinite(value) ? String(value) : typeof value;
 }
