@@ -105,7 +105,7 @@ function makeInitramfs(folder: string): string {
   cpSync(busybox(folder), join(root, "bin/busybox"));
   symlinkSync("busybox", join(root, "bin/sh"));
   cpSync(join(PACKAGE_ROOT, "bench/pages/vm-init.sh"), join(root, "init"));
-  for (const name of ["src", "docs", "node_modules/@types/node", "node_modules/zod/src"]) {
+  for (const name of ["src", "docs", "node_modules/@types/node", "node_modules/valibot/dist"]) {
     const from = join(PACKAGE_ROOT, name);
     if (existsSync(from)) cpSync(from, join(root, "data", name), { recursive: true });
   }

@@ -1,6 +1,6 @@
 // What is installed with this package: few, exact, without scripts, and each with its reason on a page.
 
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { PACKAGE_ROOT } from "./package-root.ts";
@@ -8,7 +8,6 @@ import { PACKAGE_ROOT } from "./package-root.ts";
 interface Locked {
   version: string;
   integrity?: string;
-  dev?: boolean;
   hasInstallScript?: boolean;
   dependencies?: Record<string, string>;
 }
@@ -18,8 +17,34 @@ const manifest: { dependencies: Record<string, string>; devDependencies: Record<
   JSON.parse(read("package.json"));
 const lock: { packages: Record<string, Locked> } = JSON.parse(read("package-lock.json"));
 const page = read("docs/decisions/0005-dependencies.md");
-/** Of packages that are installed for use, whoever needs them. */
-const inUse = Object.entries(lock.packages).filter(([path, { dev }]) => path !== "" && dev !== true);
+/**
+ * Of packages that are installed for use, whoever needs them. Not by what the lock says of `dev`: it takes the compiler
+ * for something of valibot's, which would use one if there were one.
+ */
+const inUse = Object.entries(lock.packages).filter(([path]) =>
+  namesInUse().has(path.replace("node_modules/", "")),
+);
+
+function namesInUse(): Set<string> {
+  const names = new Set(Object.keys(manifest.dependencies));
+  // What is added while the set is gone through is come to as well.
+  for (const name of names) {
+    for (const needed of Object.keys(lock.packages[`node_modules/${name}`]?.dependencies ?? {}))
+      names.add(needed);
+  }
+  return names;
+}
+
+test("valibot is had from base/schema.ts alone, where what it takes is made stricter", () => {
+  const sources = readdirSync(join(PACKAGE_ROOT, "src"), { recursive: true, encoding: "utf8" });
+  const users = sources.filter(
+    (file) =>
+      !file.endsWith(".test.ts") &&
+      file.endsWith(".ts") &&
+      read(join("src", file)).includes('from "valibot"'),
+  );
+  expect(users).toEqual(["base/schema.ts"]);
+});
 
 const listed = [...page.matchAll(/^\| ([^|]+) \| [^|]+ \| [^|]+ \|$/gm)]
   .flatMap(([, names]) => names!.split(", "))

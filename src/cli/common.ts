@@ -5,8 +5,6 @@ import type { Run } from "../library/run.ts";
 import { openRunRecord } from "../record/file.ts";
 import type { RecordEvent } from "../record/schema.ts";
 import type { RecordListener } from "../record/writer.ts";
-import { ProgressDisplay } from "../report/progress.ts";
-import { summaryText } from "../report/summary.ts";
 import type { LivePage } from "../web/live-page.ts";
 import type { RunBoard } from "../web/run-board.ts";
 import { livePageText, openLivePage, type UiAddress } from "./live-page.ts";
@@ -25,8 +23,9 @@ export interface DisplayOptions {
 export async function openShownRun(options: DisplayOptions, ...others: RecordListener[]): Promise<Run> {
   const shown: RecordEvent[] = [];
   const listeners: RecordListener[] = others;
+  const display = options.json || options.quiet ? undefined : await loadDisplay();
   if (options.json) listeners.push((event) => process.stdout.write(`${JSON.stringify(event)}\n`));
-  else if (!options.quiet) listeners.push(new ProgressDisplay(process.stderr).listener);
+  if (display !== undefined) listeners.push(new display.ProgressDisplay(process.stderr).listener);
   const board = options.ui === undefined ? undefined : await newBoard();
   const feed = board?.open();
   if (feed !== undefined) listeners.push(feed.event);
@@ -47,11 +46,20 @@ export async function openShownRun(options: DisplayOptions, ...others: RecordLis
     },
     async finish() {
       shown.push(...run.record.events);
-      if (!options.json && !options.quiet) process.stdout.write(`${summaryText(shown)}\n`);
+      if (display !== undefined) process.stdout.write(`${display.summaryText(shown)}\n`);
       const incomplete = await run.close();
       if (incomplete !== undefined) process.stderr.write(`deltavee: ${incomplete}\n`);
     },
   };
+}
+
+/** Only where it is asked for; but the end's now, too: when it comes, another Deltavee may have been installed. */
+async function loadDisplay() {
+  const [{ ProgressDisplay }, { summaryText }] = await Promise.all([
+    import("../report/progress.ts"),
+    import("../report/summary.ts"),
+  ]);
+  return { ProgressDisplay, summaryText };
 }
 
 /** Loaded only where it is asked for, as is the page's server (live-page.ts). */

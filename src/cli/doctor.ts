@@ -8,7 +8,7 @@ import { parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import type { SecurityOptions } from "../library/identity.ts";
-import { parseQmpAddress } from "../library/parse.ts";
+import { parseQmpAddress } from "../library/parse-address.ts";
 import { type Address, formatAddress, parseAddress } from "../link/address.ts";
 import { interruption } from "./common.ts";
 import { checkPairedKeys, checkTlsFolder } from "./doctor/certificates.ts";

@@ -2,7 +2,7 @@
 
 import { Command } from "commander";
 import { type DeltaveeError, UsageError } from "../base/errors.ts";
-import { parseDestination } from "../library/parse.ts";
+import { parseDestination } from "../library/parse-address.ts";
 import { WEIGHT_MAX, WEIGHT_MIN } from "../link/fair-schedule.ts";
 import { errorOf, type MigrationRequest } from "../service/control-api.ts";
 import type { ControlClient } from "../service/control-client.ts";

@@ -15,15 +15,9 @@ import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover/switchover.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import type { SecurityOptions } from "../library/identity.ts";
 import { runMigration } from "../library/migration.ts";
-import {
-  checkSwitchoverTimeout,
-  parseCodec,
-  parseDestination,
-  parsePolicy,
-  parseQmpAddress,
-  parseStallPolicy,
-} from "../library/parse.ts";
-import { qemuSource } from "../library/qemu-guest.ts";
+import { checkSwitchoverTimeout, parseCodec, parsePolicy, parseStallPolicy } from "../library/parse.ts";
+import { parseDestination, parseQmpAddress } from "../library/parse-address.ts";
+import { qemuSource } from "../library/qemu-source.ts";
 import { RECONNECT_MS_DEFAULT } from "../library/run.ts";
 import type { Address } from "../link/address.ts";
 import { POLICIES } from "../memory/policy/all.ts";

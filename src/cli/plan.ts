@@ -11,7 +11,7 @@ import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover/switchover.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { SAMPLE_MS_DEFAULT, SAMPLE_PAGES_DEFAULT, sampleQemu } from "../library/forecast/sample.ts";
 import { unoptimized } from "../library/forecast/unoptimized.ts";
-import { parseQmpAddress } from "../library/parse.ts";
+import { parseQmpAddress } from "../library/parse-address.ts";
 import { bestFleetPlan, type FleetGuest } from "../planner/fleet.ts";
 import { type Plan, planMigration } from "../planner/forecast.ts";
 import type { GuestModel } from "../planner/guest-model.ts";

@@ -8,7 +8,7 @@ import { DeltaveeError, QmpInterruptedError, UsageError } from "../base/errors.t
 import { completeCutOffPostcopy } from "../hypervisor/qemu/cut-off-postcopy.ts";
 import { findLeftSettings, putBackSettings } from "../hypervisor/qemu/outgoing.ts";
 import type { QmpAddress, QmpClient } from "../hypervisor/qemu/qmp.ts";
-import { parseQmpAddress } from "../library/parse.ts";
+import { parseQmpAddress } from "../library/parse-address.ts";
 import { entryName, isUnderWay, type JournalEntry, knownMigrations } from "../state/journal.ts";
 import { monitorName, STATE_DIR_HELP, settingsOf } from "../state/keep.ts";
 import { askQemu, withQemu } from "../state/qemu-view.ts";

@@ -5,7 +5,7 @@ import { writeFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { Command } from "commander";
 import { UsageError } from "../base/errors.ts";
-import { readRecordFile } from "../record/file.ts";
+import { readRecordFile } from "../record/file-reader.ts";
 import { eventsOf, type RecordedRun, runFigures } from "../report/figures.ts";
 import { htmlReport } from "../report/html/page.ts";
 import { sideBySideText, summaryText } from "../report/summary.ts";

@@ -3,7 +3,7 @@
 import { resolve } from "node:path";
 import { Command } from "commander";
 import { formatBytes, formatBytesPerSecond, formatMs } from "../base/units.ts";
-import { parseQmpAddress } from "../library/parse.ts";
+import { parseQmpAddress } from "../library/parse-address.ts";
 import { ControlClient } from "../service/control-client.ts";
 import type { MoveView } from "../service/move.ts";
 import { defaultControlPath } from "../service/run-service.ts";

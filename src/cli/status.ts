@@ -3,7 +3,7 @@
 
 import { Command } from "commander";
 import { formatBytes, formatBytesPerSecond } from "../base/units.ts";
-import { parseQmpAddress } from "../library/parse.ts";
+import { parseQmpAddress } from "../library/parse-address.ts";
 import { isUnderWay, type JournalEntry, knownMigrations } from "../state/journal.ts";
 import { STATE_DIR_HELP } from "../state/keep.ts";
 import { viewQemu } from "../state/qemu-view.ts";

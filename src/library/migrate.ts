@@ -6,15 +6,9 @@ import { DOWNTIME_MS_MAX_DEFAULT } from "../engine/switchover/switchover.ts";
 import { HISTORY } from "../memory/policy/history.ts";
 import { runMigration } from "./migration.ts";
 import { aboveZero, notNegative, openRun, qmpOrVm, type RunOptions } from "./options.ts";
-import {
-  checkSwitchoverTimeout,
-  parseCodec,
-  parseDestination,
-  parsePolicy,
-  parseQmpAddress,
-  parseStallPolicy,
-} from "./parse.ts";
-import { qemuSource } from "./qemu-guest.ts";
+import { checkSwitchoverTimeout, parseCodec, parsePolicy, parseStallPolicy } from "./parse.ts";
+import { parseDestination, parseQmpAddress } from "./parse-address.ts";
+import { qemuSource } from "./qemu-source.ts";
 import type { RunResult } from "./run.ts";
 
 /** What `migrate` is told. */

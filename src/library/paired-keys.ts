@@ -4,8 +4,8 @@
 import { generateKeyPairSync, X509Certificate } from "node:crypto";
 import { homedir, hostname } from "node:os";
 import { join } from "node:path";
-import { z } from "zod";
 import { TlsError, UsageError } from "../base/errors.ts";
+import * as v from "../base/schema.ts";
 import { writeCertificate } from "../link/tls/certificate-writer.ts";
 import type { TlsIdentity } from "../link/tls/identity.ts";
 import { fingerprintOf } from "../link/tls/secure.ts";
@@ -37,17 +37,20 @@ export function assertPeerName(name: string): void {
   throw new UsageError(`No host can be known here as "${name}": ${why}. Give it another name with --as`);
 }
 
-const certificateSchema = z.string().refine((pem) => {
-  try {
-    return new X509Certificate(pem) !== undefined;
-  } catch {
-    return false;
-  }
-});
-const ownSchema = z.object({ key: z.string(), certificate: certificateSchema });
-const peerSchema = z.object({ certificate: certificateSchema });
+const certificateSchema = v.pipe(
+  v.string(),
+  v.check((pem) => {
+    try {
+      return new X509Certificate(pem) !== undefined;
+    } catch {
+      return false;
+    }
+  }),
+);
+const ownSchema = v.object({ key: v.string(), certificate: certificateSchema });
+const peerSchema = v.object({ certificate: certificateSchema });
 
-export type OwnKeys = z.infer<typeof ownSchema>;
+export type OwnKeys = v.InferOutput<typeof ownSchema>;
 
 export class PairedKeys {
   readonly #folder: StateFolder;
@@ -124,9 +127,9 @@ export class PairedKeys {
     return { ...this.own(), trusted, pinned };
   }
 
-  #read<Content>(name: string, schema: z.ZodType<Content>): Content {
+  #read<Content>(name: string, schema: v.GenericSchema<unknown, Content>): Content {
     try {
-      return schema.parse(JSON.parse(this.#folder.read(name)));
+      return v.parsed(schema, JSON.parse(this.#folder.read(name)));
     } catch {
       // Not the cause's words: they may quote what is in the file.
       const file = join(this.#folder.path, `${name}.json`);

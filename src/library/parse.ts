@@ -1,35 +1,16 @@
-// What operators and programs name a migration's parts by, in words: monitors, destinations, policies, codecs.
+// What operators and programs name a migration's parts by, in words: policies and codecs.
 
 import { UsageError } from "../base/errors.ts";
 import { formatMs } from "../base/units.ts";
 import type { DeltaCodecId } from "../codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
 import { isStallPolicy, STALL_POLICIES, type StallPolicy } from "../engine/switchover/stall-policies.ts";
-import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
-import { type Address, parseAddress } from "../link/address.ts";
 import { POLICIES } from "../memory/policy/all.ts";
 import type { PolicyKind } from "../memory/policy/policy.ts";
 import { KEEPALIVE_MS } from "../wire/frame.ts";
 
 /** A destination that is there says so once a second: for less than this nobody can tell that it is not. */
 const SWITCHOVER_TIMEOUT_MS_MIN = 2 * KEEPALIVE_MS;
-
-/** A monitor's address: a socket's path as it is, or unix:PATH, or tcp:HOST:PORT. @throws UsageError */
-export function parseQmpAddress(text: string): QmpAddress {
-  // A socket's path is what people have at hand: everything that names no port is taken for one.
-  const isPath = !text.startsWith("unix:") && !/:\d+$/.test(text);
-  const address = parseAddress(isPath ? `unix:${text}` : text);
-  if (address.kind === "deltavee") throw new UsageError(`Not a QMP socket: "${text}"`);
-  return address;
-}
-
-/** @throws UsageError also for a port that nobody can listen on */
-export function parseDestination(text: string): Address {
-  const address = parseAddress(text);
-  if (address.kind !== "unix" && address.port === 0)
-    throw new UsageError(`Port 0 is not a destination: "${text}"`);
-  return address;
-}
 
 /** @throws UsageError that names those that there are */
 export function parsePolicy(name: string): PolicyKind {

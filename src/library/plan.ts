@@ -8,7 +8,7 @@ import type { GuestModel } from "../record/guest-model.ts";
 import type { EmbeddedVm } from "./embedded-vm.ts";
 import { SAMPLE_MS_DEFAULT, SAMPLE_PAGES_DEFAULT, sampleMemory, sampleQemu } from "./forecast/sample.ts";
 import { aboveZero, notNegative } from "./options.ts";
-import { parseQmpAddress } from "./parse.ts";
+import { parseQmpAddress } from "./parse-address.ts";
 
 export interface PlanOptions {
   /** QMP socket of the QEMU whose guest is to be looked at. Its memory is read through /proc/PID/mem: that needs root. */

@@ -3,8 +3,8 @@
 import { formatAddress, parseAddress } from "../link/address.ts";
 import { type AllowRule, parseAllow } from "./admission.ts";
 import { notNegative, openRun, qmpOrVm, type RunOptions } from "./options.ts";
-import { parseQmpAddress } from "./parse.ts";
-import { qemuDestination } from "./qemu-guest.ts";
+import { parseQmpAddress } from "./parse-address.ts";
+import { qemuDestination } from "./qemu-destination.ts";
 import { runReception } from "./reception.ts";
 import { RECONNECT_MS_DEFAULT, type RunResult } from "./run.ts";
 

@@ -5,7 +5,8 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { simulatedRecord } from "../../test/support/simulated-record.ts";
 import { VirtualClock } from "../base/clock.ts";
 import { UsageError } from "../base/errors.ts";
-import { openRunRecord, RecordFile, readRecordFile } from "./file.ts";
+import { openRunRecord, RecordFile } from "./file.ts";
+import { readRecordFile } from "./file-reader.ts";
 import type { RecordEvent } from "./schema.ts";
 
 let folder: string;

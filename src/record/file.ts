@@ -1,17 +1,14 @@
-// Run records in files: the rim of src/record, the one place here that touches the disk.
+// Run records that are written to files: with file-reader.ts the rim of src/record, which alone touches the disk.
 // Lines are queued and written behind the migration's back, because a slow disk must not hold up a switchover;
 // a disk that fails or hangs ends the recording, never the migration.
 
-import { createReadStream } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import type { Clock } from "../base/clock.ts";
-import { DeltaveeError, toError, UsageError } from "../base/errors.ts";
-import type { ReadRecord } from "./line-reader.ts";
-import { RecordReader } from "./reader.ts";
+import { toError, UsageError } from "../base/errors.ts";
 import { type RecordListener, RunRecord } from "./writer.ts";
 
 /** 1 GiB of text, about a day of a busy migration. Writing stops there, and reading refuses more. */
-const RECORD_FILE_CHARS_MAX = 1024 ** 3;
+export const RECORD_FILE_CHARS_MAX = 1024 ** 3;
 
 /** Lines that wait for the disk: minutes of recording, so more means that it hangs. */
 const QUEUED_CHARS_MAX = 8 * 1024 ** 2;
@@ -119,25 +116,4 @@ export async function openRunRecord(options: {
       return file.failure;
     },
   };
-}
-
-/** @throws DeltaveeError RECORD_INVALID, also when the file cannot be read or is too long. */
-export async function readRecordFile(path: string): Promise<ReadRecord> {
-  const reader = new RecordReader(path);
-  let readChars = 0;
-  try {
-    for await (const piece of createReadStream(path, { encoding: "utf8" })) {
-      readChars += (piece as string).length;
-      if (readChars > RECORD_FILE_CHARS_MAX) {
-        throw new DeltaveeError("RECORD_INVALID", `Cannot read run record ${path}: longer than 1 GiB`);
-      }
-      reader.push(piece as string);
-    }
-  } catch (thrown) {
-    if (thrown instanceof DeltaveeError) throw thrown;
-    throw new DeltaveeError("RECORD_INVALID", `Cannot read run record ${path}: ${toError(thrown).message}`, {
-      cause: thrown,
-    });
-  }
-  return reader.end();
 }

@@ -1,6 +1,6 @@
-// Checks the events of a record by a JSON Schema, which zod makes of schema.ts: for pages in a browser, which load no
+// Checks the events of a record by a JSON Schema, made of schema.ts: for pages in a browser, which load no
 // library. It takes the few keywords that our schema comes to and refuses every other one, so that nothing in a later
-// schema can go unchecked; a property test holds it to what zod says.
+// schema can go unchecked; a property test holds it to what schema.ts takes.
 
 import type { EventChecker } from "./line-reader.ts";
 import type { RecordEvent } from "./schema.ts";

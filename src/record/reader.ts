@@ -1,15 +1,14 @@
 // Reads run records as line-reader.ts does, each event checked by schema.ts.
 
+import { checked } from "../base/schema.ts";
 import { type EventChecker, LineReader, type ReadRecord } from "./line-reader.ts";
 import { recordEventSchema } from "./schema.ts";
 
 const CHECKER: EventChecker = {
-  types: new Set(recordEventSchema.options.map((option) => option.shape.type.value)),
+  types: new Set(recordEventSchema.options.map((option) => option.entries.type.literal)),
   check(value) {
-    const checked = recordEventSchema.safeParse(value);
-    if (checked.success) return checked.data;
-    const issue = checked.error.issues[0];
-    return { issue: `${issue?.path.join(".")}: ${issue?.message}` };
+    const { value: event, mistake } = checked(recordEventSchema, value);
+    return mistake === undefined ? event : { issue: mistake };
   },
 };
 

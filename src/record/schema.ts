@@ -4,16 +4,16 @@
 //
 // `atMs` is time since the record was opened (monotonic). Names end in their unit. Counters are cumulative.
 
-import { z } from "zod";
+import * as v from "../base/schema.ts";
 import { RECORD_VERSION } from "./constants.ts";
 import { guestModelSchema } from "./guest-model.ts";
 
 export { NO_PAGES } from "./constants.ts";
 
-const count = z.number().nonnegative();
+const count = v.pipe(v.number(), v.minValue(0));
 
 /** How outgoing pages were classified, cumulative. */
-export const pageClassesSchema = z.object({
+export const pageClassesSchema = v.object({
   /** All bytes zero: sent as a few bytes. */
   zeroPages: count,
   /** Dirty, but equal to what the destination holds: sent as nothing. */
@@ -25,12 +25,12 @@ export const pageClassesSchema = z.object({
   /** Not in the page cache (never sent, or evicted): sent whole. */
   rawPages: count,
   /** Equal to a page that the destination got not long ago: sent as a reference to it. */
-  duplicatePages: count.default(0),
+  duplicatePages: v.optional(count, 0),
   /** Bytes of all deltas (without record headers). */
   deltaBytes: count,
 });
 
-export const cacheStatsSchema = z.object({
+export const cacheStatsSchema = v.object({
   hits: count,
   misses: count,
   evictions: count,
@@ -38,7 +38,7 @@ export const cacheStatsSchema = z.object({
   limitBytes: count,
 });
 
-export const phaseSchema = z.enum([
+export const phaseSchema = v.picklist([
   "setup",
   "iterating",
   "switchover",
@@ -48,7 +48,7 @@ export const phaseSchema = z.enum([
   "cancelled",
 ]);
 
-export const vmWhereSchema = z.enum([
+export const vmWhereSchema = v.picklist([
   "running on source",
   "paused on source",
   "running on destination",
@@ -58,42 +58,42 @@ export const vmWhereSchema = z.enum([
 ]);
 
 /** Between `low` and `high`, so it is expected; most likely `expected`. */
-const intervalSchema = z.object({ low: count, expected: count, high: count });
+const intervalSchema = v.object({ low: count, expected: count, high: count });
 
-const event = <Type extends string, Shape extends z.ZodRawShape>(type: Type, shape: Shape) =>
-  z.object({ type: z.literal(type), atMs: z.number(), ...shape });
+const event = <Type extends string, Shape extends v.Shape>(type: Type, shape: Shape) =>
+  v.object({ type: v.literal(type), atMs: v.number(), ...shape });
 
-export const recordEventSchema = z.discriminatedUnion("type", [
+export const recordEventSchema = v.variant("type", [
   /** First line of every record. */
   event("run", {
-    version: z.literal(RECORD_VERSION),
-    startedAt: z.string(),
-    deltavee: z.string(),
-    side: z.enum(["source", "destination"]),
+    version: v.literal(RECORD_VERSION),
+    startedAt: v.string(),
+    deltavee: v.string(),
+    side: v.picklist(["source", "destination"]),
     /** direct: stock destination decodes XBZRLE. tunnel: a Deltavee destination engine. stock: QEMU alone (the lab). */
-    mode: z.enum(["direct", "tunnel", "stock"]),
+    mode: v.picklist(["direct", "tunnel", "stock"]),
     /** standard: whole pages, as in Clark et al. 2005; delta: against the page cache. */
-    method: z.enum(["standard", "delta"]),
-    hypervisor: z.string(),
-    destination: z.string().optional(),
-    guestRamBytes: count.optional(),
-    downtimeMsMax: count.optional(),
+    method: v.picklist(["standard", "delta"]),
+    hypervisor: v.string(),
+    destination: v.optional(v.string()),
+    guestRamBytes: v.optional(count),
+    downtimeMsMax: v.optional(count),
     /** Promises about the whole migration, where they were made, and what is done when it stalls. */
-    timeMsMax: count.optional(),
-    wireBytesMax: count.optional(),
-    onStall: z.string().optional(),
-    linkBytesPerSecondMax: count.optional(),
-    cacheBytesMax: count.optional(),
+    timeMsMax: v.optional(count),
+    wireBytesMax: v.optional(count),
+    onStall: v.optional(v.string()),
+    linkBytesPerSecondMax: v.optional(count),
+    cacheBytesMax: v.optional(count),
     /** Free text for people: what this run is, e.g. "demo: standard". */
-    label: z.string().optional(),
+    label: v.optional(v.string()),
   }),
-  event("phase", { phase: phaseSchema, reason: z.string().optional() }),
+  event("phase", { phase: phaseSchema, reason: v.optional(v.string()) }),
   /** A new pre-copy iteration has begun (0 = full pass). */
   event("iteration", {
     iteration: count,
     /** Bytes of guest pages that were dirty when it began. */
-    remainingBytes: count.optional(),
-    dirtyPagesPerSecond: count.optional(),
+    remainingBytes: v.optional(count),
+    dirtyPagesPerSecond: v.optional(count),
     wireBytes: count,
     pages: pageClassesSchema,
   }),
@@ -107,148 +107,148 @@ export const recordEventSchema = z.discriminatedUnion("type", [
     inFlightBytes: count,
     windowBytes: count,
     linkBytesPerSecond: count,
-    roundTripMs: count.optional(),
-    iteration: count.optional(),
-    remainingBytes: count.optional(),
-    dirtyPagesPerSecond: count.optional(),
+    roundTripMs: v.optional(count),
+    iteration: v.optional(count),
+    remainingBytes: v.optional(count),
+    dirtyPagesPerSecond: v.optional(count),
     /** How long the guest would stand still if it were stopped now; known after the first pass. */
-    forecastDowntimeMs: count.optional(),
+    forecastDowntimeMs: v.optional(count),
     /** When the downtime is forecast to be within its goal, from now; absent while there is no saying. */
-    forecastEndMs: count.optional(),
+    forecastEndMs: v.optional(count),
     pages: pageClassesSchema,
-    cache: cacheStatsSchema.optional(),
-    cpuMs: count.optional(),
+    cache: v.optional(cacheStatsSchema),
+    cpuMs: v.optional(count),
     /** Post-copy: RAM that the destination had to ask for, because the guest waited for it. */
-    requestedBytes: count.optional(),
+    requestedBytes: v.optional(count),
   }),
   /** A choice that Deltavee made, with the reason and the figures it was made from. */
   event("decision", {
-    subject: z.string(),
-    choice: z.string(),
-    reason: z.string(),
+    subject: v.string(),
+    choice: v.string(),
+    reason: v.string(),
     /** Of a decision about the switchover: what the guest's standstill is estimated at. */
-    forecastDowntimeMs: count.optional(),
+    forecastDowntimeMs: v.optional(count),
   }),
   /** The connection of a tunnel broke, or is there again; the migration goes on. */
   event("link", {
-    state: z.enum(["lost", "resumed"]),
+    state: v.picklist(["lost", "resumed"]),
     /** Why it broke. */
-    reason: z.string().optional(),
+    reason: v.optional(v.string()),
     /** How long there was no connection. */
-    outageMs: count.optional(),
+    outageMs: v.optional(count),
     /** What this side has sent again, since it had not arrived. */
-    resentBytes: count.optional(),
+    resentBytes: v.optional(count),
   }),
   /** What was expected of the whole migration, from a sample of the guest's memory, before the truth was known. */
   event("forecast", {
-    method: z.string(),
-    converges: z.enum(["yes", "no", "unsure"]),
+    method: v.string(),
+    converges: v.picklist(["yes", "no", "unsure"]),
     totalMs: intervalSchema,
     downtimeMs: intervalSchema,
     wireBytes: intervalSchema,
     linkBytesPerSecond: count,
     roundTripMs: count,
-    reason: z.string(),
+    reason: v.string(),
     /** What it was made from, beside that link: a planner that has learned better is asked the same again. */
-    basis: z
-      .object({
+    basis: v.optional(
+      v.object({
         guest: guestModelSchema,
         lossShare: count,
         downtimeMsMax: count,
         /** Of the page cache; absent: all of RAM. */
-        cacheBytes: count.optional(),
-      })
-      .optional(),
+        cacheBytes: v.optional(count),
+      }),
+    ),
   }),
   /** RAM was compared at both ends before the guest was given away, and was equal. */
   event("verified", {
     comparedBytes: count,
     /** RAMBlocks that could not be read. */
-    leftOut: z.array(z.string()),
+    leftOut: v.array(v.string()),
     /** For so long the guest stood still for it. */
     verifyMs: count,
   }),
   /** Something a person should know; the migration goes on. */
-  event("notice", { message: z.string() }),
+  event("notice", { message: v.string() }),
   /** The stream has reached something Deltavee does not interpret: from here on it is carried untouched. */
-  event("opaque", { offsetBytes: count, reason: z.string() }),
+  event("opaque", { offsetBytes: count, reason: v.string() }),
   /** A heartbeat of the guest, where one is watched; `gapMs` since the one before, on either side. */
-  event("heartbeat", { counter: count, gapMs: count, side: z.enum(["source", "destination"]) }),
-  event("error", { code: z.string(), message: z.string(), vm: vmWhereSchema.optional() }),
+  event("heartbeat", { counter: count, gapMs: count, side: v.picklist(["source", "destination"]) }),
+  event("error", { code: v.string(), message: v.string(), vm: v.optional(vmWhereSchema) }),
   /** The lab: what was run, before anything else is told of it. */
   event("lab", {
-    scenario: z.string(),
-    parameters: z.record(z.string(), z.union([z.number(), z.string()])),
-    guest: z.object({ memoryMiB: count, vcpus: count }),
-    method: z.string(),
-    link: z.object({
+    scenario: v.string(),
+    parameters: v.record(v.union([v.number(), v.string()])),
+    guest: v.object({ memoryMiB: count, vcpus: count }),
+    method: v.string(),
+    link: v.object({
       bytesPerSecond: count,
       roundTripMs: count,
       lossShare: count,
-      congestion: z.enum(["cubic", "bbr"]).optional(),
+      congestion: v.optional(v.picklist(["cubic", "bbr"])),
     }),
-    qemu: z.string(),
+    qemu: v.string(),
     run: count,
     /** A method that has not converged by then is allowed any downtime, so that "never" has an end too. */
-    forcedAfterMs: count.optional(),
+    forcedAfterMs: v.optional(count),
     /** What has not ended by then is cancelled. */
-    limitMs: count.optional(),
+    limitMs: v.optional(count),
     /** What the figures hold for, in words: processors, memory, accelerator; and the command that made them. */
-    machine: z.string().optional(),
-    command: z.string().optional(),
+    machine: v.optional(v.string()),
+    command: v.optional(v.string()),
   }),
   /** The lab: something that a client of the guest, or a probe, saw at this time. */
-  event("client", { series: z.string(), unit: z.string(), value: z.number() }),
+  event("client", { series: v.string(), unit: v.string(), value: v.number() }),
   /** The lab: what the processes of one side have used by now. Of QEMU, the threads that run the guest are left out. */
   event("usage", {
-    side: z.enum(["source", "destination"]),
-    process: z.enum(["qemu", "deltavee"]),
+    side: v.picklist(["source", "destination"]),
+    process: v.picklist(["qemu", "deltavee"]),
     cpuMs: count,
     residentBytesMax: count,
   }),
   /** The lab: how the run ended, as its users would judge. */
   event("verdict", {
     /** It came to an end by itself, within the time and the downtime that were asked for. */
-    converged: z.boolean(),
+    converged: v.boolean(),
     /** It had to be ended by raising the downtime limit. */
-    forced: z.boolean(),
+    forced: v.boolean(),
     /** The guest runs at the destination and nobody using it lost anything. */
-    succeeded: z.boolean(),
-    failures: z.array(z.string()),
+    succeeded: v.boolean(),
+    failures: v.array(v.string()),
     /** By name: those that every run has (runner), and the scenario's own. */
-    metrics: z.record(z.string(), z.number()),
+    metrics: v.record(v.number()),
   }),
   /** Last line. */
   event("summary", {
-    outcome: z.enum(["completed", "failed", "cancelled"]),
+    outcome: v.picklist(["completed", "failed", "cancelled"]),
     vm: vmWhereSchema,
     totalMs: count,
     /** From the vCPUs' stop at the source to the guest's resumption, as far as this side can see it. */
-    downtimeMs: count.optional(),
+    downtimeMs: v.optional(count),
     /** What was forecast of it when the guest was stopped. */
-    forecastDowntimeMs: count.optional(),
+    forecastDowntimeMs: v.optional(count),
     /** What the hypervisor itself says. */
-    downtimeMsReported: count.optional(),
+    downtimeMsReported: v.optional(count),
     /** Longest gap between two heartbeats of the guest around the switchover, where one was watched. */
-    heartbeatGapMs: count.optional(),
+    heartbeatGapMs: v.optional(count),
     /** Where it ended as post-copy: from the hand-over of the device state to the end. */
-    postcopyMs: count.optional(),
-    requestedBytes: count.optional(),
+    postcopyMs: v.optional(count),
+    requestedBytes: v.optional(count),
     handedOverBytes: count,
     wireBytes: count,
-    iterations: count.optional(),
+    iterations: v.optional(count),
     pages: pageClassesSchema,
-    cache: cacheStatsSchema.optional(),
-    cpuMs: count.optional(),
+    cache: v.optional(cacheStatsSchema),
+    cpuMs: v.optional(count),
     /** Result of a check of guest memory on arrival, where one was made. */
-    memoryVerified: z.boolean().optional(),
+    memoryVerified: v.optional(v.boolean()),
   }),
 ]);
 
-export type RecordEvent = z.infer<typeof recordEventSchema>;
-export type PageClasses = z.infer<typeof pageClassesSchema>;
-export type CacheStats = z.infer<typeof cacheStatsSchema>;
-export type Phase = z.infer<typeof phaseSchema>;
+export type RecordEvent = v.InferOutput<typeof recordEventSchema>;
+export type PageClasses = v.InferOutput<typeof pageClassesSchema>;
+export type CacheStats = v.InferOutput<typeof cacheStatsSchema>;
+export type Phase = v.InferOutput<typeof phaseSchema>;
 /** An event as its author writes it: the record adds the time. */
 export type RecordEntry = RecordEvent extends infer E
   ? E extends RecordEvent

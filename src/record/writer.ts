@@ -7,6 +7,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import { toError } from "../base/errors.ts";
+import { checked } from "../base/schema.ts";
 import { EventLog } from "./log.ts";
 import { type RecordEntry, type RecordEvent, recordEventSchema } from "./schema.ts";
 
@@ -48,17 +49,13 @@ export class RunRecord {
   add(entry: RecordEntry): void {
     if (this.#ended) return;
     const atMs = Math.round((this.#clock.nowMs() - this.#openedMs) * 1000) / 1000;
-    const checked = recordEventSchema.safeParse({ ...withTextCut(entry), atMs });
-    if (!checked.success) {
+    const { value: event, mistake } = checked(recordEventSchema, { ...withTextCut(entry), atMs });
+    if (mistake !== undefined) {
       if (this.#invalidTypes.has(entry.type)) return;
       this.#invalidTypes.add(entry.type);
-      const issue = checked.error.issues[0];
-      this.#notice(
-        `Events "${entry.type}" are missing from the record: ${issue?.path.join(".")}: ${issue?.message}`,
-      );
+      this.#notice(`Events "${entry.type}" are missing from the record: ${mistake}`);
       return;
     }
-    const event = checked.data;
     this.#ended = event.type === "summary";
     this.#log.add(event);
     this.#write(event);

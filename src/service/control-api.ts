@@ -1,38 +1,38 @@
 // What is said over the control socket of the service: HTTP with JSON bodies, requests as they are written on the command
 // line (docs/operations.md). Both ends of it, and whoever speaks to the socket with curl, go by these schemas.
 
-import { z } from "zod";
 import { DeltaveeError, type ErrorCode, UsageError } from "../base/errors.ts";
+import * as v from "../base/schema.ts";
 import type { MoveView } from "./move.ts";
 
 /** Far more than any request has to say. */
 export const BODY_BYTES_MAX = 64 * 1024;
 
-const text = z.string().min(1).max(4096);
+const text = v.pipe(v.string(), v.minLength(1), v.maxCodePoints(4096));
 
 /** POST /v1/migrations: moves a VM away. */
-export const migrationRequestSchema = z.strictObject({
+export const migrationRequestSchema = v.strictObject({
   /** Monitor of its QEMU. */
   qmp: text,
   /** As deltavee migrate --to. */
   to: text,
-  tlsHostname: text.optional(),
-  weight: z.number().optional(),
-  maxBandwidth: text.optional(),
-  maxDowntime: text.optional(),
-  maxTime: text.optional(),
-  maxBytes: text.optional(),
-  onStall: text.optional(),
+  tlsHostname: v.optional(text),
+  weight: v.optional(v.number()),
+  maxBandwidth: v.optional(text),
+  maxDowntime: v.optional(text),
+  maxTime: v.optional(text),
+  maxBytes: v.optional(text),
+  onStall: v.optional(text),
 });
-export type MigrationRequest = z.infer<typeof migrationRequestSchema>;
+export type MigrationRequest = v.InferOutput<typeof migrationRequestSchema>;
 
 /** POST /v1/vms: a QEMU waits for its VM. */
-export const vmRequestSchema = z.strictObject({
+export const vmRequestSchema = v.strictObject({
   qmp: text,
   /** What its source calls it, where that is not what QEMU here calls it. */
-  name: text.optional(),
+  name: v.optional(text),
 });
-export type VmRequest = z.infer<typeof vmRequestSchema>;
+export type VmRequest = v.InferOutput<typeof vmRequestSchema>;
 
 export interface VmAnswer {
   readonly qmp: string;
@@ -78,17 +78,16 @@ export function statusOf({ code }: DeltaveeError): number {
 }
 
 /** @throws UsageError that names what is wrong */
-export function parseRequest<Body>(schema: z.ZodType<Body>, body: string): Body {
+export function parseRequest<Body>(schema: v.GenericSchema<unknown, Body>, body: string): Body {
   let value: unknown;
   try {
     value = JSON.parse(body);
   } catch (cause) {
     throw new UsageError("The request is no JSON", { cause });
   }
-  const checked = schema.safeParse(value);
-  if (checked.success) return checked.data;
-  const issue = checked.error.issues[0];
-  throw new UsageError(`The request is not valid: ${issue?.path.join(".") ?? ""}: ${issue?.message ?? ""}`);
+  const checked = v.checked(schema, value);
+  if (checked.mistake === undefined) return checked.value;
+  throw new UsageError(`The request is not valid: ${checked.mistake}`);
 }
 
 /** An error of the service as one of this process. */

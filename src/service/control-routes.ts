@@ -3,7 +3,8 @@
 import { UsageError } from "../base/errors.ts";
 import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import { version } from "../base/version.ts";
-import { parseDestination, parseQmpAddress, parseStallPolicy } from "../library/parse.ts";
+import { parseStallPolicy } from "../library/parse.ts";
+import { parseDestination, parseQmpAddress } from "../library/parse-address.ts";
 import { formatAddress } from "../link/address.ts";
 import { WEIGHT_MAX, WEIGHT_MIN } from "../link/fair-schedule.ts";
 import { monitorName } from "../state/keep.ts";

@@ -146,9 +146,9 @@ test("every mistake is named, with its line and key", () => {
     "",
   ].join("\n");
   expect(mistakes(text)).toEqual([
-    "serve.yaml:2:3: link.rate: Expected text, e.g. 900mbit",
-    "serve.yaml:5:3: outgoing.weight: Too small: expected number to be >=0.01",
-    expect.stringMatching(/^serve\.yaml:6:3: outgoing\.onStall: Invalid option: expected one of "wait"/),
+    "serve.yaml:2:3: link.rate: expected text, e.g. 900mbit",
+    "serve.yaml:5:3: outgoing.weight: expected at least 0.01",
+    expect.stringMatching(/^serve\.yaml:6:3: outgoing\.onStall: expected one of "wait", "/),
     "serve.yaml:4:3: outgoing.concurent: there is no such key",
     expect.stringMatching(
       /^serve\.yaml:8:3: incoming\.listen: Not an address: "nowhere" \(the port is missing/,

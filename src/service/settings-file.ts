@@ -4,8 +4,9 @@
 import { readFileSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { type Document, isMap, isPair, isScalar, LineCounter, parseDocument } from "yaml";
-import { z } from "zod";
 import { DeltaveeError, toError } from "../base/errors.ts";
+import { checkedWhole, type Mistake } from "../base/schema.ts";
+import { jsonSchemaOf } from "../base/schema-json.ts";
 import { describeSettings, type Settings, settingsSchema } from "./settings.ts";
 
 const FILE_BYTES_MAX = 1024 * 1024;
@@ -51,9 +52,9 @@ export function parseSettings(text: string, file: string): Settings {
   } catch (thrown) {
     throw invalid(`${file}: ${toError(thrown).message}`);
   }
-  const checked = settingsSchema.safeParse(value);
-  if (!checked.success) throw invalid(mistakesText(checked.error, document, at));
-  return withPathsResolved(checked.data, dirname(resolve(file)));
+  const { value: settings, mistakes } = checkedWhole(settingsSchema, value);
+  if (mistakes !== undefined) throw invalid(mistakesText(mistakes, document, at));
+  return withPathsResolved(settings, dirname(resolve(file)));
 }
 
 /** A part of which nothing is left but its name, all its keys being comments, is left out. */
@@ -62,18 +63,14 @@ function withoutEmpty(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).filter(([, part]) => part !== null));
 }
 
-function mistakesText(error: z.ZodError, document: Document, at: (offset?: number) => string): string {
-  const said = error.issues.flatMap((issue) => {
-    const path = issue.path.map(String);
-    // One issue for all keys that there are not: each stands in a line of its own.
-    if (issue.code === "unrecognized_keys") {
-      return issue.keys.map((key) => {
-        const whole = [...path, key];
-        return `${at(offsetOf(document, whole))}: ${whole.join(".")}: there is no such key`;
-      });
-    }
+function mistakesText(
+  mistakes: readonly Mistake[],
+  document: Document,
+  at: (offset?: number) => string,
+): string {
+  const said = mistakes.map(({ path, text }) => {
     const name = path.length === 0 ? "the file" : path.join(".");
-    return [`${at(offsetOf(document, path))}: ${name}: ${issue.message}`];
+    return `${at(offsetOf(document, path))}: ${name}: ${text}`;
   });
   const more = said.length > MISTAKES_MAX ? [`and ${said.length - MISTAKES_MAX} more`] : [];
   return [...said.slice(0, MISTAKES_MAX), ...more].join("\n  ");
@@ -132,7 +129,7 @@ export function defaultFileText(): string {
 
 /** JSON Schema of the file, for editors. */
 export function settingsJsonSchema(): unknown {
-  return z.toJSONSchema(settingsSchema, { io: "input" });
+  return jsonSchemaOf(settingsSchema);
 }
 
 function wrapped(text: string, width: number): string[] {

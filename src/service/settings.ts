@@ -2,8 +2,8 @@
 // Sizes, rates and durations are written as on the command line and read into bytes, bytes per second and milliseconds.
 // Files and lines are not known here: settings-file.ts.
 
-import { z } from "zod";
 import { toError } from "../base/errors.ts";
+import * as v from "../base/schema.ts";
 import { parseBytes, parseBytesPerSecond, parseMs } from "../base/units.ts";
 import {
   STALL_POLICIES,
@@ -22,14 +22,17 @@ export interface SettingMeta {
 
 /** A value that is written as text and read by `parse`, whose errors are the file's. */
 function parsed<Value>(parse: (text: string) => Value, example: string) {
-  return z.string(`Expected text, e.g. ${example}`).transform((text, context): Value => {
-    try {
-      return parse(text);
-    } catch (thrown) {
-      context.addIssue({ code: "custom", message: toError(thrown).message });
-      return z.NEVER;
-    }
-  });
+  return v.pipe(
+    v.string(`expected text, e.g. ${example}`),
+    v.rawTransform<string, Value>(({ dataset, addIssue, NEVER }) => {
+      try {
+        return parse(dataset.value);
+      } catch (thrown) {
+        addIssue({ message: toError(thrown).message });
+        return NEVER;
+      }
+    }),
+  );
 }
 
 function aboveZero(parse: (text: string) => number): (text: string) => number {
@@ -47,11 +50,11 @@ const durationOrNone = () => parsed(parseMs, "60s");
 const rate = () => parsed(parseBytesPerSecond, "900mbit");
 /** Where the tunnel is listened for: an address of this host, or a unix socket. */
 const address = () => parsed((text): Address => parseAddress(text), "0.0.0.0:4445");
-const path = () => z.string().min(1);
-const count = (max: number) => z.int().min(1).max(max);
-/** With a default that is itself as written in the file. */
-const about = (description: string, written?: string): SettingMeta =>
-  written === undefined ? { description } : { description, default: written };
+const path = () => v.pipe(v.string(), v.minLength(1));
+const count = (max: number) => v.pipe(v.integer(), v.minValue(1), v.maxValue(max));
+/** What the key says of itself; with a default as it is written in the file. */
+const about = <Value>(description: string, written?: string) =>
+  v.metadata<Value, SettingMeta>(written === undefined ? { description } : { description, default: written });
 
 const stallPolicies = Object.keys(STALL_POLICIES) as [StallPolicy, ...StallPolicy[]];
 
@@ -59,145 +62,147 @@ const stallPolicies = Object.keys(STALL_POLICIES) as [StallPolicy, ...StallPolic
 const CONCURRENT_MAX = 64;
 const QUEUED_MAX = 10_000;
 
-const tls = z.strictObject({
-  dir: path()
-    .optional()
-    .meta(about("Folder of certificates as QEMU lays them out. Without it: hosts that were paired.")),
-  keysDir: path()
-    .optional()
-    .meta(about("Where keys of paired hosts are kept, where that is not the usual place.")),
-  insecurePlaintext: z
-    .boolean()
-    .default(false)
-    .meta(about("Send and take guests' memory unencrypted between hosts.", "false")),
+const tls = v.strictObject({
+  dir: v.pipe(
+    v.optional(path()),
+    about("Folder of certificates as QEMU lays them out. Without it: hosts that were paired."),
+  ),
+  keysDir: v.pipe(
+    v.optional(path()),
+    about("Where keys of paired hosts are kept, where that is not the usual place."),
+  ),
+  insecurePlaintext: v.pipe(
+    v.optional(v.boolean(), false),
+    about("Send and take guests' memory unencrypted between hosts.", "false"),
+  ),
 });
 
-const link = z.strictObject({
-  rate: rate()
-    .optional()
-    .meta(
-      about(
-        "What all outgoing migrations may send together, and share by weight. Set it to what the link carries, or a " +
-          "little less: without it each sends as it can, and weights mean nothing.",
-      ),
+const link = v.strictObject({
+  rate: v.pipe(
+    v.optional(rate()),
+    about(
+      "What all outgoing migrations may send together, and share by weight. Set it to what the link carries, or a " +
+        "little less: without it each sends as it can, and weights mean nothing.",
     ),
+  ),
 });
 
-const outgoing = z.strictObject({
-  concurrent: count(CONCURRENT_MAX)
-    .default(4)
-    .meta(about("Migrations under way at a time. Further ones wait their turn.", "4")),
-  queued: count(QUEUED_MAX).default(1000).meta(about("Migrations that may wait. More are refused.", "1000")),
-  weight: z
-    .number()
-    .min(WEIGHT_MIN)
-    .max(WEIGHT_MAX)
-    .default(1)
-    .meta(about("Share of the link of a migration that asks for none.", "1")),
-  maxDowntime: duration()
-    .prefault("300ms")
-    .meta(about("As deltavee migrate --max-downtime, where a migration does not say.", "300ms")),
-  maxTime: duration().optional().meta(about("As deltavee migrate --max-time.")),
-  maxBytes: size().optional().meta(about("As deltavee migrate --max-bytes.")),
-  onStall: z
-    .enum(stallPolicies)
-    .default(STALL_POLICY_DEFAULT)
-    .meta(about("As deltavee migrate --on-stall.", STALL_POLICY_DEFAULT)),
-  cacheSize: size()
-    .optional()
-    .meta(
-      about("Memory for the page cache of each migration. Without it: as deltavee migrate --cache-size."),
+const outgoing = v.strictObject({
+  concurrent: v.pipe(
+    v.optional(count(CONCURRENT_MAX), 4),
+    about("Migrations under way at a time. Further ones wait their turn.", "4"),
+  ),
+  queued: v.pipe(
+    v.optional(count(QUEUED_MAX), 1000),
+    about("Migrations that may wait. More are refused.", "1000"),
+  ),
+  weight: v.pipe(
+    v.optional(v.pipe(v.number(), v.minValue(WEIGHT_MIN), v.maxValue(WEIGHT_MAX)), 1),
+    about("Share of the link of a migration that asks for none.", "1"),
+  ),
+  maxDowntime: v.pipe(
+    v.optional(duration(), "300ms"),
+    about("As deltavee migrate --max-downtime, where a migration does not say.", "300ms"),
+  ),
+  maxTime: v.pipe(v.optional(duration()), about("As deltavee migrate --max-time.")),
+  maxBytes: v.pipe(v.optional(size()), about("As deltavee migrate --max-bytes.")),
+  onStall: v.pipe(
+    v.optional(v.picklist(stallPolicies), STALL_POLICY_DEFAULT),
+    about("As deltavee migrate --on-stall.", STALL_POLICY_DEFAULT),
+  ),
+  cacheSize: v.pipe(
+    v.optional(size()),
+    about("Memory for the page cache of each migration. Without it: as deltavee migrate --cache-size."),
+  ),
+  forecast: v.pipe(
+    v.optional(v.boolean(), true),
+    about("Sample the guest's memory to say what is to be expected of its migration.", "true"),
+  ),
+});
+
+const incoming = v.strictObject({
+  listen: v.pipe(v.optional(address()), about("Where sources connect to. Without it no VM is taken in.")),
+  concurrent: v.pipe(
+    v.optional(count(CONCURRENT_MAX), 4),
+    about("VMs that are taken in at a time. Further sources are refused, and may try again.", "4"),
+  ),
+  qmp: v.pipe(
+    v.optional(path()),
+    about(
+      "Where the monitor of the QEMU that waits for a VM is, with {name} or {uuid} in place of the VM's: " +
+        "/run/vms/{name}.qmp. VMs can be prepared one by one instead (deltavee service prepare).",
     ),
-  forecast: z
-    .boolean()
-    .default(true)
-    .meta(about("Sample the guest's memory to say what is to be expected of its migration.", "true")),
+  ),
+  allow: v.pipe(
+    v.optional(v.array(v.string()), []),
+    about("Who may hand over which VM, each as deltavee receive --allow.", "[]"),
+  ),
+  paused: v.pipe(
+    v.optional(v.boolean(), false),
+    about("Leave guests paused on arrival, also when they were running at the source.", "false"),
+  ),
+  baselineSize: v.pipe(
+    v.optional(sizeOrNone(), "0MiB"),
+    about("As deltavee receive --baseline-size, for each VM.", "0MiB"),
+  ),
+  reconnectTimeout: v.pipe(
+    v.optional(durationOrNone(), "60s"),
+    about("How long to wait for a source whose connection broke.", "60s"),
+  ),
 });
 
-const incoming = z.strictObject({
-  listen: address().optional().meta(about("Where sources connect to. Without it no VM is taken in.")),
-  concurrent: count(CONCURRENT_MAX)
-    .default(4)
-    .meta(about("VMs that are taken in at a time. Further sources are refused, and may try again.", "4")),
-  qmp: path()
-    .optional()
-    .meta(
-      about(
-        "Where the monitor of the QEMU that waits for a VM is, with {name} or {uuid} in place of the VM's: " +
-          "/run/vms/{name}.qmp. VMs can be prepared one by one instead (deltavee service prepare).",
-      ),
-    ),
-  allow: z
-    .array(z.string())
-    .default([])
-    .meta(about("Who may hand over which VM, each as deltavee receive --allow.", "[]")),
-  paused: z
-    .boolean()
-    .default(false)
-    .meta(about("Leave guests paused on arrival, also when they were running at the source.", "false")),
-  baselineSize: sizeOrNone()
-    .prefault("0MiB")
-    .meta(about("As deltavee receive --baseline-size, for each VM.", "0MiB")),
-  reconnectTimeout: durationOrNone()
-    .prefault("60s")
-    .meta(about("How long to wait for a source whose connection broke.", "60s")),
+const http = v.strictObject({
+  listen: v.pipe(
+    v.optional(parsed(parseHttpAddress, "127.0.0.1:9437"), "127.0.0.1:9437"),
+    about("Where /metrics and the live page are. Nobody is asked who he is there.", "127.0.0.1:9437"),
+  ),
+  enabled: v.pipe(v.optional(v.boolean(), true), about("Whether there is such a page at all.", "true")),
+  hostNames: v.pipe(
+    v.optional(v.array(v.pipe(v.string(), v.minLength(1))), []),
+    about("Names that this host is asked by, beside its own: a scrape target, say.", "[]"),
+  ),
 });
 
-const http = z.strictObject({
-  listen: parsed(parseHttpAddress, "127.0.0.1:9437")
-    .prefault("127.0.0.1:9437")
-    .meta(about("Where /metrics and the live page are. Nobody is asked who he is there.", "127.0.0.1:9437")),
-  enabled: z.boolean().default(true).meta(about("Whether there is such a page at all.", "true")),
-  hostNames: z
-    .array(z.string().min(1))
-    .default([])
-    .meta(about("Names that this host is asked by, beside its own: a scrape target, say.", "[]")),
+const metrics = v.strictObject({
+  vmNames: v.pipe(
+    v.optional(v.boolean(), false),
+    about("Tell VMs apart in metrics, by name: at most 100 at a time.", "false"),
+  ),
 });
 
-const metrics = z.strictObject({
-  vmNames: z
-    .boolean()
-    .default(false)
-    .meta(about("Tell VMs apart in metrics, by name: at most 100 at a time.", "false")),
+const log = v.strictObject({
+  format: v.pipe(
+    v.optional(v.picklist(["auto", "text", "json"]), "auto"),
+    about("Of what is written to standard error: text on a terminal, else JSON, one event a line.", "auto"),
+  ),
+  level: v.pipe(
+    v.optional(v.picklist(["debug", "info", "warning", "error"]), "info"),
+    about("What is not worth saying is left out.", "info"),
+  ),
 });
 
-const log = z.strictObject({
-  format: z
-    .enum(["auto", "text", "json"])
-    .default("auto")
-    .meta(
-      about("Of what is written to standard error: text on a terminal, else JSON, one event a line.", "auto"),
-    ),
-  level: z
-    .enum(["debug", "info", "warning", "error"])
-    .default("info")
-    .meta(about("What is not worth saying is left out.", "info")),
-});
-
-const shutdown = z.strictObject({
-  graceTime: durationOrNone()
-    .prefault("10m")
-    .meta(
-      about("On SIGTERM: how long migrations under way may take to finish before they are cancelled.", "10m"),
-    ),
+const shutdown = v.strictObject({
+  graceTime: v.pipe(
+    v.optional(durationOrNone(), "10m"),
+    about("On SIGTERM: how long migrations under way may take to finish before they are cancelled.", "10m"),
+  ),
 });
 
 /** A part that may be left out: its keys then have their defaults. */
-const part = <Shape extends z.ZodRawShape>(schema: z.ZodObject<Shape>) =>
-  schema.prefault({} as z.input<z.ZodObject<Shape>>);
+const part = <Schema extends v.GenericSchema<object>>(schema: Schema) => v.optional(schema, {});
 
-export const settingsSchema = z.strictObject({
-  control: path()
-    .optional()
-    .meta(
-      about(
-        "Socket that deltavee evacuate and deltavee service speak to. Without it: control.sock in stateDir.",
-      ),
+export const settingsSchema = v.strictObject({
+  control: v.pipe(
+    v.optional(path()),
+    about(
+      "Socket that deltavee evacuate and deltavee service speak to. Without it: control.sock in stateDir.",
     ),
-  stateDir: path().optional().meta(about("As deltavee migrate --state-dir.")),
-  recordDir: path()
-    .optional()
-    .meta(about("Folder for run records, one file for each migration. Without it none are kept.")),
+  ),
+  stateDir: v.pipe(v.optional(path()), about("As deltavee migrate --state-dir.")),
+  recordDir: v.pipe(
+    v.optional(path()),
+    about("Folder for run records, one file for each migration. Without it none are kept."),
+  ),
   tls: part(tls),
   link: part(link),
   outgoing: part(outgoing),
@@ -208,7 +213,7 @@ export const settingsSchema = z.strictObject({
   shutdown: part(shutdown),
 });
 
-export type Settings = z.output<typeof settingsSchema>;
+export type Settings = v.InferOutput<typeof settingsSchema>;
 
 function parseHttpAddress(text: string): { host: string; port: number } {
   const parsedAddress = parseAddress(text);
@@ -230,12 +235,14 @@ export function describeSettings(): SettingDescription[] {
   return describe(settingsSchema, []);
 }
 
-function describe(schema: z.ZodType, path: readonly string[]): SettingDescription[] {
-  const meta = schema.meta() as SettingMeta | undefined;
-  if (meta !== undefined) {
+function describe(schema: v.GenericSchema, path: readonly string[]): SettingDescription[] {
+  if ("entries" in schema) {
+    const entries = Object.entries(schema.entries as v.Shape);
+    return entries.flatMap(([key, entry]) => describe(entry, [...path, key]));
+  }
+  if ("pipe" in schema) {
+    const meta = v.getMetadata(schema) as SettingMeta;
     return [{ key: path.join("."), default: meta.default, description: meta.description }];
   }
-  const inner = schema instanceof z.ZodPrefault ? (schema.unwrap() as z.ZodType) : schema;
-  if (!(inner instanceof z.ZodObject)) return [];
-  return Object.entries(inner.shape).flatMap(([key, value]) => describe(value as z.ZodType, [...path, key]));
+  return "wrapped" in schema ? describe(schema.wrapped as v.GenericSchema, path) : [];
 }

@@ -2,8 +2,8 @@
 // step, removed when the migration has come to an end of which nothing is left to be done. Drawn from the run record.
 // Nothing in it is secret. Format: docs/reliability.md, "The state file".
 
-import { z } from "zod";
 import { type DeltaveeError, toError, type VmWhere } from "../base/errors.ts";
+import * as v from "../base/schema.ts";
 import { type Phase, phaseSchema, type RecordEvent } from "../record/schema.ts";
 import { isAlive, ownIdentity, processIdentitySchema } from "./process-identity.ts";
 import type { StateFolder } from "./state-folder.ts";
@@ -12,45 +12,45 @@ const JOURNAL_VERSION = 1;
 /** Progress is for people; each update of the file is some system calls. */
 const PROGRESS_EVERY_MS = 1000;
 
-const count = z.number().nonnegative();
+const count = v.pipe(v.number(), v.minValue(0));
 
-const journalEntrySchema = z.object({
-  version: z.literal(JOURNAL_VERSION),
+const journalEntrySchema = v.object({
+  version: v.literal(JOURNAL_VERSION),
   /** Names the migration on both sides (tunnel) or here (direct). */
-  session: z.string().regex(/^[0-9a-f]{32}$/),
-  side: z.enum(["source", "destination"]),
-  mode: z.enum(["direct", "tunnel"]),
+  session: v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/)),
+  side: v.picklist(["source", "destination"]),
+  mode: v.picklist(["direct", "tunnel"]),
   process: processIdentitySchema,
   /** QEMU's monitor, as --qmp takes it. */
-  qmp: z.string(),
+  qmp: v.string(),
   /** The other side's address. */
-  peer: z.string(),
-  startedAt: z.string(),
+  peer: v.string(),
+  startedAt: v.string(),
   /** The last one that was entered; how a migration that has ended did so does not change it. */
   phase: phaseSchema,
-  phaseAt: z.string(),
+  phaseAt: v.string(),
   /** At the source: whether the guest is to run, wherever it is. */
-  guestWasRunning: z.boolean().optional(),
+  guestWasRunning: v.optional(v.boolean()),
   /** QEMU's migration settings as they were, where they were changed. */
-  settings: z
-    .object({
-      capabilities: z.array(z.object({ capability: z.string(), state: z.boolean() })),
-      parameters: z.record(z.string(), z.number()),
-    })
-    .optional(),
-  progress: z
-    .object({
-      at: z.string(),
-      iteration: count.optional(),
-      remainingBytes: count.optional(),
+  settings: v.optional(
+    v.object({
+      capabilities: v.array(v.object({ capability: v.string(), state: v.boolean() })),
+      parameters: v.record(v.number()),
+    }),
+  ),
+  progress: v.optional(
+    v.object({
+      at: v.string(),
+      iteration: v.optional(count),
+      remainingBytes: v.optional(count),
       wireBytes: count,
       linkBytesPerSecond: count,
-    })
-    .optional(),
+    }),
+  ),
   /** Why nothing is done any more although the process may still be there: it has ended, undecided. */
-  endedBecause: z.string().optional(),
+  endedBecause: v.optional(v.string()),
 });
-export type JournalEntry = z.infer<typeof journalEntrySchema>;
+export type JournalEntry = v.InferOutput<typeof journalEntrySchema>;
 
 /** What the one who opens a journal knows. */
 export type JournalSubject = Pick<
@@ -195,14 +195,14 @@ export function knownMigrations(folder: StateFolder | undefined): KnownMigration
   const known: KnownMigrations = { entries: [], ignored: [] };
   for (const name of folder?.names() ?? []) {
     try {
-      const entry = journalEntrySchema.parse(JSON.parse(folder!.read(name)));
+      const entry = v.parsed(journalEntrySchema, JSON.parse(folder!.read(name)));
       if (entryName(entry) !== name) throw new Error("its name and its content do not belong together");
       known.entries.push(entry);
     } catch (thrown) {
       // Removed since the folder was read: that migration is over.
       if (thrown instanceof Error && "code" in thrown && thrown.code === "ENOENT") continue;
       const reason =
-        thrown instanceof z.ZodError ? "it is no state file of this version" : toError(thrown).message;
+        thrown instanceof v.SchemaError ? "it is no state file of this version" : toError(thrown).message;
       known.ignored.push(`${name}: ${reason}`);
     }
   }

@@ -2,15 +2,15 @@
 // and the boot of the machine it is not. Linux' /proc; elsewhere the id alone has to do.
 
 import { readFileSync } from "node:fs";
-import { z } from "zod";
+import * as v from "../base/schema.ts";
 
-export const processIdentitySchema = z.object({
-  pid: z.number().int().positive(),
+export const processIdentitySchema = v.object({
+  pid: v.pipe(v.integer(), v.gtValue(0)),
   /** Clock ticks from boot to its start (proc_pid_stat(5), field 22), and which boot. */
-  startTicks: z.number().int().nonnegative().optional(),
-  bootId: z.string().optional(),
+  startTicks: v.optional(v.pipe(v.integer(), v.minValue(0))),
+  bootId: v.optional(v.string()),
 });
-export type ProcessIdentity = z.infer<typeof processIdentitySchema>;
+export type ProcessIdentity = v.InferOutput<typeof processIdentitySchema>;
 
 export function ownIdentity(): ProcessIdentity {
   const [startTicks, bootId] = [startTicksOf(process.pid), readBootId()];

@@ -7,8 +7,8 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { z } from "zod";
 import { DeltaveeError } from "../base/errors.ts";
+import { jsonSchemaOf } from "../base/schema-json.ts";
 import { recordEventSchema } from "../record/schema.ts";
 import { STYLE } from "../report/html/style.ts";
 import { refuse, type WebHandler } from "./server.ts";
@@ -66,7 +66,7 @@ function readPage(folder: string): Map<string, PageFile> {
   texts.delete("/dashboard/index.html");
   texts.set("/style.css", `${STYLE}\n${text(texts, "/dashboard/page.css")}`);
   texts.delete("/dashboard/page.css");
-  texts.set("/record-schema.json", JSON.stringify(z.toJSONSchema(recordEventSchema, { io: "input" })));
+  texts.set("/record-schema.json", JSON.stringify(jsonSchemaOf(recordEventSchema)));
   return new Map([...texts].map(([path, body]) => [path, pageFile(path, body)]));
 }
 

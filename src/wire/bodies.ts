@@ -2,83 +2,85 @@
 // Knows no frame header. Members that a schema does not name are ignored, so that a newer peer may add some.
 // Format: PROTOCOL.md, "JSON bodies".
 
-import { z } from "zod";
 import { assert } from "../base/assert.ts";
 import type { ProtocolError } from "../base/errors.ts";
+import * as v from "../base/schema.ts";
 
 export const REASON_CHARS_MAX = 1024;
 
 /** What would let a peer write to a person's terminal: control characters, and halves of surrogate pairs. */
 const UNPRINTABLE = /[\p{Cc}\p{Cs}]/u;
 
-/** Not z.string().max(): what that counts (UTF-16 units or code points) depends on the version of zod. */
+/** `charsMax` UTF-16 units. */
 const text = (charsMax: number) =>
-  z
-    .string()
-    .refine((value) => value.length <= charsMax, `must not be longer than ${charsMax}`)
-    .refine((value) => !UNPRINTABLE.test(value), "must have no control characters");
+  v.pipe(
+    v.string(),
+    v.maxLength(charsMax),
+    v.check((value) => !UNPRINTABLE.test(value), "must have no control characters"),
+  );
 
-const hypervisorSchema = z.object({
-  kind: z.enum(["qemu", "v86"]),
+const hypervisorSchema = v.object({
+  kind: v.picklist(["qemu", "v86"]),
   version: text(128),
   /** Opaque; must equal the destination's, or be absent on both sides. For formats bound to one build. */
-  compatibility: text(1024).optional(),
+  compatibility: v.optional(text(1024)),
 });
 
 /** Ids of entropy codecs, most wanted first. */
-const entropyCodecsSchema = z
-  .array(z.int().min(1).max(255))
-  .min(1)
-  .max(16)
-  .refine((ids) => new Set(ids).size === ids.length, "must name each codec once");
+const entropyCodecsSchema = v.pipe(
+  v.array(v.pipe(v.integer(), v.minValue(1), v.maxValue(255))),
+  v.minLength(1),
+  v.maxLength(16),
+  v.check((ids) => new Set(ids).size === ids.length, "must name each codec once"),
+);
 
 /** 16 random bytes, in lowercase hex. */
 export const ID_HEX: RegExp = /^[0-9a-f]{32}$/;
 
-export const helloSchema = z.object({
+export const helloSchema = v.object({
   /** Version of the program, for people: never decides anything. */
   deltavee: text(64),
   /** Names this migration in the records of both sides. */
-  session: z.string().regex(ID_HEX),
+  session: v.pipe(v.string(), v.regex(ID_HEX)),
   hypervisor: hypervisorSchema,
   entropyCodecs: entropyCodecsSchema,
-  guestRamBytes: z.int().nonnegative().optional(),
+  guestRamBytes: v.optional(v.pipe(v.integer(), v.minValue(0))),
   /** The migration may end as post-copy: the destination's hypervisor must know that before it begins. */
-  postcopy: z.boolean().optional(),
+  postcopy: v.optional(v.boolean()),
   /** RAM will be compared before COMMIT: the destination must be able to read its hypervisor's. */
-  verify: z.boolean().optional(),
+  verify: v.optional(v.boolean()),
   /** Name of the VM, and its UUID, as its hypervisor has them: who may hand it over goes by them. */
-  name: text(256).optional(),
-  uuid: text(64).optional(),
+  name: v.optional(text(256)),
+  uuid: v.optional(text(64)),
 });
 
-export const welcomeSchema = z.object({
+export const welcomeSchema = v.object({
   deltavee: text(64),
   /** Those of HELLO that the destination knows too, in HELLO's order. */
   entropyCodecs: entropyCodecsSchema,
   hypervisor: hypervisorSchema,
   /** Absent: a connection that breaks is not resumed. */
-  resumption: z
-    .object({
+  resumption: v.optional(
+    v.object({
       /** Whoever has it may resume this migration. */
-      token: z.string().regex(ID_HEX),
+      token: v.pipe(v.string(), v.regex(ID_HEX)),
       /** How long the destination waits for a connection when it has lost one. */
-      timeoutMs: z.int().min(1),
-    })
-    .optional(),
+      timeoutMs: v.pipe(v.integer(), v.minValue(1)),
+    }),
+  ),
 });
 
 /** Body of REFUSE and ABORT. The set of codes is open: a peer may know more of them. */
-export const reasonSchema = z.object({
-  code: z.string().regex(/^[A-Z][A-Z0-9_]{0,63}$/),
+export const reasonSchema = v.object({
+  code: v.pipe(v.string(), v.regex(/^[A-Z][A-Z0-9_]{0,63}$/)),
   message: text(REASON_CHARS_MAX),
 });
 
-export type HypervisorIdentity = z.infer<typeof hypervisorSchema>;
-export type Hello = z.infer<typeof helloSchema>;
-export type Welcome = z.infer<typeof welcomeSchema>;
+export type HypervisorIdentity = v.InferOutput<typeof hypervisorSchema>;
+export type Hello = v.InferOutput<typeof helloSchema>;
+export type Welcome = v.InferOutput<typeof welcomeSchema>;
 export type Resumption = NonNullable<Welcome["resumption"]>;
-export type Reason = z.infer<typeof reasonSchema>;
+export type Reason = v.InferOutput<typeof reasonSchema>;
 
 /** `text` as a peer accepts it: cut to `charsMax`, control characters replaced by spaces. */
 export function printable(text: string, charsMax: number): string {
@@ -86,18 +88,15 @@ export function printable(text: string, charsMax: number): string {
   return text.slice(0, charsMax).replace(/[\p{Cc}\p{Cs}]+/gu, " ");
 }
 
-export function encodeBody<Body>(schema: z.ZodType<Body>, body: Body): Uint8Array {
-  const checked = schema.safeParse(body);
-  assert(
-    checked.success,
-    `a JSON body of ours is invalid: ${checked.success ? "" : firstIssue(checked.error)}`,
-  );
-  return new TextEncoder().encode(JSON.stringify(checked.data));
+export function encodeBody<Body>(schema: v.GenericSchema<unknown, Body>, body: Body): Uint8Array {
+  const { value, mistake } = v.checked(schema, body);
+  assert(mistake === undefined, `a JSON body of ours is invalid: ${mistake}`);
+  return new TextEncoder().encode(JSON.stringify(value));
 }
 
 /** `invalid` makes the error to throw from what was expected. */
 export function decodeBody<Body>(
-  schema: z.ZodType<Body>,
+  schema: v.GenericSchema<unknown, Body>,
   json: Uint8Array,
   invalid: (expected: string) => ProtocolError,
 ): Body {
@@ -108,12 +107,7 @@ export function decodeBody<Body>(
     // The parser's own message quotes the peer's bytes: it stays out of ours.
     throw invalid("JSON in UTF-8");
   }
-  const checked = schema.safeParse(value);
-  if (!checked.success) throw invalid(`a valid JSON body (${firstIssue(checked.error)})`);
-  return checked.data;
-}
-
-function firstIssue(error: z.ZodError): string {
-  const issue = error.issues[0];
-  return issue === undefined ? "" : `${issue.path.join(".")}: ${issue.message}`;
+  const checked = v.checked(schema, value);
+  if (checked.mistake !== undefined) throw invalid(`a valid JSON body (${checked.mistake})`);
+  return checked.value;
 }

@@ -461,7 +461,7 @@ describe("FrameReader", () => {
     [
       "a message that is too long in UTF-16 units",
       withJson("abort", `{"code":"A","message":"${"\u{1f600}".repeat(513)}"}`),
-      "(message: must not be longer than 1024)",
+      "(message: expected at most 1024 characters)",
     ],
     [
       "a message that is too long",
@@ -476,7 +476,7 @@ describe("FrameReader", () => {
     [
       "an unknown hypervisor",
       withJson("hello", JSON.stringify({ ...HELLO_BODY, hypervisor: { kind: "xen", version: "4" } })),
-      '(hypervisor.kind: Invalid option: expected one of "qemu"|"v86")',
+      '(hypervisor.kind: expected one of "qemu", "v86")',
     ],
     [
       "no entropy codec",

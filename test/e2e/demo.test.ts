@@ -5,7 +5,7 @@ import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { readRecordFile } from "../../src/record/file.ts";
+import { readRecordFile } from "../../src/record/file-reader.ts";
 import { eventsOf, runFigures } from "../../src/report/figures.ts";
 import { htmlReport } from "../../src/report/html/page.ts";
 import { type CliRun, runCli, tempFolder } from "../support/processes.ts";

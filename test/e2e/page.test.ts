@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { CDPSession, Page } from "playwright-core";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { readRecordFile } from "../../src/record/file.ts";
+import { readRecordFile } from "../../src/record/file-reader.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
 import { runFigures } from "../../src/report/figures.ts";
 import { comparisonRows, comparisonVerdict } from "../../src/report/summary.ts";

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { simulatedRecord } from "../../../test/support/simulated-record.ts";
-import { readRecordFile } from "../../record/file.ts";
+import { readRecordFile } from "../../record/file-reader.ts";
 import { eventsOf } from "../../report/figures.ts";
 import { MergedRecord } from "./merged-record.ts";
 import { hostNowMs } from "./messages.ts";

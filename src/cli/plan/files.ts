@@ -2,17 +2,18 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { z } from "zod";
 import { toError, UsageError } from "../../base/errors.ts";
+import * as v from "../../base/schema.ts";
 import { type Calibration, calibrate, forecastAndTruth } from "../../planner/calibration.ts";
 import type { FleetGuest } from "../../planner/fleet.ts";
 import { type GuestModel, guestModelSchema } from "../../planner/guest-model.ts";
 import { parseRecord } from "../../record/reader.ts";
 
-const fleetSchema = z
-  .array(z.object({ name: z.string(), guest: guestModelSchema }))
-  .min(1)
-  .max(10_000);
+const fleetSchema = v.pipe(
+  v.array(v.object({ name: v.string(), guest: guestModelSchema })),
+  v.minLength(1),
+  v.maxLength(10_000),
+);
 
 /** @throws UsageError */
 export const readModel = (path: string): GuestModel => readJson(path, guestModelSchema);
@@ -42,15 +43,14 @@ export function readCalibration(folder: string): Calibration {
   return calibrate(runs);
 }
 
-function readJson<Schema extends z.ZodType>(path: string, schema: Schema): z.infer<Schema> {
+function readJson<Value>(path: string, schema: v.GenericSchema<unknown, Value>): Value {
   let value: unknown;
   try {
     value = JSON.parse(readFileSync(path, "utf8"));
   } catch (thrown) {
     throw new UsageError(`Cannot read ${path}: ${toError(thrown).message}`);
   }
-  const parsed = schema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const { path: where, message } = parsed.error.issues[0]!;
-  throw new UsageError(`${path} is not what it should be: ${where.join(".")}: ${message}`);
+  const checked = v.checked(schema, value);
+  if (checked.mistake === undefined) return checked.value;
+  throw new UsageError(`${path} is not what it should be: ${checked.mistake}`);
 }

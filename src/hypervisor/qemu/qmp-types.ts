@@ -2,11 +2,11 @@
 // Field names, units and spelling are QEMU's (qapi/*.json of those versions): they are converted by whoever reads
 // them. A field that some of these versions lack, or give only at times, is optional; what we do not read is dropped.
 
-import { z } from "zod";
+import * as v from "../../base/schema.ts";
 
 /** A set of known words that QEMU may add to: known ones are spelled out, unknown ones still pass. */
-function openUnion<Known extends string>() {
-  return z.custom<Known | (string & {})>((value) => typeof value === "string", "expected a string");
+function openUnion<Known extends string>(): v.GenericSchema<string, Known | (string & {})> {
+  return v.string();
 }
 
 const runStateSchema = openUnion<
@@ -39,81 +39,81 @@ const migrationStatusSchema = openUnion<
   | "wait-unplug"
   | "colo"
 >();
-export type MigrationStatus = z.infer<typeof migrationStatusSchema>;
+export type MigrationStatus = v.InferOutput<typeof migrationStatusSchema>;
 
-const versionSchema = z.object({
-  qemu: z.object({ major: z.number().int(), minor: z.number().int(), micro: z.number().int() }),
-  package: z.string(),
+const versionSchema = v.object({
+  qemu: v.object({ major: v.integer(), minor: v.integer(), micro: v.integer() }),
+  package: v.string(),
 });
 
-const ramStatsSchema = z.object({
-  transferred: z.number(),
-  remaining: z.number(),
-  total: z.number(),
+const ramStatsSchema = v.object({
+  transferred: v.number(),
+  remaining: v.number(),
+  total: v.number(),
   /** Zero pages. */
-  duplicate: z.number(),
-  normal: z.number(),
-  "normal-bytes": z.number(),
-  "dirty-pages-rate": z.number(),
+  duplicate: v.number(),
+  normal: v.number(),
+  "normal-bytes": v.number(),
+  "dirty-pages-rate": v.number(),
   /** Mbit/s, decimal. */
-  mbps: z.number(),
-  "dirty-sync-count": z.number(),
-  "page-size": z.number(),
-  "multifd-bytes": z.number(),
-  "pages-per-second": z.number(),
-  "postcopy-requests": z.number(),
-  "precopy-bytes": z.number().optional(),
-  "downtime-bytes": z.number().optional(),
-  "postcopy-bytes": z.number().optional(),
+  mbps: v.number(),
+  "dirty-sync-count": v.number(),
+  "page-size": v.number(),
+  "multifd-bytes": v.number(),
+  "pages-per-second": v.number(),
+  "postcopy-requests": v.number(),
+  "precopy-bytes": v.optional(v.number()),
+  "downtime-bytes": v.optional(v.number()),
+  "postcopy-bytes": v.optional(v.number()),
 });
 
 /** An empty answer (no `status`) means that no migration has been started since QEMU was. */
-const migrationInfoSchema = z.object({
-  status: migrationStatusSchema.optional(),
-  ram: ramStatsSchema.optional(),
-  "xbzrle-cache": z
-    .object({
-      "cache-size": z.number(),
-      bytes: z.number(),
-      pages: z.number(),
-      "cache-miss": z.number(),
-      overflow: z.number(),
-    })
-    .optional(),
+const migrationInfoSchema = v.object({
+  status: v.optional(migrationStatusSchema),
+  ram: v.optional(ramStatsSchema),
+  "xbzrle-cache": v.optional(
+    v.object({
+      "cache-size": v.number(),
+      bytes: v.number(),
+      pages: v.number(),
+      "cache-miss": v.number(),
+      overflow: v.number(),
+    }),
+  ),
   /** All times in milliseconds. */
-  "total-time": z.number().optional(),
-  "setup-time": z.number().optional(),
-  "expected-downtime": z.number().optional(),
+  "total-time": v.optional(v.number()),
+  "setup-time": v.optional(v.number()),
+  "expected-downtime": v.optional(v.number()),
   /** Given once completed. */
-  downtime: z.number().optional(),
-  "cpu-throttle-percentage": z.number().optional(),
-  "error-desc": z.string().optional(),
-  "blocked-reasons": z.array(z.string()).optional(),
+  downtime: v.optional(v.number()),
+  "cpu-throttle-percentage": v.optional(v.number()),
+  "error-desc": v.optional(v.string()),
+  "blocked-reasons": v.optional(v.array(v.string())),
 });
 
 /** Those that we set or put back; QEMU has more. Refused by QEMU: the ones its version lacks. */
-const migrationParametersSchema = z.object({
+const migrationParametersSchema = v.object({
   /** Bytes per second. */
-  "max-bandwidth": z.number().optional(),
+  "max-bandwidth": v.optional(v.number()),
   /** Bytes per second, 0 is "measure it" (QEMU ≥ 8.2). */
-  "avail-switchover-bandwidth": z.number().optional(),
+  "avail-switchover-bandwidth": v.optional(v.number()),
   /** Milliseconds. */
-  "downtime-limit": z.number().optional(),
+  "downtime-limit": v.optional(v.number()),
   /** Bytes, a power of two. */
-  "xbzrle-cache-size": z.number().optional(),
-  "multifd-channels": z.number().optional(),
-  "multifd-compression": z.string().optional(),
-  "multifd-zstd-level": z.number().optional(),
-  "max-postcopy-bandwidth": z.number().optional(),
+  "xbzrle-cache-size": v.optional(v.number()),
+  "multifd-channels": v.optional(v.number()),
+  "multifd-compression": v.optional(v.string()),
+  "multifd-zstd-level": v.optional(v.number()),
+  "max-postcopy-bandwidth": v.optional(v.number()),
   /** "normal", or another purpose than a move (QEMU ≥ 8.2). */
-  mode: z.string().optional(),
+  mode: v.optional(v.string()),
   /** Percent, all four. */
-  "throttle-trigger-threshold": z.number().optional(),
-  "max-cpu-throttle": z.number().optional(),
-  "cpu-throttle-initial": z.number().optional(),
-  "cpu-throttle-increment": z.number().optional(),
+  "throttle-trigger-threshold": v.optional(v.number()),
+  "max-cpu-throttle": v.optional(v.number()),
+  "cpu-throttle-initial": v.optional(v.number()),
+  "cpu-throttle-increment": v.optional(v.number()),
 });
-export type MigrationParameters = z.infer<typeof migrationParametersSchema>;
+export type MigrationParameters = v.InferOutput<typeof migrationParametersSchema>;
 
 export type MigrationCapability =
   | "events"
@@ -136,35 +136,35 @@ export type MigrationCapability =
   | "switchover-ack";
 
 /** Commands answered by `{}`: the answer says only that QEMU did it, or has begun to. */
-const done = z.object({});
+const done = v.object({});
 
 /** Every command that we send, with the shape of its answer. */
 export const QMP_RESULTS = {
   qmp_capabilities: done,
   "query-version": versionSchema,
-  "query-status": z.object({ status: runStateSchema, running: z.boolean() }),
+  "query-status": v.object({ status: runStateSchema, running: v.boolean() }),
   /** Without one where the VM was started without -name. */
-  "query-name": z.object({ name: z.string().optional() }),
+  "query-name": v.object({ name: v.optional(v.string()) }),
   /** All zeros where it was started without -uuid. */
-  "query-uuid": z.object({ UUID: z.string() }),
-  "query-target": z.object({ arch: z.string() }),
-  "query-memory-size-summary": z.object({
-    "base-memory": z.number(),
-    "plugged-memory": z.number().optional(),
+  "query-uuid": v.object({ UUID: v.string() }),
+  "query-target": v.object({ arch: v.string() }),
+  "query-memory-size-summary": v.object({
+    "base-memory": v.number(),
+    "plugged-memory": v.optional(v.number()),
   }),
-  "query-kvm": z.object({ enabled: z.boolean() }),
+  "query-kvm": v.object({ enabled: v.boolean() }),
   /** RAM backends, those included that QEMU makes by itself. */
-  "query-memdev": z.array(z.object({})),
+  "query-memdev": v.array(v.object({})),
   "calc-dirty-rate": done,
   /** `dirty-rate`: MiB per second, once measured. */
-  "query-dirty-rate": z.object({
+  "query-dirty-rate": v.object({
     status: openUnion<"unstarted" | "measuring" | "measured">(),
-    "dirty-rate": z.number().optional(),
+    "dirty-rate": v.optional(v.number()),
   }),
-  "query-commands": z.array(z.object({ name: z.string() })),
+  "query-commands": v.array(v.object({ name: v.string() })),
   "query-migrate": migrationInfoSchema,
   "query-migrate-parameters": migrationParametersSchema,
-  "query-migrate-capabilities": z.array(z.object({ capability: z.string(), state: z.boolean() })),
+  "query-migrate-capabilities": v.array(v.object({ capability: v.string(), state: v.boolean() })),
   "migrate-set-parameters": done,
   "migrate-set-capabilities": done,
   migrate: done,
@@ -177,11 +177,11 @@ export const QMP_RESULTS = {
   cont: done,
   quit: done,
   pmemsave: done,
-  "human-monitor-command": z.string(),
+  "human-monitor-command": v.string(),
 } as const;
 
 export type QmpCommand = keyof typeof QMP_RESULTS;
-export type QmpResult<Command extends QmpCommand> = z.infer<(typeof QMP_RESULTS)[Command]>;
+export type QmpResult<Command extends QmpCommand> = v.InferOutput<(typeof QMP_RESULTS)[Command]>;
 
 interface ArgumentsOf {
   "migrate-set-parameters": MigrationParameters;
@@ -204,17 +204,17 @@ export type QmpArguments<Command extends QmpCommand> = Command extends keyof Arg
 export const QMP_EVENTS = {
   STOP: done,
   RESUME: done,
-  SHUTDOWN: z.object({ guest: z.boolean(), reason: z.string().optional() }),
-  GUEST_PANICKED: z.object({ action: z.string() }),
-  MIGRATION: z.object({ status: migrationStatusSchema }),
-  MIGRATION_PASS: z.object({ pass: z.number() }),
+  SHUTDOWN: v.object({ guest: v.boolean(), reason: v.optional(v.string()) }),
+  GUEST_PANICKED: v.object({ action: v.string() }),
+  MIGRATION: v.object({ status: migrationStatusSchema }),
+  MIGRATION_PASS: v.object({ pass: v.number() }),
 } as const;
 
 export type QmpEventName = keyof typeof QMP_EVENTS;
 
 export interface QmpEvent<Name extends QmpEventName = QmpEventName> {
   name: Name;
-  data: z.infer<(typeof QMP_EVENTS)[Name]>;
+  data: v.InferOutput<(typeof QMP_EVENTS)[Name]>;
   /** When QEMU raised it: milliseconds of the calendar clock of QEMU's machine. */
   qemuTimeMs: number;
   /** When its line was read: milliseconds of the client's own clock. */
@@ -222,19 +222,19 @@ export interface QmpEvent<Name extends QmpEventName = QmpEventName> {
 }
 
 /** The first line QEMU sends. */
-export const greetingSchema = z.object({ QMP: z.object({ version: versionSchema }) });
+export const greetingSchema = v.object({ QMP: v.object({ version: versionSchema }) });
 
 /** Any later line. `id` is ours, sent back; `error` without `id` means that QEMU could not read what we sent. */
-export const messageSchema = z.union([
-  z.object({
-    event: z.string(),
-    data: z.unknown().optional(),
-    timestamp: z.object({ seconds: z.number(), microseconds: z.number() }),
+export const messageSchema = v.union([
+  v.object({
+    event: v.string(),
+    data: v.optional(v.unknown()),
+    timestamp: v.object({ seconds: v.number(), microseconds: v.number() }),
   }),
-  z.object({ id: z.number().int(), return: z.unknown() }),
-  z.object({
-    id: z.number().int().optional(),
-    error: z.object({ class: z.string(), desc: z.string() }),
+  v.object({ id: v.integer(), return: v.unknown() }),
+  v.object({
+    id: v.optional(v.integer()),
+    error: v.object({ class: v.string(), desc: v.string() }),
   }),
 ]);
-export type QmpMessage = z.infer<typeof messageSchema>;
+export type QmpMessage = v.InferOutput<typeof messageSchema>;

@@ -6,10 +6,10 @@
 // nobody knows whether it did as asked, QMP_UNAVAILABLE that it was never asked.
 
 import type { Duplex } from "node:stream";
-import type { z } from "zod";
 import { assert } from "../../base/assert.ts";
 import { type Clock, systemClock } from "../../base/clock.ts";
 import { DeltaveeError, QmpCommandError, QmpInterruptedError } from "../../base/errors.ts";
+import * as v from "../../base/schema.ts";
 import { type Address, connect as connectSocket, formatAddress } from "../../link/address.ts";
 import { LineSplitter } from "./lines.ts";
 import {
@@ -176,11 +176,11 @@ export class QmpClient {
       this.#pending.set(id, { command, resolve, reject, cancelTimeout });
       this.#socket.write(`${JSON.stringify({ execute: command, arguments: commandArguments ?? {}, id })}\n`);
     });
-    const schema: z.ZodType = QMP_RESULTS[command];
-    const parsed = schema.safeParse(result);
-    if (parsed.success) return parsed.data as QmpResult<Command>;
+    const schema: v.GenericSchema = QMP_RESULTS[command];
+    const answer = v.checked(schema, result);
+    if (answer.mistake === undefined) return answer.value as QmpResult<Command>;
     throw new DeltaveeError("HYPERVISOR_INCOMPATIBLE", `QEMU answered ${command} in a form we do not know`, {
-      cause: parsed.error,
+      cause: new v.SchemaError(answer.mistake),
     });
   }
 
@@ -259,20 +259,24 @@ export class QmpClient {
       return;
     }
     if (this.#version === undefined) {
-      const greeting = greetingSchema.safeParse(value);
-      if (!greeting.success) {
-        this.#endAsInvalid("not a QMP greeting", line, greeting.error);
+      const greeting = v.checked(greetingSchema, value);
+      if (greeting.mistake !== undefined) {
+        this.#endAsInvalid("not a QMP greeting", line, new v.SchemaError(greeting.mistake));
         return;
       }
-      const { version } = greeting.data.QMP;
+      const { version } = greeting.value.QMP;
       this.#version = { ...version.qemu, package: version.package };
       this.#onGreeting();
       return;
     }
-    const message = messageSchema.safeParse(value);
-    if (!message.success) this.#endAsInvalid("not a QMP message", line, message.error);
-    else if ("event" in message.data) this.#onEvent(message.data, line);
-    else this.#onAnswer(message.data, line);
+    const checked = v.checked(messageSchema, value);
+    if (checked.mistake !== undefined) {
+      this.#endAsInvalid("not a QMP message", line, new v.SchemaError(checked.mistake));
+      return;
+    }
+    const message = checked.value;
+    if ("event" in message) this.#onEvent(message, line);
+    else this.#onAnswer(message, line);
   }
 
   #onAnswer(message: Exclude<QmpMessage, { event: string }>, line: string): void {
@@ -297,15 +301,16 @@ export class QmpClient {
     const receivedMs = this.#clock.nowMs();
     if (!Object.hasOwn(QMP_EVENTS, message.event)) return;
     const name = message.event as QmpEventName;
-    const data = QMP_EVENTS[name].safeParse(message.data ?? {});
-    if (!data.success) {
-      this.#endAsInvalid(`not a ${name} event`, line, data.error);
+    const schema: v.GenericSchema = QMP_EVENTS[name];
+    const data = v.checked(schema, message.data ?? {});
+    if (data.mistake !== undefined) {
+      this.#endAsInvalid(`not a ${name} event`, line, new v.SchemaError(data.mistake));
       return;
     }
     const qemuTimeMs = message.timestamp.seconds * 1000 + message.timestamp.microseconds / 1000;
     // A copy: listeners come and go while they are called.
     for (const listener of [...(this.#listeners.get(name) ?? [])]) {
-      listener({ name, data: data.data, qemuTimeMs, receivedMs } as QmpEvent<never>);
+      listener({ name, data: data.value, qemuTimeMs, receivedMs } as QmpEvent<never>);
     }
   }
 

@@ -4,26 +4,26 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import postgres from "postgres";
-import { z } from "zod";
 import { toError } from "../../base/errors.ts";
+import * as v from "../../base/schema.ts";
 import type { ClientView } from "../model.ts";
 import { epochNowMs, type Lab, runClient } from "./protocol.ts";
 import { TransactionLog } from "./transaction-log.ts";
 
-const optionsSchema = z.object({
-  host: z.string(),
-  port: z.number(),
-  clients: z.number().int().min(1),
+const optionsSchema = v.object({
+  host: v.string(),
+  port: v.number(),
+  clients: v.pipe(v.integer(), v.minValue(1)),
   /** Of `pgbench -i -s`: so many hundred thousand accounts. */
-  scale: z.number().int().min(1),
+  scale: v.pipe(v.integer(), v.minValue(1)),
   /** Accounts that one transaction changes: 1 is pgbench's own TPC-B. */
-  rows: z.number().int().min(1),
+  rows: v.pipe(v.integer(), v.minValue(1)),
   /** Off: the server acknowledges before the disk has it. */
-  isSynchronous: z.boolean(),
-  timeoutMs: z.number(),
+  isSynchronous: v.boolean(),
+  timeoutMs: v.number(),
 });
 
-type Options = z.infer<typeof optionsSchema>;
+type Options = v.InferOutput<typeof optionsSchema>;
 type Sql = postgres.Sql;
 
 const ACCOUNTS_PER_BRANCH = 100_000;
@@ -43,7 +43,7 @@ interface Books {
 }
 
 async function work(lab: Lab): Promise<ClientView> {
-  const options = optionsSchema.parse(lab.options);
+  const options = v.parsed(optionsSchema, lab.options);
   const books: Books = {
     log: new TransactionLog(() => lab.phase, epochNowMs()),
     isEnding: false,

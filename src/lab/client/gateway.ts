@@ -2,13 +2,13 @@
 // the guest, which only the client host can.
 
 import { connect, createServer } from "node:net";
-import { z } from "zod";
+import * as v from "../../base/schema.ts";
 import { runClient } from "./protocol.ts";
 
-const optionsSchema = z.object({ path: z.string(), host: z.string(), port: z.number() });
+const optionsSchema = v.object({ path: v.string(), host: v.string(), port: v.number() });
 
 await runClient(async (lab) => {
-  const { path, host, port } = optionsSchema.parse(lab.options);
+  const { path, host, port } = v.parsed(optionsSchema, lab.options);
   const server = createServer((near) => {
     const far = connect(port, host);
     near.pipe(far).pipe(near);

@@ -2,16 +2,16 @@
 // was not heard of around its move, how many beats were lost, and how much slower it ran while it was being moved.
 
 import { createSocket } from "node:dgram";
-import { z } from "zod";
+import * as v from "../../base/schema.ts";
 import { BeatLog, type BeatTimes } from "./beat-log.ts";
 import { epochNowMs, runClient } from "./protocol.ts";
 
-const optionsSchema = z.object({ port: z.number() });
+const optionsSchema = v.object({ port: v.number() });
 /** It is steady after so many. */
 const READY_BEATS = 50;
 
 await runClient(async (lab) => {
-  const { port } = optionsSchema.parse(lab.options);
+  const { port } = v.parsed(optionsSchema, lab.options);
   const beats = new BeatLog();
   const socket = createSocket({ type: "udp4", recvBufferSize: 4 * 1024 * 1024 });
   await new Promise<void>((resolve, reject) => {

@@ -4,36 +4,36 @@
 
 import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import { z } from "zod";
+import * as v from "../../base/schema.ts";
 import type { ClientView } from "../model.ts";
 import { connectInTime } from "./connect.ts";
 import { metricInPhase, Samples, SERIES_POINTS_MAX, spansOf } from "./phases.ts";
 import { epochNowMs, type Lab } from "./protocol.ts";
 
-export const progressOptionsSchema = z.strictObject({
-  address: z.string(),
-  port: z.int().min(1).max(65535),
+export const progressOptionsSchema = v.strictObject({
+  address: v.string(),
+  port: v.pipe(v.integer(), v.minValue(1), v.maxValue(65535)),
   /** Which of its numbers is the throughput: one that grows ("counter"), or one that is a speed itself ("value"). */
-  throughput: z.strictObject({
-    field: z.string(),
-    kind: z.enum(["counter", "value"]),
+  throughput: v.strictObject({
+    field: v.string(),
+    kind: v.picklist(["counter", "value"]),
     /** Of the series: "pages written", "pages/s". */
-    name: z.string(),
-    unit: z.string(),
+    name: v.string(),
+    unit: v.string(),
   }),
   /** A counter of what should have been done beside that of the throughput and was not: `missedShare`. */
-  missedField: z.string().optional(),
+  missedField: v.optional(v.string()),
   /** A counter of failures, and what to call them ("runs of the compiler failed"). */
-  failures: z.strictObject({ field: z.string(), words: z.string() }).optional(),
+  failures: v.optional(v.strictObject({ field: v.string(), words: v.string() })),
   /** Ask in the end whether what it wrote is still there: `damagedPages`. */
-  verify: z.boolean().default(false),
+  verify: v.optional(v.boolean(), false),
   /** How long it is watched before the guest may be moved. */
-  beforeMs: z.number().min(0).default(3000),
+  beforeMs: v.optional(v.pipe(v.number(), v.minValue(0)), 3000),
   /** Shortest step of the series: not shorter than the counter's own. */
-  stepMs: z.number().min(1).default(250),
+  stepMs: v.optional(v.pipe(v.number(), v.minValue(1)), 250),
 });
 
-export type ProgressOptions = z.input<typeof progressOptionsSchema>;
+export type ProgressOptions = v.InferInput<typeof progressOptionsSchema>;
 
 /** "progress pages=5 missedPages=0" as its first word and its numbers; undefined for what is no such line. */
 export function parseProgressLine(
@@ -60,7 +60,7 @@ const LINE_LENGTH_MAX = 1024;
 
 /** @throws Error when the program cannot be reached, or goes away before the guest may be moved */
 export async function watchProgress(lab: Lab): Promise<ClientView> {
-  const options = progressOptionsSchema.parse(lab.options);
+  const options = v.parsed(progressOptionsSchema, lab.options);
   const watch = new ProgressWatch(
     lab,
     options,
@@ -74,7 +74,7 @@ export async function watchProgress(lab: Lab): Promise<ClientView> {
 
 class ProgressWatch {
   readonly #lab: Lab;
-  readonly #options: z.output<typeof progressOptionsSchema>;
+  readonly #options: v.InferOutput<typeof progressOptionsSchema>;
   readonly #socket: Socket;
   readonly #throughput = new Samples();
   /** The same as a series, where it is a speed itself. */
@@ -88,7 +88,7 @@ class ProgressWatch {
   #broken: string | undefined;
   #onVerified = (_damagedPages: number | undefined): void => {};
 
-  constructor(lab: Lab, options: z.output<typeof progressOptionsSchema>, socket: Socket) {
+  constructor(lab: Lab, options: v.InferOutput<typeof progressOptionsSchema>, socket: Socket) {
     this.#lab = lab;
     this.#options = options;
     this.#socket = socket;

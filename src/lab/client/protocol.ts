@@ -3,35 +3,35 @@
 // has seen. This file has both halves' messages and the program's half; the lab's half is ../client-process.ts.
 
 import { createInterface } from "node:readline";
-import { z } from "zod";
 import { toError } from "../../base/errors.ts";
+import * as v from "../../base/schema.ts";
 import type { ClientView } from "../model.ts";
 
 /** What a client is told. */
 export const WORDS = ["migration-begins", "migration-ended", "finish"] as const;
 export type Word = (typeof WORDS)[number];
 
-const viewSchema = z.object({
-  type: z.literal("view"),
-  metrics: z.record(z.string(), z.number()),
-  failures: z.array(z.string()),
-  series: z.array(
-    z.object({
-      name: z.string(),
-      unit: z.string(),
-      points: z.array(z.object({ epochMs: z.number(), value: z.number() })),
+const viewSchema = v.object({
+  type: v.literal("view"),
+  metrics: v.record(v.number()),
+  failures: v.array(v.string()),
+  series: v.array(
+    v.object({
+      name: v.string(),
+      unit: v.string(),
+      points: v.array(v.object({ epochMs: v.number(), value: v.number() })),
     }),
   ),
 });
 
-const messageSchema = z.discriminatedUnion("type", [z.object({ type: z.literal("ready") }), viewSchema]);
+const messageSchema = v.variant("type", [v.object({ type: v.literal("ready") }), viewSchema]);
 
 /** What a client answers: "ready" once, then once its view. */
-export type ClientMessage = z.infer<typeof messageSchema>;
+export type ClientMessage = v.InferOutput<typeof messageSchema>;
 
 /** Undefined for a line that is none, as a library under a client may print one. */
 export function parseMessage(line: string): ClientMessage | undefined {
-  return messageSchema.safeParse(parseJson(line)).data;
+  return v.checked(messageSchema, parseJson(line)).value;
 }
 
 export type Phase = "before" | "during" | "after";
@@ -95,7 +95,7 @@ export async function runClient(watch: (lab: Lab) => Promise<ClientView>): Promi
   };
   try {
     // What does not fit the schema (a metric that is NaN) is an error of the program, found here.
-    const view = viewSchema.parse({ type: "view", ...(await watch(lab)) });
+    const view = v.parsed(viewSchema, { type: "view", ...(await watch(lab)) });
     // A pipe may take a long line piece by piece: the process ends when all of it has gone.
     process.stdout.write(`${JSON.stringify(view)}\n`, () => process.exit(0));
   } catch (thrown) {

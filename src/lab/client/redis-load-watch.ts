@@ -3,8 +3,8 @@
 // been acknowledged is there. Knows nothing of the guest but its address.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { z } from "zod";
 import { toError } from "../../base/errors.ts";
+import * as v from "../../base/schema.ts";
 import type { ClientView } from "../model.ts";
 import type { Address } from "./connect.ts";
 import { LatencyHistogram } from "./histogram.ts";
@@ -14,23 +14,23 @@ import { RedisConnection } from "./redis.ts";
 import { documentOf } from "./redis-values.ts";
 import { type Finding, WriteLedger } from "./write-ledger.ts";
 
-const optionsSchema = z.strictObject({
-  host: z.string(),
-  port: z.int().min(1).max(65535).default(6379),
+const optionsSchema = v.strictObject({
+  host: v.string(),
+  port: v.optional(v.pipe(v.integer(), v.minValue(1), v.maxValue(65535)), 6379),
   /** populate: writes version 0 of every key, and that is all. load: goes on writing to a store that has them. */
-  task: z.enum(["populate", "load"]),
-  keys: z.int().min(1).max(10_000_000),
-  valueBytes: z.number().min(16).max(65_536),
-  connections: z.int().min(1).max(64).default(4),
+  task: v.picklist(["populate", "load"]),
+  keys: v.pipe(v.integer(), v.minValue(1), v.maxValue(10_000_000)),
+  valueBytes: v.pipe(v.number(), v.minValue(16), v.maxValue(65_536)),
+  connections: v.optional(v.pipe(v.integer(), v.minValue(1), v.maxValue(64)), 4),
   /** Writes that each connection sends at once. */
-  pipelineDepth: z.int().min(1).max(1024).default(8),
+  pipelineDepth: v.optional(v.pipe(v.integer(), v.minValue(1), v.maxValue(1024)), 8),
   /** All connections together; 0: as many as the store takes. */
-  writesPerSecond: z.number().min(0).default(0),
-  beforeMs: z.number().min(0).default(3000),
+  writesPerSecond: v.optional(v.pipe(v.number(), v.minValue(0)), 0),
+  beforeMs: v.optional(v.pipe(v.number(), v.minValue(0)), 3000),
 });
 
-export type RedisLoadOptions = z.input<typeof optionsSchema>;
-type Options = z.output<typeof optionsSchema>;
+export type RedisLoadOptions = v.InferInput<typeof optionsSchema>;
+type Options = v.InferOutput<typeof optionsSchema>;
 
 /** What an application would not wait for any longer. */
 const TIMEOUT_MS = 5000;
@@ -47,7 +47,7 @@ const STEP_MS = 250;
 
 /** @throws Error when the store cannot be reached at all */
 export async function watchRedisLoad(lab: Lab): Promise<ClientView> {
-  const options = optionsSchema.parse(lab.options);
+  const options = v.parsed(optionsSchema, lab.options);
   if (options.task === "populate") {
     await populate(options);
     lab.ready();

@@ -1,8 +1,8 @@
 // Client program: an application tier with many sessions at once, all on a Redis in the guest.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { z } from "zod";
 import { type Clock, systemClock } from "../../base/clock.ts";
+import * as v from "../../base/schema.ts";
 import type { ClientView } from "../model.ts";
 import { Ledger } from "./ledger.ts";
 import { RedisOrders } from "./order-database.ts";
@@ -11,18 +11,18 @@ import { RedisConnection } from "./redis.ts";
 import { Session, type SessionPorts } from "./session.ts";
 import { TransactionLog } from "./transaction-log.ts";
 
-const optionsSchema = z.object({
-  host: z.string(),
-  port: z.number(),
-  sessions: z.number().int().min(1),
-  leaseMs: z.number(),
-  timeoutMs: z.number(),
-  thinkMs: z.number(),
+const optionsSchema = v.object({
+  host: v.string(),
+  port: v.number(),
+  sessions: v.pipe(v.integer(), v.minValue(1)),
+  leaseMs: v.number(),
+  timeoutMs: v.number(),
+  thinkMs: v.number(),
   /** Groups of documents that are worked on, from the first. */
-  groups: z.number().int().min(1),
-  documentsPerGroup: z.number().int().min(1),
-  documentBytes: z.number().int(),
-  changedBytes: z.number().int(),
+  groups: v.pipe(v.integer(), v.minValue(1)),
+  documentsPerGroup: v.pipe(v.integer(), v.minValue(1)),
+  documentBytes: v.integer(),
+  changedBytes: v.integer(),
 });
 
 /** Steady: every session has begun, and has worked for a while. */
@@ -35,7 +35,7 @@ const SERVICE_SILENT_MS = 2000;
 const CLOCK: Clock = { nowMs: epochNowMs, after: systemClock.after };
 
 async function work(lab: Lab): Promise<ClientView> {
-  const options = optionsSchema.parse(lab.options);
+  const options = v.parsed(optionsSchema, lab.options);
   const open = async () =>
     new RedisOrders(await RedisConnection.open(options, options.timeoutMs), options, Math.random);
 

@@ -1,7 +1,7 @@
 // Client program: watches a video stream and tells what players with buffers of several sizes would have shown of it.
 
-import { z } from "zod";
 import { toError } from "../../base/errors.ts";
+import * as v from "../../base/schema.ts";
 import type { ClientView } from "../model.ts";
 import { connectInTime } from "./connect.ts";
 import { thinned } from "./phases.ts";
@@ -9,18 +9,18 @@ import { countLost, longestGapMs, playBack, untilNow } from "./playback.ts";
 import { epochNowMs, type Lab, runClient } from "./protocol.ts";
 import { type Picture, TransportStreamParser } from "./transport-stream.ts";
 
-const optionsSchema = z.object({
-  host: z.string(),
-  port: z.number(),
+const optionsSchema = v.object({
+  host: v.string(),
+  port: v.number(),
   /** The metric `frozenMs…` is made for each of them. */
-  bufferMs: z.array(z.number()).min(1),
+  bufferMs: v.pipe(v.array(v.number()), v.minLength(1)),
   /** A viewer who has so much buffer takes no freezing for granted. */
-  viewerBufferMs: z.number(),
+  viewerBufferMs: v.number(),
   /** The server listens some seconds after it has been started. */
-  connectTimeoutMs: z.number(),
+  connectTimeoutMs: v.number(),
 });
 
-type Options = z.infer<typeof optionsSchema>;
+type Options = v.InferOutput<typeof optionsSchema>;
 
 /** Two hours at 60 per second: who watches longer has forgotten to look away. */
 const PICTURES_MAX = 432_000;
@@ -30,7 +30,7 @@ const STEADY_MS = 3000;
 const SILENCE_MS_MAX = 1000;
 
 async function watch(lab: Lab): Promise<ClientView> {
-  const options = optionsSchema.parse(lab.options);
+  const options = v.parsed(optionsSchema, lab.options);
   const socket = await connectInTime(options, options.connectTimeoutMs);
   const pictures: Picture[] = [];
   let isReady = false;

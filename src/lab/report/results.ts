@@ -5,7 +5,7 @@
 import { readdir } from "node:fs/promises";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { DeltaveeError, toError, UsageError } from "../../base/errors.ts";
-import { readRecordFile } from "../../record/file.ts";
+import { readRecordFile } from "../../record/file-reader.ts";
 import type { RecordEvent } from "../../record/schema.ts";
 import { eventsOf, iterationFigures } from "../../report/figures.ts";
 import type { Setting } from "../model.ts";

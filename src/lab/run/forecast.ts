@@ -1,7 +1,7 @@
 // What `deltavee plan` says of a guest just before it is moved: the program samples it as it would any other, and its
 // forecast of the method that follows stands in the record beside what came of it.
 
-import { z } from "zod";
+import * as v from "../../base/schema.ts";
 import { withHeaders } from "../../planner/link-model.ts";
 import { guestModelSchema, roundedModel } from "../../record/guest-model.ts";
 import type { RecordEntry } from "../../record/schema.ts";
@@ -10,18 +10,18 @@ import type { OpenedStage } from "./opened-stage.ts";
 import type { RunPlan } from "./plan.ts";
 
 const MIB = 1024 ** 2;
-const interval = z.object({ low: z.number(), expected: z.number(), high: z.number() });
+const interval = v.object({ low: v.number(), expected: v.number(), high: v.number() });
 /** Of what `deltavee plan --json` prints, what a record has. */
-const planSchema = z.object({
+const planSchema = v.object({
   guest: guestModelSchema,
-  forecasts: z.tuple([
-    z.object({
-      method: z.string(),
-      converges: z.enum(["yes", "no", "unsure"]),
+  forecasts: v.strictTuple([
+    v.object({
+      method: v.string(),
+      converges: v.picklist(["yes", "no", "unsure"]),
       ...{ totalMs: interval, downtimeMs: interval, wireBytes: interval },
     }),
   ]),
-  reason: z.string(),
+  reason: v.string(),
 });
 
 /** Long enough to see a guest come back to what it writes to in turn; on a busy machine all of it takes several times that. */
@@ -69,7 +69,7 @@ export function forecastBy(start: (words: readonly string[]) => Promise<CliRun>)
     signal.removeEventListener("abort", kill);
     signal.throwIfAborted();
     if (code !== 0) return { type: "notice", message: `No forecast: ${run.stderrTail() || killedBy}` };
-    const { guest, forecasts, reason } = planSchema.parse(JSON.parse(run.stdout.lines[0]!.text));
+    const { guest, forecasts, reason } = v.parsed(planSchema, JSON.parse(run.stdout.lines[0]!.text));
     const { method, converges, totalMs, downtimeMs, wireBytes: payload } = forecasts[0];
     // What the lab counts on the link has headers.
     const wireBytes = withHeaders(payload);

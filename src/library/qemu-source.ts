@@ -1,12 +1,11 @@
-// A guest under a QEMU on this host, known by its monitor: to be given away, or to be taken in.
+// A guest under a QEMU on this host, known by its monitor, that is to be given away.
 
 import { processListeningOn } from "../hypervisor/qemu/guest-memory.ts";
-import { QemuIncoming } from "../hypervisor/qemu/incoming.ts";
 import { QemuOutgoing } from "../hypervisor/qemu/outgoing.ts";
 import type { QmpAddress } from "../hypervisor/qemu/qmp.ts";
 import { keepJournal, leftByTheDead, openStateFolder } from "../state/keep.ts";
 import { sampleInWorker } from "./forecast/live-forecast.ts";
-import type { DestinationGuest, SourceGuest } from "./guest.ts";
+import type { SourceGuest } from "./guest.ts";
 
 export function qemuSource(qmp: QmpAddress): SourceGuest {
   return {
@@ -47,20 +46,4 @@ async function weaknessOf(vm: QemuOutgoing): Promise<string | undefined> {
     await vm.close();
     throw thrown;
   }
-}
-
-export function qemuDestination(qmp: QmpAddress): DestinationGuest {
-  return {
-    async open({ stateDir, notice }) {
-      const states = openStateFolder(stateDir, notice);
-      const vm = await QemuIncoming.open(qmp, notice);
-      return {
-        vm,
-        identity: { kind: "qemu", version: vm.version },
-        keepJournal: (named) =>
-          keepJournal(states, { subject: { ...named, side: "destination", mode: "tunnel" }, qmp, notice }),
-        close: () => vm.close(),
-      };
-    },
-  };
 }
