@@ -20,6 +20,8 @@ export interface LinkConditions {
   roundTripMs: number;
   /** An acknowledgement comes up to this much too late. */
   jitterMs: number;
+  /** Of the packets: what is lost arrives a round trip later, and all that was sent behind it with it (BBR's way). */
+  lossShare?: number;
 }
 
 export interface LinkUse {
@@ -29,6 +31,8 @@ export interface LinkUse {
   queueMsMax: number;
   deliveredBytes: number;
 }
+
+const PACKET_BYTES = 1448;
 
 interface UnderWay {
   bytes: number;
@@ -74,11 +78,12 @@ export class SimulatedLink {
       const nowMs = this.#clock.atMs;
       while (window.hasRoom && window.mayMark && supplyMs <= nowMs) {
         const bytes = window.turnBytes;
-        const { bytesPerSecond, roundTripMs, jitterMs } = this.conditions;
+        const { bytesPerSecond, roundTripMs, jitterMs, lossShare = 0 } = this.conditions;
         idleMs += Math.max(0, nowMs - Math.max(startMs, this.#lineFreeMs));
         this.#lineFreeMs = Math.max(nowMs, this.#lineFreeMs) + (bytes / bytesPerSecond) * 1000;
         queueMsMax = Math.max(queueMsMax, this.#lineFreeMs - nowMs);
-        const dueMs = this.#lineFreeMs + roundTripMs + this.#random() * jitterMs;
+        const isLost = this.#random() < 1 - (1 - lossShare) ** Math.ceil(bytes / PACKET_BYTES);
+        const dueMs = this.#lineFreeMs + (isLost ? 2 : 1) * roundTripMs + this.#random() * jitterMs;
         this.#lastAckMs = Math.max(this.#lastAckMs, dueMs);
         this.#underWay.push({ bytes, ackMs: this.#lastAckMs });
         window.sent(bytes);

@@ -110,6 +110,22 @@ test.each([
   },
 );
 
+// Where packets are lost all that is behind one waits for it: answers come late, and together. A window that were always
+// wide enough for that would be a queue whenever nothing is lost.
+test.each([
+  [20, 0.001, 0.9],
+  [20, 0.01, 0.9],
+  [100, 0.001, 0.6],
+  [100, 0.01, 0.6],
+])(
+  "a way of %s ms on which %s of the packets are lost is used by %s at least",
+  (roundTripMs, lossShare, use) => {
+    const { link } = simulate({ bytesPerSecond: 100 * MBIT, roundTripMs, jitterMs: 1, lossShare });
+    link.run(15_000);
+    expect(link.run(15_000).utilisation).toBeGreaterThan(use);
+  },
+);
+
 test("in an hour of sending the window does not creep", () => {
   const conditions = { bytesPerSecond: 20 * MBIT, roundTripMs: 20, jitterMs: 8 };
   const { link, window } = simulate(conditions);
