@@ -13,3 +13,11 @@ test.each([1000, 2 ** 31 - 1, 2 ** 31, Number.POSITIVE_INFINITY])(
     expect(set.mock.calls[0]![1]).toBe(Math.min(delayMs, 2 ** 31 - 1));
   },
 );
+
+test("a timer of the system for a time that has passed fires at once, and Node is not asked for a negative one", async () => {
+  const asked = vi.spyOn(globalThis, "setTimeout");
+  await new Promise<void>((resolve) => void systemClock.after(-5, resolve));
+  const delays = asked.mock.calls.map(([, delayMs]) => delayMs);
+  asked.mockRestore();
+  expect(delays).toEqual([0]);
+});

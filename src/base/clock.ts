@@ -13,7 +13,8 @@ const TIMER_MS_MAX = 2 ** 31 - 1;
 export const systemClock: Clock = {
   nowMs: () => performance.now(),
   after(delayMs, callback) {
-    const timer = setTimeout(callback, Math.min(delayMs, TIMER_MS_MAX));
+    // Of a time that has passed already newer Node would warn the operator.
+    const timer = setTimeout(callback, Math.max(0, Math.min(delayMs, TIMER_MS_MAX)));
     return () => clearTimeout(timer);
   },
 };

@@ -37,19 +37,12 @@ const DRAIN_EVERY_MS = 5000;
  */
 const LATENESS_ROOM = 1.5;
 /**
- * A window grows by what it holds beyond the round trip, each time that this goes by: on a long way by next to nothing if
- * that is always the same. This share of the round trip lets it follow a link that starts to carry more.
- */
-const SLACK_PER_ROUND_TRIP = 1 / 6;
-/**
  * At most so much: where others send over the same link it is their queue that makes answers late, and senders who each
  * made room for the others' would never stop.
  */
 export const LATENESS_MS_MAX = 100;
 /** Answers later than this many queues are no longer a matter of queueing. */
 const OVERDUE_QUEUES = 5;
-/** Of a window: less than it is drained to on a long way, and more than a sender with little to say has under way. */
-const MUCH_SHARE = 1 / 3;
 /** Samples over less time than this say more about timers than about the link. */
 const SAMPLE_MS_MIN = 2;
 const LIMITED_SAMPLE_MS_MIN = QUEUE_MS / 2;
@@ -64,8 +57,6 @@ interface Marker {
   deliveredSentMs: number;
   /** The sender had less to send than the link took: the sample says nothing about the link's limit. */
   limitedBySender: boolean;
-  /** So much was under way that where the answer is late all the same the link has become slower. */
-  isMuch: boolean;
   /** So little was under way that nothing can have stood in a queue of ours. */
   isUnqueued: boolean;
 }
@@ -118,7 +109,6 @@ export class DeliveryWindow {
         deliveredMs: 0,
         deliveredSentMs: 0,
         limitedBySender: false,
-        isMuch: false,
         isUnqueued: false,
       });
     }
@@ -162,7 +152,7 @@ export class DeliveryWindow {
     const { roundTripMs } = this;
     if (roundTripMs === undefined || this.#count === 0) return roundTripMs;
     const ageMs = this.#clock.nowMs() - this.#markers[this.#first]!.sentMs;
-    return ageMs > this.#overdueMs ? ageMs : roundTripMs;
+    return ageMs > roundTripMs + OVERDUE_QUEUES * this.#slackMs ? ageMs : roundTripMs;
   }
 
   get unansweredMarkers(): number {
@@ -195,22 +185,13 @@ export class DeliveryWindow {
     // Whoever has enough to send fills the window; while it still doubles, nearly.
     const filledBytes = this.#startingUp ? this.#windowBytes / 2 : this.#steadyBytes;
     marker.limitedBySender = this.inFlightBytes < filledBytes && !linkIsFull;
-    marker.isMuch = this.inFlightBytes >= filledBytes * MUCH_SHARE;
     const isDraining = !this.#startingUp && marker.sentMs < this.#drainEndsMs;
     marker.isUnqueued = isDraining && this.inFlightBytes <= this.#bytesIn(this.roundTripMs ?? 0);
   }
 
-  get #overdueMs(): number {
-    return (this.roundTripMs ?? 0) + OVERDUE_QUEUES * this.#slackMs;
-  }
-
   /** Time on the link that the window holds beyond the round trip. */
   get #slackMs(): number {
-    const neededMs = Math.max(
-      this.#latenessMs * LATENESS_ROOM,
-      (this.roundTripMs ?? 0) * SLACK_PER_ROUND_TRIP,
-    );
-    return Math.max(QUEUE_MS, Math.min(LATENESS_MS_MAX, neededMs));
+    return Math.max(QUEUE_MS, Math.min(LATENESS_MS_MAX, this.#latenessMs * LATENESS_ROOM));
   }
 
   /** The destination has answered the oldest `markers` markers. */
@@ -272,10 +253,7 @@ export class DeliveryWindow {
       SAMPLE_MS_MIN,
     );
     const bytesPerSecond = ((this.#deliveredBytes - marker.deliveredBytes) / elapsedMs) * 1000;
-    // A window that is drained, or opens again, limits the sender itself. When the link becomes slower just then, so that
-    // what was to be little is a queue, nothing else would tell for as long as it takes to open.
-    const isQueued = marker.isMuch && nowMs - marker.sentMs > this.#overdueMs;
-    if (!marker.limitedBySender || isQueued) this.#linkMeasured = this.#linkEverMeasured = true;
+    if (!marker.limitedBySender) this.#linkMeasured = this.#linkEverMeasured = true;
     // A sender with little to say measures itself, not the link: such a sample may only raise the estimate, and
     // not when it is so short that all of it may have fitted into some buffer on the way.
     else if (this.linkBytesPerSecond > 0 && elapsedMs < LIMITED_SAMPLE_MS_MIN) return;
