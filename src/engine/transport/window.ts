@@ -47,17 +47,6 @@ const OVERDUE_QUEUES = 5;
 const SAMPLE_MS_MIN = 2;
 const LIMITED_SAMPLE_MS_MIN = QUEUE_MS / 2;
 
-/** A sender that paused for so long had nothing to send. */
-const PAUSE_MS = 5;
-/**
- * What goes out behind a pause, so much or for so long, may all fit into what the link saved up meanwhile (a token bucket),
- * and be through at any rate.
- */
-const BURST_MS = 20;
-const BURST_BYTES = 64 * 1024;
-/** Unless for so long nothing else has been seen of the link: it may have become faster, and a guest that is quiet must not wait. */
-const BURSTS_ALONE_MS = 30_000;
-
 interface Marker {
   /** All bytes sent up to this marker. */
   sentBytes: number;
@@ -68,8 +57,6 @@ interface Marker {
   deliveredSentMs: number;
   /** The sender had less to send than the link took: the sample says nothing about the link's limit. */
   limitedBySender: boolean;
-  /** The first behind a pause. */
-  isBurst: boolean;
   /** So little was under way that nothing can have stood in a queue of ours. */
   isUnqueued: boolean;
 }
@@ -85,12 +72,6 @@ export class DeliveryWindow {
   #deliveredMs: number;
   #deliveredSentMs: number;
   #startingUp = true;
-  /** Since when, and from which byte on, there has always been something to send; and when all had last been answered. */
-  #busySinceMs: number;
-  #busyFromBytes = 0;
-  #emptySinceMs: number;
-  /** When the link was last measured by what was no burst. */
-  #filledMs: number;
   /** While starting up: since when every answer was late, and nothing more got across. And what did then. */
   #lateSinceMs: number | undefined;
   #lateBytesPerSecond = 0;
@@ -118,7 +99,6 @@ export class DeliveryWindow {
     this.#clock = clock;
     const nowMs = clock.nowMs();
     this.#deliveredMs = this.#deliveredSentMs = nowMs;
-    this.#busySinceMs = this.#emptySinceMs = this.#filledMs = nowMs;
     this.#rateHalfEndsMs = nowMs + RATE_MEMORY_MS / 2;
     this.#nextDrainMs = nowMs + DRAIN_EVERY_MS;
     for (let i = 0; i < MARKERS_MAX; i++) {
@@ -129,7 +109,6 @@ export class DeliveryWindow {
         deliveredMs: 0,
         deliveredSentMs: 0,
         limitedBySender: false,
-        isBurst: false,
         isUnqueued: false,
       });
     }
@@ -187,14 +166,7 @@ export class DeliveryWindow {
   /** Bytes have been handed to the link. */
   sent(bytes: number): void {
     // After silence the clock of delivery begins anew: idle time is not transfer time.
-    if (this.inFlightBytes === 0) {
-      const nowMs = this.#clock.nowMs();
-      this.#deliveredMs = this.#deliveredSentMs = nowMs;
-      if (nowMs - this.#emptySinceMs >= PAUSE_MS) {
-        this.#busySinceMs = nowMs;
-        this.#busyFromBytes = this.#sentBytes;
-      }
-    }
+    if (this.inFlightBytes === 0) this.#deliveredMs = this.#deliveredSentMs = this.#clock.nowMs();
     this.#sentBytes += bytes;
   }
 
@@ -213,8 +185,6 @@ export class DeliveryWindow {
     // Whoever has enough to send fills the window; while it still doubles, nearly.
     const filledBytes = this.#startingUp ? this.#windowBytes / 2 : this.#steadyBytes;
     marker.limitedBySender = this.inFlightBytes < filledBytes && !linkIsFull;
-    marker.isBurst =
-      marker.sentMs - this.#busySinceMs < BURST_MS || this.#sentBytes - this.#busyFromBytes < BURST_BYTES;
     const isDraining = !this.#startingUp && marker.sentMs < this.#drainEndsMs;
     marker.isUnqueued = isDraining && this.inFlightBytes <= this.#bytesIn(this.roundTripMs ?? 0);
   }
@@ -237,7 +207,6 @@ export class DeliveryWindow {
     this.#deliveredBytes = marker.sentBytes;
     this.#deliveredMs = nowMs;
     this.#deliveredSentMs = marker.sentMs;
-    if (this.inFlightBytes === 0) this.#emptySinceMs = nowMs;
     const roundTripMs = nowMs - marker.sentMs;
     this.#roundTripMin = Math.min(this.#roundTripMin, roundTripMs);
     if (marker.isUnqueued) {
@@ -284,9 +253,6 @@ export class DeliveryWindow {
       SAMPLE_MS_MIN,
     );
     const bytesPerSecond = ((this.#deliveredBytes - marker.deliveredBytes) / elapsedMs) * 1000;
-    const isAlone = nowMs - this.#filledMs >= BURSTS_ALONE_MS;
-    if (!marker.isBurst && !marker.limitedBySender) this.#filledMs = nowMs;
-    if (marker.isBurst && !this.#startingUp && !isAlone && bytesPerSecond > this.linkBytesPerSecond) return;
     if (!marker.limitedBySender) this.#linkMeasured = this.#linkEverMeasured = true;
     // A sender with little to say measures itself, not the link: such a sample may only raise the estimate, and
     // not when it is so short that all of it may have fitted into some buffer on the way.
