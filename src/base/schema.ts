@@ -1,6 +1,6 @@
 // The schemas that everything is checked by which comes from elsewhere, and what is said of a value that does not fit.
 // All that the project uses of valibot is had from here: where valibot takes what no JSON has, or what nobody means (an
-// infinite number, an array for an object, a key that every object inherits), these are stricter.
+// infinite number, an array for an object), these are stricter.
 
 import * as v from "valibot";
 
@@ -57,22 +57,20 @@ export function strictObject<const Entries extends Shape>(
   entries: Entries,
 ): v.StrictObjectSchema<Entries, undefined> {
   const schema = refusing(v.strictObject(entries), Array.isArray);
-  const strictRun: Run = schema["~run"].bind(schema);
   const isUnknown = (key: string) => !Object.hasOwn(entries, key);
-  const run: Run = (dataset, config) => {
+  return ranBy(schema, (ownRun) => (dataset, config) => {
     const input = dataset.value;
-    const checked = strictRun(dataset, config);
+    const checked = ownRun(dataset, config);
     if (config.abortEarly || !isObject(input)) return checked;
     for (const key of Object.keys(input).filter(isUnknown).slice(1)) {
       const place = { type: "object", origin: "key", input, key, value: input[key] } as const;
       v._addIssue(schema, "key", checked, config, { expected: "never", path: [place] });
     }
     return checked;
-  };
-  return Object.assign(schema, { "~run": run });
+  });
 }
 
-/** An object with any keys. Those that would not be keys of a copy, or that every object has, are left out. */
+/** An object with any keys. `__proto__`, `prototype` and `constructor` are left out: a copy has none, or others. */
 export function record<Value extends v.GenericSchema>(
   value: Value,
 ): v.RecordSchema<v.StringSchema<undefined>, Value, undefined> {
@@ -90,13 +88,12 @@ export function variant<const Tag extends string, const Options extends v.Varian
     const { [tag]: literal } = (option as unknown as v.ObjectSchema<Shape, undefined>).entries;
     byLiteral.set((literal as v.LiteralSchema<string, undefined>).literal, option);
   }
-  const ownRun: Run = schema["~run"].bind(schema);
-  const run: Run = (dataset, config) => {
+  const found = ranBy(schema, (ownRun) => (dataset, config) => {
     const { value } = dataset;
     const option = isObject(value) ? byLiteral.get(value[tag]) : undefined;
     return option === undefined ? ownRun(dataset, config) : option["~run"](dataset, config);
-  };
-  return refusing(Object.assign(schema, { "~run": run }), Array.isArray);
+  });
+  return refusing(found, Array.isArray);
 }
 
 /** `schema`, to which some values are nothing that it would take otherwise. */
@@ -104,13 +101,16 @@ function refusing<Schema extends v.GenericSchema>(
   schema: Schema,
   isRefused: (value: unknown) => boolean,
 ): Schema {
-  const ownRun: Run = schema["~run"].bind(schema);
-  const run: Run = (dataset, config) => {
+  return ranBy(schema, (ownRun) => (dataset, config) => {
     if (!isRefused(dataset.value)) return ownRun(dataset, config);
     v._addIssue(schema, "type", dataset, config);
     return dataset as unknown as ReturnType<Run>;
-  };
-  return Object.assign(schema, { "~run": run });
+  });
+}
+
+/** `schema`, which checks a value by what `wrap` makes of the way in which it has done so. */
+function ranBy<Schema extends v.GenericSchema>(schema: Schema, wrap: (ownRun: Run) => Run): Schema {
+  return Object.assign(schema, { "~run": wrap(schema["~run"].bind(schema)) });
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
