@@ -12,9 +12,10 @@ import { eventsOf, expectMoved, expectStillOnSource, migration, startPair, summa
 
 /** 16 MiB, of which nothing stays as it was for longer than it takes to send it. */
 const DENSE_LOAD = "ws=16384 busy=1 pattern=page fill=random";
-/** Too much for the goal as it comes, and not for a link of this rate once the guest is slow. */
-const SLOWABLE = { append: "ws=24576 busy=1 pattern=page fill=random", rate: "400mbit" };
+/** Too much for the goal over `slowableRate` as it comes, and not once the guest is slow. */
+const SLOWABLE_LOAD = "ws=24576 busy=1 pattern=page fill=random";
 const GAVE_UP = 3;
+const PAGE_BYTES = 4096;
 
 const binary = findQemus().get("10.0");
 
@@ -22,7 +23,9 @@ async function run(
   mode: "direct" | "tunnel",
   migrateArguments: string[],
   during: (running: Migration, source: QemuVm) => Promise<void> = async () => {},
-  { append, ...link }: { append: string; rate?: string } = { append: DENSE_LOAD },
+  { append, rateFor }: { append: string; rateFor?: (source: QemuVm) => Promise<string> } = {
+    append: DENSE_LOAD,
+  },
 ) {
   const { source, destination } = await startPair({ binary: binary!, append });
   const settings = async () => [
@@ -30,7 +33,11 @@ async function run(
     await source.qmp.execute("query-migrate-parameters"),
   ];
   const settingsBefore = await settings();
-  const options: MigrationOptions = { mode, source, destination, migrateArguments, ...link };
+  const rate = await rateFor?.(source);
+  const options: MigrationOptions = {
+    ...{ mode, source, destination, migrateArguments },
+    ...(rate !== undefined && { rate }),
+  };
   const running = await migration(options);
   await during(running, source);
   const { migrate, events } = await running.finish();
@@ -49,6 +56,15 @@ async function writeRate({ serial }: QemuVm): Promise<number> {
   const before = written();
   await sleep(1000);
   return written() - before;
+}
+
+/**
+ * A quarter of what the guest writes, so that it has to be slowed down however slow the machine is, and at most so much
+ * that all of its 24 MiB take longer than a goal of 300 ms.
+ */
+async function slowableRate(source: QemuVm): Promise<string> {
+  const writtenBits = (await writeRate(source)) * PAGE_BYTES * 8;
+  return `${Math.floor(Math.min(400e6, writtenBits / 4) / 1e6)}mbit`;
 }
 
 describe.skipIf(binary === undefined)("a guest that dirties memory faster than it can be sent", () => {
@@ -90,7 +106,7 @@ describe.skipIf(binary === undefined)("a guest that dirties memory faster than i
           },
         );
       },
-      SLOWABLE,
+      { append: SLOWABLE_LOAD, rateFor: slowableRate },
     );
     expect(migrate).toMatchObject({ code: 0 });
     expect(throttled(events)).toBe(true);
