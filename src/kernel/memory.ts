@@ -16,11 +16,14 @@ const ARENA_START_BYTES = 64 * 1024;
 
 export class KernelMemory {
   readonly wasm: WebAssembly.Memory;
+  /** A memory that has grown shows itself as another buffer; earlier ones stay valid, and do not equal it. */
+  readonly #buffers = new WeakSet<ArrayBufferLike>();
   #next = ARENA_START_BYTES;
 
   /** `wasm`: the memory of another thread, to be worked in but not allocated from. */
   constructor(wasm?: WebAssembly.Memory) {
     this.wasm = wasm ?? new WebAssembly.Memory({ initial: 2, maximum: WASM_PAGES_MAX, shared: true });
+    this.#buffers.add(this.wasm.buffer);
   }
 
   get allocatedBytes(): number {
@@ -52,6 +55,7 @@ export class KernelMemory {
           cause: thrown,
         });
       }
+      this.#buffers.add(this.wasm.buffer);
     }
     this.#next = end;
     return address;
@@ -60,5 +64,10 @@ export class KernelMemory {
   /** A view. It stays valid when the memory grows, since a shared memory never moves. */
   bytes(address: number, lengthBytes: number): Uint8Array {
     return new Uint8Array(this.wasm.buffer, address, lengthBytes);
+  }
+
+  /** Whether this is a view of the memory, made at whatever time: its `byteOffset` is then its address. */
+  holds(bytes: Uint8Array): boolean {
+    return this.#buffers.has(bytes.buffer);
   }
 }

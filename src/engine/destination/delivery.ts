@@ -112,7 +112,8 @@ export class Delivery {
     const slot = this.#slotForNext;
     assert(slot !== -1, "no DATA is taken from the link without a slot for it");
     const place = memory.bytes(coder.slots[slot]!.codedAddress, coded.length);
-    if (coded.buffer !== place.buffer || coded.byteOffset !== place.byteOffset) copyToShared(place, coded);
+    const isInPlace = memory.holds(coded) && coded.byteOffset === place.byteOffset;
+    if (!isInPlace) copyToShared(place, coded);
     this.#codedBytes += coded.length;
     this.#rawBytes += rawBytes;
     coder.decode(slot, coded.length, entropyCodec, rawBytes, rawChecksum, (result) => {

@@ -189,11 +189,12 @@ export class BatchSink implements PageSink {
   }
 
   verbatim(bytes: Uint8Array, start: number, end: number): void {
+    const isHere = this.#memory.holds(bytes);
     let at = start;
     while (at < end) {
       this.#toStream();
       const next = Math.min(end, at + STREAM_SLACK_BYTES);
-      if (bytes.buffer === this.#bytes.buffer) {
+      if (isHere) {
         const to = this.#coder.slots[this.#current]!.rawAddress + this.#writer.space(next - at);
         this.#kernel.copy(to, bytes.byteOffset + at, next - at);
       } else this.#writer.verbatim(bytes, at, next);

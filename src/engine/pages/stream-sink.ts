@@ -70,7 +70,7 @@ export class StreamSink implements PageSink {
   }
 
   verbatim(bytes: Uint8Array, start: number, end: number): void {
-    if (bytes.buffer !== this.#memory.wasm.buffer) {
+    if (!this.#memory.holds(bytes)) {
       this.writer.verbatim(bytes, start, end);
       return;
     }
