@@ -54,7 +54,7 @@ const LARGE_METHODS = ["vanilla", "xbzrle-tenth", "xbzrle-full", "multifd-zstd",
 
 /** The matrix of links, and when a method is forced and cancelled on each: what the link carries decides. */
 const LINK_RATES: readonly { mbit: number; forceAfterMs: number; limitMs: number }[] = [
-  { mbit: 10, forceAfterMs: 300_000, limitMs: 600_000 },
+  { mbit: 10, forceAfterMs: 600_000, limitMs: 1_200_000 },
   { mbit: 50, forceAfterMs: 80_000, limitMs: 240_000 },
   { mbit: 100, forceAfterMs: 45_000, limitMs: 150_000 },
   { mbit: 300, forceAfterMs: 30_000, limitMs: 90_000 },
