@@ -33,3 +33,20 @@ test("a claim says of how many of its runs a figure is, where others could not b
   expect(told.join("\n")).toContain("5.0 s by vanilla (1 of 3 runs, ended ");
   expect(told.join("\n")).toMatch(/by tunnel \(2 runs, ended /);
 });
+
+test("a claim rests on what was run five times, where anything was", () => {
+  const often = (gapMs: number) => Array.from({ length: 5 }, () => gapMs);
+  const once: Contest = {
+    ...{ experiment: "once", setting: { ...SETTING, qemu: "7.2" } },
+    groups: [group("vanilla", [9000]), group("tunnel", [10])],
+  };
+  const repeated: Contest = {
+    ...{ experiment: "repeated", setting: SETTING },
+    groups: [group("vanilla", often(5000)), group("direct", [20]), group("tunnel", often(50))],
+  };
+  const factor = judgedClaims([once, repeated], []).find(({ claim }) => claim.measure === "downtime factor")!;
+  expect(factor.ours).toContain("5.0 s by vanilla (5 runs");
+  expect(factor.ours).toContain("50 ms by tunnel (5 runs");
+  const alone = judgedClaims([once], []).find(({ claim }) => claim.measure === "downtime factor")!;
+  expect(alone.ours).toContain("10 ms by tunnel (1 run");
+});

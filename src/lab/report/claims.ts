@@ -35,6 +35,9 @@ export const CLAIM_HEAD = ["claim", "in the paper", "here", "what was measured h
 
 type Judgement = Omit<JudgedClaim, "claim">;
 
+/** From so many runs on a figure is more than chance: what has fewer stands for a claim only where nothing has as many. */
+const RUNS_ENOUGH = 5;
+
 const NO_RESULTS: Judgement = { standing: "no results", ours: "No results yet.", files: [] };
 
 export function judgedClaims(
@@ -75,7 +78,7 @@ interface Duel {
   readonly spreads: { readonly standard: Spread; readonly ours: Spread };
 }
 
-/** Contests in which both were measured, with the best of ours. */
+/** Contests in which both were measured, with the best of ours of which there are runs enough. */
 function duels(contests: readonly Contest[], metric: string, isLowerBetter: boolean): Duel[] {
   return contests.flatMap((contest) => {
     const standard = groupOf(contest, STANDARD);
@@ -88,13 +91,23 @@ function duels(contests: readonly Contest[], metric: string, isLowerBetter: bool
     // One that had to be forced is ours only where none of ours came to an end by itself.
     const [best] = candidates.sort(
       (a, b) =>
-        Number(isClean(b.group)) - Number(isClean(a.group)) || sign * (a.spread.median - b.spread.median),
+        Number(isClean(b.group)) - Number(isClean(a.group)) ||
+        Number(isEnough(b.spread)) - Number(isEnough(a.spread)) ||
+        sign * (a.spread.median - b.spread.median),
     );
     if (standard === undefined || standardSpread === undefined || best === undefined) return [];
     return [
       { contest, standard, ours: best.group, spreads: { standard: standardSpread, ours: best.spread } },
     ];
   });
+}
+
+function isEnough({ count }: Spread): boolean {
+  return count >= RUNS_ENOUGH;
+}
+
+function restsOnEnough({ spreads }: Duel): boolean {
+  return isEnough(spreads.standard) && isEnough(spreads.ours);
 }
 
 function filesOf(found: readonly Duel[]): string[] {
@@ -114,7 +127,7 @@ function downtimeFalls(contests: readonly Contest[]): Judgement {
   };
 }
 
-/** The greatest of each scenario. */
+/** The greatest of each scenario, of those with runs enough. */
 function downtimeFactor(contests: readonly Contest[]): Judgement {
   const ratios = duels(contests, HEARTBEAT_GAP.name, true).flatMap((duel) => {
     const ratio = ratioOf(duel.spreads.ours, duel.spreads.standard);
@@ -123,7 +136,10 @@ function downtimeFactor(contests: readonly Contest[]): Judgement {
   if (ratios.length === 0) return NO_RESULTS;
   const byScenario = groupBy(ratios, ({ duel }) => duel.contest.setting.scenario);
   const best = [...byScenario.values()].map((own) =>
-    own.reduce((most, next) => (next.ratio.median > most.ratio.median ? next : most)),
+    own.reduce((most, next) => {
+      const more = Number(restsOnEnough(next.duel)) - Number(restsOnEnough(most.duel));
+      return (more || next.ratio.median - most.ratio.median) > 0 ? next : most;
+    }),
   );
   const told = best.map(
     ({ duel, ratio }) =>
@@ -164,7 +180,11 @@ function usersNotice(contests: readonly Contest[], scenarios: readonly ScenarioI
     const metric = scenarios.find(({ name }) => name === contest.setting.scenario)?.metrics[0];
     return metric?.unit === "ms" ? duels([contest], metric.name, true).map((duel) => ({ duel, metric })) : [];
   });
-  const [worst] = found.sort((a, b) => b.duel.spreads.standard.median - a.duel.spreads.standard.median);
+  const [worst] = found.sort(
+    (a, b) =>
+      Number(restsOnEnough(b.duel)) - Number(restsOnEnough(a.duel)) ||
+      b.duel.spreads.standard.median - a.duel.spreads.standard.median,
+  );
   if (worst === undefined) return NO_RESULTS;
   const { duel, metric } = worst;
   const { standard, ours } = duel.spreads;
