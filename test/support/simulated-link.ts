@@ -18,6 +18,8 @@ export class SetClock implements Clock {
 export interface LinkConditions {
   bytesPerSecond: number;
   roundTripMs: number;
+  /** So much passes at once after silence (a token bucket). */
+  bucketBytes?: number;
   /** An acknowledgement comes up to this much too late. */
   jitterMs: number;
   /** Of the packets: what is lost arrives a round trip later, and all that was sent behind it with it (BBR's way). */
@@ -78,12 +80,14 @@ export class SimulatedLink {
       const nowMs = this.#clock.atMs;
       while (window.hasRoom && window.mayMark && supplyMs <= nowMs) {
         const bytes = window.turnBytes;
-        const { bytesPerSecond, roundTripMs, jitterMs, lossShare = 0 } = this.conditions;
+        const { bytesPerSecond, roundTripMs, jitterMs, lossShare = 0, bucketBytes = 0 } = this.conditions;
         idleMs += Math.max(0, nowMs - Math.max(startMs, this.#lineFreeMs));
-        this.#lineFreeMs = Math.max(nowMs, this.#lineFreeMs) + (bytes / bytesPerSecond) * 1000;
+        const savedMs = (bucketBytes / bytesPerSecond) * 1000;
+        this.#lineFreeMs = Math.max(nowMs - savedMs, this.#lineFreeMs) + (bytes / bytesPerSecond) * 1000;
         queueMsMax = Math.max(queueMsMax, this.#lineFreeMs - nowMs);
         const isLost = this.#random() < 1 - (1 - lossShare) ** Math.ceil(bytes / PACKET_BYTES);
-        const dueMs = this.#lineFreeMs + (isLost ? 2 : 1) * roundTripMs + this.#random() * jitterMs;
+        const throughMs = Math.max(nowMs, this.#lineFreeMs);
+        const dueMs = throughMs + (isLost ? 2 : 1) * roundTripMs + this.#random() * jitterMs;
         this.#lastAckMs = Math.max(this.#lastAckMs, dueMs);
         this.#underWay.push({ bytes, ackMs: this.#lastAckMs });
         window.sent(bytes);

@@ -86,6 +86,54 @@ test.each([
   },
 );
 
+test.each([
+  [1, 16 * 1024],
+  [1, 64 * 1024],
+  [10, 64 * 1024],
+  [100, 256 * 1024],
+])(
+  "what a token bucket of a link of %s Mbit/s lets through after silence is not taken for the link (%s bytes)",
+  (mbit, bucketBytes) => {
+    const conditions = { bytesPerSecond: mbit * MBIT, roundTripMs: 1, jitterMs: 0, bucketBytes };
+    const { link, window } = simulate(conditions);
+    link.run(10_000);
+    let most = 0;
+    // A guest of which little is left sends in bursts: what it has dirtied in each pass.
+    for (let i = 0; i < 150; i++) {
+      link.run(5 + (i % 7) * 10, conditions.bytesPerSecond * 3);
+      link.run(100 + 10 * (i % 5), 1);
+      most = Math.max(most, window.linkBytesPerSecond);
+    }
+    expect(most / conditions.bytesPerSecond).toBeLessThan(1.5);
+  },
+);
+
+test("a link that became faster is found out about, also by a guest that sends little", () => {
+  const slow = { bytesPerSecond: 0.25 * MBIT, roundTripMs: 1, jitterMs: 0 };
+  const { link, window } = simulate(slow);
+  link.run(10_000);
+  expect(window.linkBytesPerSecond).toBeLessThan(1.5 * slow.bytesPerSecond);
+  link.conditions = { ...slow, bytesPerSecond: 100 * MBIT };
+  for (let i = 0; i < 400; i++) {
+    link.run(5, 1e6);
+    link.run(95, 1);
+  }
+  expect(window.linkBytesPerSecond).toBeGreaterThan(5 * slow.bytesPerSecond);
+});
+
+test("nor do pauses of a sender that is busy with something else keep it from being found out", () => {
+  const slow = { bytesPerSecond: 4 * MBIT, roundTripMs: 1, jitterMs: 0 };
+  const { link, window } = simulate(slow);
+  link.run(10_000);
+  expect(window.linkBytesPerSecond).toBeLessThan(1.5 * slow.bytesPerSecond);
+  link.conditions = { ...slow, bytesPerSecond: 400 * MBIT };
+  for (let i = 0; i < 100; i++) {
+    link.run(10);
+    link.run(10, 1);
+  }
+  expect(window.linkBytesPerSecond).toBeGreaterThan(0.4 * 400 * MBIT);
+});
+
 test("in an hour of sending the window does not creep", () => {
   const conditions = { bytesPerSecond: 20 * MBIT, roundTripMs: 20, jitterMs: 8 };
   const { link, window } = simulate(conditions);

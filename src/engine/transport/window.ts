@@ -47,6 +47,17 @@ const OVERDUE_QUEUES = 5;
 const SAMPLE_MS_MIN = 2;
 const LIMITED_SAMPLE_MS_MIN = QUEUE_MS / 2;
 
+/** A sender that paused for so long had nothing to send. */
+const PAUSE_MS = 5;
+/**
+ * What goes out behind a pause, so much or for so long, may all fit into what the link saved up meanwhile (a token bucket),
+ * and be through at any rate. What counts of such bursts is what they come to together with their pauses.
+ */
+const BURST_MS = 20;
+const BURST_BYTES = 64 * 1024;
+/** Unless for so long nothing else has been seen of the link: it may have become faster, and a guest that is quiet must not wait. */
+const BURSTS_ALONE_MS = 30_000;
+
 interface Marker {
   /** All bytes sent up to this marker. */
   sentBytes: number;
@@ -57,6 +68,8 @@ interface Marker {
   deliveredSentMs: number;
   /** The sender had less to send than the link took: the sample says nothing about the link's limit. */
   limitedBySender: boolean;
+  /** A pause is not long ago. */
+  isBurst: boolean;
   /** So little was under way that nothing can have stood in a queue of ours. */
   isUnqueued: boolean;
 }
@@ -72,6 +85,16 @@ export class DeliveryWindow {
   #deliveredMs: number;
   #deliveredSentMs: number;
   #startingUp = true;
+  /** Since when, and from which byte on, there has always been something to send. */
+  #busySinceMs: number;
+  #busyFromBytes = 0;
+  /** When all had last been answered. */
+  #emptySinceMs: number;
+  /** Since when, and from which byte on, there have been pauses and bursts only. */
+  #burstsSinceMs: number;
+  #burstsFromBytes = 0;
+  /** When the link was last measured by what was no burst. */
+  #filledMs: number;
   /** While starting up: since when every answer was late, and nothing more got across. And what did then. */
   #lateSinceMs: number | undefined;
   #lateBytesPerSecond = 0;
@@ -99,6 +122,7 @@ export class DeliveryWindow {
     this.#clock = clock;
     const nowMs = clock.nowMs();
     this.#deliveredMs = this.#deliveredSentMs = nowMs;
+    this.#busySinceMs = this.#burstsSinceMs = this.#emptySinceMs = this.#filledMs = nowMs;
     this.#rateHalfEndsMs = nowMs + RATE_MEMORY_MS / 2;
     this.#nextDrainMs = nowMs + DRAIN_EVERY_MS;
     for (let i = 0; i < MARKERS_MAX; i++) {
@@ -109,6 +133,7 @@ export class DeliveryWindow {
         deliveredMs: 0,
         deliveredSentMs: 0,
         limitedBySender: false,
+        isBurst: false,
         isUnqueued: false,
       });
     }
@@ -166,7 +191,18 @@ export class DeliveryWindow {
   /** Bytes have been handed to the link. */
   sent(bytes: number): void {
     // After silence the clock of delivery begins anew: idle time is not transfer time.
-    if (this.inFlightBytes === 0) this.#deliveredMs = this.#deliveredSentMs = this.#clock.nowMs();
+    if (this.inFlightBytes === 0) {
+      const nowMs = this.#clock.nowMs();
+      this.#deliveredMs = this.#deliveredSentMs = nowMs;
+      if (nowMs - this.#emptySinceMs >= PAUSE_MS) {
+        if (!this.#isBurst(this.#emptySinceMs)) {
+          this.#burstsSinceMs = this.#emptySinceMs;
+          this.#burstsFromBytes = this.#sentBytes;
+        }
+        this.#busySinceMs = nowMs;
+        this.#busyFromBytes = this.#sentBytes;
+      }
+    }
     this.#sentBytes += bytes;
   }
 
@@ -185,8 +221,13 @@ export class DeliveryWindow {
     // Whoever has enough to send fills the window; while it still doubles, nearly.
     const filledBytes = this.#startingUp ? this.#windowBytes / 2 : this.#steadyBytes;
     marker.limitedBySender = this.inFlightBytes < filledBytes && !linkIsFull;
+    marker.isBurst = this.#isBurst(marker.sentMs);
     const isDraining = !this.#startingUp && marker.sentMs < this.#drainEndsMs;
     marker.isUnqueued = isDraining && this.inFlightBytes <= this.#bytesIn(this.roundTripMs ?? 0);
+  }
+
+  #isBurst(atMs: number): boolean {
+    return atMs - this.#busySinceMs < BURST_MS || this.#sentBytes - this.#busyFromBytes < BURST_BYTES;
   }
 
   /** Time on the link that the window holds beyond the round trip. */
@@ -207,6 +248,7 @@ export class DeliveryWindow {
     this.#deliveredBytes = marker.sentBytes;
     this.#deliveredMs = nowMs;
     this.#deliveredSentMs = marker.sentMs;
+    if (this.inFlightBytes === 0) this.#emptySinceMs = nowMs;
     const roundTripMs = nowMs - marker.sentMs;
     this.#roundTripMin = Math.min(this.#roundTripMin, roundTripMs);
     if (marker.isUnqueued) {
@@ -252,7 +294,14 @@ export class DeliveryWindow {
       marker.sentMs - marker.deliveredSentMs,
       SAMPLE_MS_MIN,
     );
-    const bytesPerSecond = ((this.#deliveredBytes - marker.deliveredBytes) / elapsedMs) * 1000;
+    let bytesPerSecond = ((this.#deliveredBytes - marker.deliveredBytes) / elapsedMs) * 1000;
+    if (!marker.isBurst && !marker.limitedBySender) this.#filledMs = nowMs;
+    const mayTrustBursts = this.#startingUp || nowMs - this.#filledMs >= BURSTS_ALONE_MS;
+    if (marker.isBurst && !mayTrustBursts && bytesPerSecond > this.linkBytesPerSecond) {
+      const bytes = this.#deliveredBytes - this.#burstsFromBytes;
+      bytesPerSecond = (bytes / Math.max(SAMPLE_MS_MIN, nowMs - this.#burstsSinceMs)) * 1000;
+      if (bytesPerSecond <= this.linkBytesPerSecond) return;
+    }
     if (!marker.limitedBySender) this.#linkMeasured = this.#linkEverMeasured = true;
     // A sender with little to say measures itself, not the link: such a sample may only raise the estimate, and
     // not when it is so short that all of it may have fitted into some buffer on the way.
