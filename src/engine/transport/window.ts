@@ -47,16 +47,19 @@ const OVERDUE_QUEUES = 5;
 const SAMPLE_MS_MIN = 2;
 const LIMITED_SAMPLE_MS_MIN = QUEUE_MS / 2;
 
-/** A sender that paused for so long had nothing to send. */
-const PAUSE_MS = 5;
 /**
- * What goes out behind a pause, so much or for so long, may all fit into what the link saved up meanwhile (a token bucket),
- * and be through at any rate. What counts of such bursts is what they come to together with their pauses.
+ * A link that was not used all the time may have saved up for it (a token bucket), and lets so much pass at any rate: time at
+ * its own.
  */
-const BURST_MS = 20;
-const BURST_BYTES = 64 * 1024;
-/** Unless for so long nothing else has been seen of the link: it may have become faster, and a guest that is quiet must not wait. */
-const BURSTS_ALONE_MS = 30_000;
+const SAVED_MS_MAX = 1000;
+/**
+ * When for so long nothing has gone through at the rate that is known, but all faster, it is not what was saved up: the link
+ * has become faster, and a guest that sends little must not wait.
+ */
+const FASTER_FOR_MS = 120_000;
+
+/** Nor is any single sample believed more than that the link is so many times as fast as it was taken for. */
+const SAMPLE_GROWTH_MAX = 2;
 
 interface Marker {
   /** All bytes sent up to this marker. */
@@ -68,8 +71,8 @@ interface Marker {
   deliveredSentMs: number;
   /** The sender had less to send than the link took: the sample says nothing about the link's limit. */
   limitedBySender: boolean;
-  /** A pause is not long ago. */
-  isBurst: boolean;
+  /** `#savedMs` when it was sent. */
+  savedMs: number;
   /** So little was under way that nothing can have stood in a queue of ours. */
   isUnqueued: boolean;
 }
@@ -85,16 +88,12 @@ export class DeliveryWindow {
   #deliveredMs: number;
   #deliveredSentMs: number;
   #startingUp = true;
-  /** Since when, and from which byte on, there has always been something to send. */
-  #busySinceMs: number;
-  #busyFromBytes = 0;
   /** When all had last been answered. */
   #emptySinceMs: number;
-  /** Since when, and from which byte on, there have been pauses and bursts only. */
-  #burstsSinceMs: number;
-  #burstsFromBytes = 0;
-  /** When the link was last measured by what was no burst. */
-  #filledMs: number;
+  /** What it may have saved up: grows with what it could have carried, as far as is known, and has not. */
+  #savedMs = 0;
+  /** When it was last no faster than is known. */
+  #asKnownMs: number;
   /** While starting up: since when every answer was late, and nothing more got across. And what did then. */
   #lateSinceMs: number | undefined;
   #lateBytesPerSecond = 0;
@@ -122,7 +121,7 @@ export class DeliveryWindow {
     this.#clock = clock;
     const nowMs = clock.nowMs();
     this.#deliveredMs = this.#deliveredSentMs = nowMs;
-    this.#busySinceMs = this.#burstsSinceMs = this.#emptySinceMs = this.#filledMs = nowMs;
+    this.#emptySinceMs = this.#asKnownMs = nowMs;
     this.#rateHalfEndsMs = nowMs + RATE_MEMORY_MS / 2;
     this.#nextDrainMs = nowMs + DRAIN_EVERY_MS;
     for (let i = 0; i < MARKERS_MAX; i++) {
@@ -133,7 +132,7 @@ export class DeliveryWindow {
         deliveredMs: 0,
         deliveredSentMs: 0,
         limitedBySender: false,
-        isBurst: false,
+        savedMs: 0,
         isUnqueued: false,
       });
     }
@@ -194,14 +193,7 @@ export class DeliveryWindow {
     if (this.inFlightBytes === 0) {
       const nowMs = this.#clock.nowMs();
       this.#deliveredMs = this.#deliveredSentMs = nowMs;
-      if (nowMs - this.#emptySinceMs >= PAUSE_MS) {
-        if (!this.#isBurst(this.#emptySinceMs)) {
-          this.#burstsSinceMs = this.#emptySinceMs;
-          this.#burstsFromBytes = this.#sentBytes;
-        }
-        this.#busySinceMs = nowMs;
-        this.#busyFromBytes = this.#sentBytes;
-      }
+      this.#save(nowMs - this.#emptySinceMs);
     }
     this.#sentBytes += bytes;
   }
@@ -221,13 +213,9 @@ export class DeliveryWindow {
     // Whoever has enough to send fills the window; while it still doubles, nearly.
     const filledBytes = this.#startingUp ? this.#windowBytes / 2 : this.#steadyBytes;
     marker.limitedBySender = this.inFlightBytes < filledBytes && !linkIsFull;
-    marker.isBurst = this.#isBurst(marker.sentMs);
+    marker.savedMs = this.#savedMs;
     const isDraining = !this.#startingUp && marker.sentMs < this.#drainEndsMs;
     marker.isUnqueued = isDraining && this.inFlightBytes <= this.#bytesIn(this.roundTripMs ?? 0);
-  }
-
-  #isBurst(atMs: number): boolean {
-    return atMs - this.#busySinceMs < BURST_MS || this.#sentBytes - this.#busyFromBytes < BURST_BYTES;
   }
 
   /** Time on the link that the window holds beyond the round trip. */
@@ -245,7 +233,10 @@ export class DeliveryWindow {
 
     const nowMs = this.#clock.nowMs();
     const newlyDeliveredBytes = marker.sentBytes - this.#deliveredBytes;
+    const unusedMs = nowMs - this.#deliveredMs - this.#msOf(newlyDeliveredBytes);
     this.#deliveredBytes = marker.sentBytes;
+    // Where something else is under way it may be that which took so long.
+    this.#save(this.inFlightBytes === 0 ? unusedMs : Math.min(0, unusedMs));
     this.#deliveredMs = nowMs;
     this.#deliveredSentMs = marker.sentMs;
     if (this.inFlightBytes === 0) this.#emptySinceMs = nowMs;
@@ -294,19 +285,24 @@ export class DeliveryWindow {
       marker.sentMs - marker.deliveredSentMs,
       SAMPLE_MS_MIN,
     );
-    let bytesPerSecond = ((this.#deliveredBytes - marker.deliveredBytes) / elapsedMs) * 1000;
-    if (!marker.isBurst && !marker.limitedBySender) this.#filledMs = nowMs;
-    const mayTrustBursts = this.#startingUp || nowMs - this.#filledMs >= BURSTS_ALONE_MS;
-    if (marker.isBurst && !mayTrustBursts && bytesPerSecond > this.linkBytesPerSecond) {
-      const bytes = this.#deliveredBytes - this.#burstsFromBytes;
-      bytesPerSecond = (bytes / Math.max(SAMPLE_MS_MIN, nowMs - this.#burstsSinceMs)) * 1000;
-      if (bytesPerSecond <= this.linkBytesPerSecond) return;
-    }
+    const bytesPerSecond = this.#believed(marker, elapsedMs, nowMs);
     if (!marker.limitedBySender) this.#linkMeasured = this.#linkEverMeasured = true;
     // A sender with little to say measures itself, not the link: such a sample may only raise the estimate, and
     // not when it is so short that all of it may have fitted into some buffer on the way.
     else if (this.linkBytesPerSecond > 0 && elapsedMs < LIMITED_SAMPLE_MS_MIN) return;
     this.#rateMax = Math.max(this.#rateMax, bytesPerSecond);
+  }
+
+  /** How fast the link is by what has been delivered since the marker was sent. */
+  #believed(marker: Marker, elapsedMs: number, nowMs: number): number {
+    const known = this.linkBytesPerSecond;
+    const bytes = this.#deliveredBytes - marker.deliveredBytes;
+    const measured = (bytes / elapsedMs) * 1000;
+    if (!marker.limitedBySender && measured < known * GROWTH_MIN) this.#asKnownMs = nowMs;
+    if (measured <= known || this.#startingUp || nowMs - this.#asKnownMs >= FASTER_FOR_MS) return measured;
+    // It has become faster only as far as what was saved up does not explain it.
+    const beyondSaved = (bytes / (elapsedMs + marker.savedMs)) * 1000;
+    return Math.max(known, Math.min(beyondSaved, known * SAMPLE_GROWTH_MAX));
   }
 
   #adjust(newlyDeliveredBytes: number, sampleMs: number, nowMs: number): void {
@@ -316,6 +312,8 @@ export class DeliveryWindow {
       this.#windowBytes = Math.min(WINDOW_BYTES_MAX, this.#windowBytes + newlyDeliveredBytes);
       if (!this.#isFull(sampleMs - roundTripMs, nowMs)) return;
       this.#startingUp = false;
+      // A queue says that nothing is left.
+      this.#savedMs = 0;
       this.#nextDrainMs = nowMs;
     }
     if (nowMs >= this.#nextDrainMs) {
@@ -351,6 +349,15 @@ export class DeliveryWindow {
     }
     // What grows does so from one round trip to the next.
     return nowMs - this.#lateSinceMs >= Math.max(QUEUE_MS, this.roundTripMs ?? 0);
+  }
+
+  #save(ms: number): void {
+    this.#savedMs = Math.max(0, Math.min(SAVED_MS_MAX, this.#savedMs + ms));
+  }
+
+  /** Time that the link takes for so much, as far as is known. */
+  #msOf(bytes: number): number {
+    return this.linkBytesPerSecond === 0 ? 0 : (bytes / this.linkBytesPerSecond) * 1000;
   }
 
   /** What the link carries in so many milliseconds, within the limits of a window. */
