@@ -24,7 +24,7 @@ import { Delivery } from "./destination/delivery.ts";
 import type { DestinationOptions, DestinationOutcome } from "./destination/options.ts";
 import { inPieces, ReturnLog } from "./destination/return-log.ts";
 import { type ResumableSession, Strangers, unknownSession } from "./destination/strangers.ts";
-import type { Channel, StoppedRam } from "./ports.ts";
+import type { Channel, StoppedRam, UntouchedRam } from "./ports.ts";
 import { digestsOf, openStoppedRam } from "./ram-digests.ts";
 import { TunnelPeer, type TunnelPeerListener } from "./transport/tunnel-peer.ts";
 
@@ -218,9 +218,10 @@ export class DestinationEngine {
         }
         // No DATA may come before the hypervisor is there to take it: WELCOME is the permission to send.
         this.#prepare(frame.body).then(
-          () => {
+          (untouchedRam) => {
             if (this.#over) return;
             this.#welcomed = true;
+            if (untouchedRam.length > 0) answer.body.untouchedRam = untouchedRam;
             const { resumption } = answer.body;
             if (resumption !== undefined) {
               this.#resumption = { ...resumption, session: frame.body.session, version: answer.version };
@@ -274,7 +275,8 @@ export class DestinationEngine {
     }
   }
 
-  async #prepare({ postcopy: mayPostcopy = false, verify = false }: Hello): Promise<void> {
+  /** @returns RAM of which the source need not send zeros */
+  async #prepare({ postcopy: mayPostcopy = false, verify = false }: Hello): Promise<UntouchedRam[]> {
     const { vm, record } = this.#options;
     record.add({ type: "phase", phase: "setup" });
     // Found out now, and not when the guest stands still.
@@ -283,7 +285,7 @@ export class DestinationEngine {
       throw new DeltaveeError("HYPERVISOR_INCOMPATIBLE", `${vm.description} has no post-copy`);
     const channel = await vm.begin(mayPostcopy);
     // The source went meanwhile. The hypervisor has taken nothing, and waits for another one.
-    if (this.#over) return;
+    if (this.#over) return [];
     this.#vmChannel = channel;
     this.#delivery.to(channel);
     channel.listen({
@@ -328,6 +330,20 @@ export class DestinationEngine {
         // The stream was not loaded: that is for `loaded` to tell.
         () => {},
       );
+      // There the hypervisor asks the source for each page that it was not sent.
+      return [];
+    }
+    return this.#untouchedRam();
+  }
+
+  async #untouchedRam(): Promise<UntouchedRam[]> {
+    const { vm, record } = this.#options;
+    try {
+      return (await vm.untouchedRam?.()) ?? [];
+    } catch (thrown) {
+      const why = toError(thrown).message;
+      record.add({ type: "notice", message: `What is zero here already is not known, and is sent: ${why}` });
+      return [];
     }
   }
 

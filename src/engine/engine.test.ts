@@ -3,6 +3,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { arbitraryPlan, buildGuestStream } from "../../test/support/arbitrary-stream.ts";
+import type { Loader } from "../../test/support/loader.ts";
 import { Migration } from "../../test/support/simulated-migration.ts";
 import { DELTA_CODEC_NAMES } from "../codec/delta/delta-codecs.ts";
 
@@ -72,5 +73,53 @@ describe.each(modes)("%s mode", (mode) => {
       vm: "with the destination",
       handedOverBytes: stream.bytes.length,
     });
+  });
+});
+
+describe("RAM that the destination has never touched", () => {
+  const PAGES = 64;
+  const stream = buildGuestStream({
+    ...fc.sample(arbitraryPlan(["none"]), { numRuns: 1, seed: 5 })[0]!,
+    ...{ returnPath: true, pageBits: undefined, blocks: [{ idstr: "pc.ram", pages: PAGES }] },
+  });
+  const untouched = [{ idstr: "pc.ram", offsetBytes: 0, lengthBytes: PAGES * 4096 }];
+
+  /** Of pages of which nothing came before. */
+  const firstZeros = ({ records }: Loader) =>
+    records.filter(
+      ({ kind, page }, i) => kind === "zero" && records.findIndex((record) => record.page === page) === i,
+    );
+
+  const notSent = ({ sourceRecord }: Migration) =>
+    sourceRecord.events.filter((event) => event.type === "decision" && event.choice === "leave out zeros")
+      .length;
+
+  test("is not sent zeros, and the guest arrives as it was", async () => {
+    const migration = new Migration({ mode: "tunnel", stream, cacheBytes: 1 << 22, untouched });
+    const { sourceOutcome, loader } = await migration.run();
+    expect(sourceOutcome).toMatchObject({ outcome: "completed" });
+    expect(notSent(migration)).toBe(1);
+    expect(firstZeros(loader!)).toEqual([]);
+    expect(loader!.images[0]!.equals(stream.images[0]!)).toBe(true);
+  });
+
+  test("is sent them where the migration may end as post-copy, which waits for each page", async () => {
+    const postcopy = { ...stream, isPostcopy: true };
+    const migration = new Migration({ mode: "tunnel", stream: postcopy, cacheBytes: 1 << 22, untouched });
+    await migration.run();
+    expect(notSent(migration)).toBe(0);
+  });
+
+  test("is sent them where nobody can tell, which is said", async () => {
+    const migration = new Migration({ mode: "tunnel", stream, cacheBytes: 1 << 22, untouched: undefined });
+    const { sourceOutcome, loader, destinationRecord } = await migration.run();
+    expect(sourceOutcome).toMatchObject({ outcome: "completed" });
+    expect(notSent(migration)).toBe(0);
+    expect(firstZeros(loader!).length).toBeGreaterThan(10);
+    expect(loader!.images[0]!.equals(stream.images[0]!)).toBe(true);
+    const notices = destinationRecord.events.filter(({ type }) => type === "notice");
+    expect(JSON.stringify(notices)).toContain(
+      "What is zero here already is not known, and is sent: not on this host",
+    );
   });
 });

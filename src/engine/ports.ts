@@ -47,6 +47,12 @@ export interface StoppedRam {
   close(): void;
 }
 
+/** Of a RAMBlock: what its hypervisor has never touched. It reads as zeros until something is loaded there. */
+export interface UntouchedRam {
+  readonly idstr: string;
+  readonly ranges: { offsetBytes: number; lengthBytes: number }[];
+}
+
 export interface OutgoingStatus {
   /** 0 = first pass over all RAM. */
   iteration?: number;
@@ -152,6 +158,11 @@ export interface IncomingVm {
   ready?(): Promise<void>;
   /** As at the source: of what is loaded, or is about to be. */
   openRam?(): Promise<StoppedRam>;
+  /**
+   * After `begin`, and before anything has been loaded. Absent: it cannot tell.
+   * @throws DeltaveeError when it cannot be seen here
+   */
+  untouchedRam?(): Promise<UntouchedRam[]>;
   resume(): Promise<void>;
   /** The migration failed before it was committed: this copy of the guest must never run. */
   discard(): Promise<void>;

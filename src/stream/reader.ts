@@ -51,10 +51,11 @@ export interface StreamHandler {
   /**
    * Whether records of whole pages and of zeros that name no RAMBlock, and so are of this one, may go on as they are.
    * They are then told by `carriedPage`, one by one, and their bytes come verbatim behind that, those of many records at
-   * a time and CARRIED_BYTES_MAX at most. Absent: they never may.
+   * a time and CARRIED_BYTES_MAX at most; but for those of which it returns false, which do not come at all. Absent: they
+   * never may.
    */
   carriesOn?(blockIndex: number): boolean;
-  carriedPage?(blockIndex: number, pageIndex: number, isZero: boolean): void;
+  carriedPage?(blockIndex: number, pageIndex: number, isZero: boolean): boolean;
   /** A delta made by QEMU itself, at bytes[offset, offset + lengthBytes). */
   xbzrlePage(
     blockIndex: number,
@@ -603,6 +604,7 @@ export class StreamReader {
     const pageBytes = this.#pageBytes;
     const { lengthBytes } = this.#blocks[block]!;
     const stopAt = Math.min(this.#stopAt, position + CARRIED_BYTES_MAX - 8 - pageBytes);
+    let from = position;
     let next = position;
     while (next < stopAt && next + 9 <= end) {
       const low = view.getUint32(next + 4);
@@ -612,10 +614,13 @@ export class StreamReader {
       if (isZero ? bytes[next + 8] !== 0 : flags !== (RamFlag.PAGE | RamFlag.CONTINUE)) break;
       const after = next + 8 + (isZero ? 1 : pageBytes);
       if (after > end || offset >= lengthBytes) break;
-      handler.carriedPage?.(block, offset / pageBytes, isZero);
+      if (handler.carriedPage?.(block, offset / pageBytes, isZero) === false) {
+        if (next > from) handler.verbatim(bytes, from, next);
+        from = after;
+      }
       next = after;
     }
-    if (next > position) handler.verbatim(bytes, position, next);
+    if (next > from) handler.verbatim(bytes, from, next);
     return next;
   }
 

@@ -54,6 +54,11 @@ export const helloSchema = v.object({
   uuid: v.optional(text(64)),
 });
 
+const rangeSchema = v.object({
+  offsetBytes: v.pipe(v.integer(), v.minValue(0)),
+  lengthBytes: v.pipe(v.integer(), v.minValue(1)),
+});
+
 export const welcomeSchema = v.object({
   deltavee: text(64),
   /** Those of HELLO that the destination knows too, in HELLO's order. */
@@ -68,6 +73,11 @@ export const welcomeSchema = v.object({
       timeoutMs: v.pipe(v.integer(), v.minValue(1)),
     }),
   ),
+  /**
+   * RAM that holds zeros because the destination's hypervisor has never touched it, by RAMBlock: pages of zeros need not be
+   * sent there. Never in a migration that may end as post-copy, where every page must have come. Absent: nobody knows.
+   */
+  untouchedRam: v.optional(v.array(v.object({ idstr: text(255), ranges: v.array(rangeSchema) }))),
 });
 
 /** Body of REFUSE and ABORT. The set of codes is open: a peer may know more of them. */

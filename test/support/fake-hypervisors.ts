@@ -10,11 +10,13 @@ import type {
   OutgoingStatus,
   OutgoingVm,
   StoppedRam,
+  UntouchedRam,
 } from "../../src/engine/ports.ts";
 import type { GuestStream } from "./arbitrary-stream.ts";
-import { Loader } from "./loader.ts";
+import { Loader, type ZeroRange } from "./loader.ts";
 import { type ChannelConditions, type MemoryChannel, memoryChannels } from "./memory-channel.ts";
 import { be16, be32, be64, counted } from "./stream-builder.ts";
+import { asUntouchedRam } from "./untouched.ts";
 
 /** Where guests run. Throws, and remembers it, as soon as there are two. */
 export class World {
@@ -261,8 +263,9 @@ class LoadingSide {
     failed: (error: Error) => void,
     /** Post-copy: the guest could run. */
     ready: () => void,
+    untouched: readonly ZeroRange[] = [],
   ) {
-    this.loader = new Loader((message) => channel.write(message));
+    this.loader = new Loader((message) => channel.write(message), { untouched });
     let takenBytes = 0;
     let isReady = false;
     const fail = (error: Error) => {
@@ -330,6 +333,10 @@ export class FakeIncoming implements IncomingVm {
   mayPostcopy = false;
   /** For a test to give. */
   openRam?: () => Promise<StoppedRam>;
+  /** Zero before the migration. */
+  untouched: readonly ZeroRange[] = [];
+  /** It cannot be told what is. */
+  isBlind = false;
   readonly #world: World;
   readonly #clock: Clock;
   readonly #conditions: Partial<ChannelConditions>;
@@ -375,6 +382,7 @@ export class FakeIncoming implements IncomingVm {
       },
       (error) => this.#reject(error),
       () => this.#isReady(),
+      this.untouched,
     );
     return theirs;
   }
@@ -382,6 +390,11 @@ export class FakeIncoming implements IncomingVm {
   /** It turns out that it cannot load what has come. */
   failNow(reason: string): void {
     this.#reject(new Error(reason));
+  }
+
+  async untouchedRam(): Promise<UntouchedRam[]> {
+    if (this.isBlind) throw new Error("not on this host");
+    return asUntouchedRam(this.untouched);
   }
 
   ready(): Promise<void> {

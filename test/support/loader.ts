@@ -15,6 +15,13 @@ export interface LoadedBlock {
   known: Set<number>;
 }
 
+/** Whole pages of a block. */
+export interface ZeroRange {
+  idstr: string;
+  offsetBytes: number;
+  lengthBytes: number;
+}
+
 export interface LoadedRecord {
   block: string;
   page: number;
@@ -37,6 +44,7 @@ export class Loader {
   /** Payloads of the device sections; in post-copy the package. */
   readonly devices: Buffer[] = [];
   readonly #hasDescription: boolean;
+  readonly #untouched: readonly ZeroRange[];
   readonly #reply: (bytes: Buffer) => void;
   readonly #work: Generator<void, void, void>;
   #input = Buffer.alloc(0);
@@ -46,8 +54,18 @@ export class Loader {
   #last: LoadedBlock | undefined;
   #failure: LoadError | undefined;
 
-  /** `hasDescription`: the stream goes on behind its end, as QEMU's do. */
-  constructor(reply: (bytes: Buffer) => void = () => {}, { hasDescription = true } = {}) {
+  /**
+   * `hasDescription`: the stream goes on behind its end, as QEMU's do. `untouched`: where RAM is zero before the migration,
+   * after all.
+   */
+  constructor(
+    reply: (bytes: Buffer) => void = () => {},
+    {
+      hasDescription = true,
+      untouched = [],
+    }: { hasDescription?: boolean; untouched?: readonly ZeroRange[] } = {},
+  ) {
+    this.#untouched = untouched;
     this.#reply = reply;
     this.#hasDescription = hasDescription;
     this.#work = this.#stream();
@@ -231,8 +249,16 @@ export class Loader {
       expect(lengthBytes % this.pageBytes, 0, "rest of a page");
       if (lengthBytes > left) throw new Error("blocks are longer than their total");
       left -= lengthBytes;
-      this.blocks.push({ idstr, bytes: Buffer.alloc(lengthBytes, BEFORE), known: new Set() });
+      const block: LoadedBlock = { idstr, bytes: Buffer.alloc(lengthBytes, BEFORE), known: new Set() };
+      for (const range of this.#untouched) if (range.idstr === idstr) this.#leaveZero(block, range);
+      this.blocks.push(block);
     }
+  }
+
+  #leaveZero({ bytes, known }: LoadedBlock, { offsetBytes, lengthBytes }: ZeroRange): void {
+    bytes.fill(0, offsetBytes, offsetBytes + lengthBytes);
+    for (let at = offsetBytes; at < offsetBytes + lengthBytes; at += this.pageBytes)
+      known.add(at / this.pageBytes);
   }
 
   *#page(block: LoadedBlock, offset: number, kind: number): Generator<void, void, void> {

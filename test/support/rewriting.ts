@@ -16,6 +16,8 @@ import { StreamReader } from "../../src/stream/reader.ts";
 import { carriesContent, type PageClass, type PageObserver } from "../../src/trace/format.ts";
 import { makeHome } from "./engine-parts.ts";
 import { Expansion } from "./expansion.ts";
+import type { ZeroRange } from "./loader.ts";
+import { asUntouchedRam } from "./untouched.ts";
 
 /** Of the page cache; "none": method standard. */
 export type CacheSize = "none" | "zero" | "tiny" | "plenty";
@@ -31,14 +33,16 @@ abstract class Rewriting {
   protected readonly home: Home = makeHome();
   readonly #cacheSize: CacheSize;
   readonly #observes: boolean;
+  readonly #untouched: readonly ZeroRange[];
   readonly #input = new InputBuffer(this.home.memory);
   #rewriter: StreamRewriter | undefined;
   #reader: StreamReader | undefined;
 
-  /** `observes`: pages are told one by one, whatever is done with them. */
-  constructor(cacheSize: CacheSize, observes = true) {
+  /** `observes`: pages are told one by one, whatever is done with them. `untouched`: by the destination. */
+  constructor(cacheSize: CacheSize, observes = true, untouched: readonly ZeroRange[] = []) {
     this.#cacheSize = cacheSize;
     this.#observes = observes;
+    this.#untouched = untouched;
   }
 
   get rewriter(): StreamRewriter {
@@ -87,7 +91,7 @@ abstract class Rewriting {
         this.observed.push({ block, page, pageClass, content: Buffer.from(bytes) });
       },
     };
-    return new StreamRewriter({
+    const rewriter = new StreamRewriter({
       ...this.home,
       sink: this.sink(),
       observer: this.#observes ? observer : undefined,
@@ -107,6 +111,8 @@ abstract class Rewriting {
         },
       },
     });
+    rewriter.leaveOutZerosOf(asUntouchedRam(this.#untouched));
+    return rewriter;
   }
 }
 
@@ -150,6 +156,7 @@ export interface BatchRewritingOptions {
   regionBytes?: number;
   slotCount?: number;
   observes?: boolean;
+  untouched?: readonly ZeroRange[];
 }
 
 /** As tunnel mode does it, at both ends, without coding and without frames. */
@@ -163,7 +170,7 @@ export class BatchRewriting extends Rewriting {
   readonly #taken: Buffer[] = [];
 
   constructor(cacheSize: CacheSize, options: BatchRewritingOptions) {
-    super(cacheSize, options.observes);
+    super(cacheSize, options.observes, options.untouched);
     const { memory, kernel } = this.home;
     const { deltaCodec, windowPages, regionBytes, slotCount = 3 } = options;
     this.expansion = new Expansion(regionBytes === undefined ? {} : { regionBytes });

@@ -24,7 +24,7 @@ import {
   StockDestination,
   World,
 } from "./fake-hypervisors.ts";
-import type { Loader } from "./loader.ts";
+import type { Loader, ZeroRange } from "./loader.ts";
 import { type ChannelConditions, type MemoryChannel, memoryChannels } from "./memory-channel.ts";
 
 export interface MigrationSetup {
@@ -51,6 +51,8 @@ export interface MigrationSetup {
   };
   /** RAM is to be compared at both ends. */
   verify?: boolean;
+  /** RAM that the destination has never touched; undefined: it cannot tell, and says so. */
+  untouched?: readonly ZeroRange[] | undefined;
   /** Connections that break are resumed. */
   resumption?: { sourceTimeoutMs?: number; destinationTimeoutMs?: number; switchoverTimeoutMs?: number };
 }
@@ -115,6 +117,8 @@ export class Migration {
     );
     if (setup.mode === "tunnel") {
       this.incoming = new FakeIncoming(world, clock, hypervisorLink, setup.incoming);
+      this.incoming.untouched = setup.untouched ?? [];
+      this.incoming.isBlind = "untouched" in setup && setup.untouched === undefined;
       const kind = setup.refused === true ? ("v86" as const) : ("qemu" as const);
       this.destination = new DestinationEngine({
         ...makeParts(clock),

@@ -13,6 +13,7 @@ import {
   type CacheSize,
 } from "../../../test/support/rewriting.ts";
 import { be64, END, PART, StreamBuilder } from "../../../test/support/stream-builder.ts";
+import { untouchedBy } from "../../../test/support/untouched.ts";
 import { modelEncode } from "../../../test/support/xbzrle-model.ts";
 import { DELTA_WORD_MASK, type DeltaCodecId } from "../../codec/delta/delta-codec.ts";
 import { DELTA_CODEC_NAMES } from "../../codec/delta/delta-codecs.ts";
@@ -48,12 +49,17 @@ describe.each(CODECS)("with %s", (_name, deltaCodec) => {
       slotCount: fc.constantFrom(2, 3),
       observes: fc.boolean(),
     });
+    const patterns = fc.array(fc.boolean(), { maxLength: 6 });
     const plan = arbitraryPlan(["none", "none", "none", "command", "device", "flag"]);
     fc.assert(
-      fc.property(plan, turns, options, (plan, turns, options) => {
+      fc.property(plan, turns, options, patterns, (plan, turns, options, pattern) => {
         const source = buildGuestStream(plan);
-        const rewriting = new BatchRewriting(cacheSize, options);
-        const [original, rewritten] = [new Loader(), new Loader()];
+        const untouched = untouchedBy(pattern, plan.blocks, source.pageBytes);
+        const rewriting = new BatchRewriting(cacheSize, { ...options, untouched });
+        const [original, rewritten] = [
+          new Loader(undefined, { untouched }),
+          new Loader(undefined, { untouched }),
+        ];
         let turn = 0;
         for (let at = 0; at < source.bytes.length; turn++) {
           const { cutBytes, seals, bypasses } = turns[turn % turns.length]!;
@@ -139,6 +145,39 @@ test("bypass that ends in the middle of a section: from there on pages come as p
   const loader = new Loader();
   loader.push(rewriting.take());
   expectSameRam(loader, load(bytes));
+});
+
+test.each([
+  ["looked at", false],
+  ["carried on as they are", true],
+])("zeros where the destination has touched nothing are left out, once: pages %s", (_name, bypasses) => {
+  const blocks = [{ idstr: "pc.ram", pages: 12 }];
+  const untouched = [{ idstr: "pc.ram", offsetBytes: 2 * 4096, lengthBytes: 9 * 4096 }];
+  const builder = started(blocks);
+  const begin = builder.bytes.length;
+  // 0 to 3 and 6 to 11 are zeros, of which 0, 1 and 11 may be anything at the destination.
+  builder.section(PART);
+  for (let page = 0; page < 12; page++) {
+    if (page === 4 || page === 5) builder.page(0, page, random(page));
+    else builder.zero(0, page);
+  }
+  builder.endSection();
+  // Dirtied, and zeros again, which the destination can only know if it is told.
+  builder.section(PART).page(0, 3, random(3)).page(0, 8, random(8)).endSection();
+  builder.section(PART).zero(0, 3).zero(0, 4).zero(0, 8).endSection();
+  const bytes = finished(builder);
+  const rewriting = new BatchRewriting("plenty", { ...PLENTY, observes: false, untouched });
+  rewriting.push(bytes.subarray(0, begin));
+  rewriting.rewriter.bypass(bypasses);
+  rewriting.push(bytes.subarray(begin));
+  rewriting.seal();
+  const loader = new Loader(undefined, { untouched });
+  loader.push(rewriting.take());
+  const sent = (kind: string) => loader.records.filter((one) => one.kind === kind).map(({ page }) => page);
+  expect(sent("zero")).toEqual([0, 1, 11, 3, 4, 8]);
+  expect(loader.records.map(({ page }) => page)).toEqual([0, 1, 4, 5, 11, 3, 8, 3, 4, 8]);
+  expectSameRam(loader, load(bytes));
+  expect(rewriting.rewriter.pages.zeroPages).toBe(13);
 });
 
 describe("payloads that are full", () => {

@@ -8,6 +8,7 @@ import { arbitraryPlan, buildGuestStream } from "../../../test/support/arbitrary
 import { Loader, load } from "../../../test/support/loader.ts";
 import { CACHE_SIZES, type CacheSize, DirectRewriting } from "../../../test/support/rewriting.ts";
 import { be64, counted, END, PART, StreamBuilder } from "../../../test/support/stream-builder.ts";
+import { untouchedBy } from "../../../test/support/untouched.ts";
 import { modelEncode } from "../../../test/support/xbzrle-model.ts";
 import { DeltaveeError } from "../../base/errors.ts";
 import { PageClass } from "../../trace/format.ts";
@@ -57,13 +58,15 @@ describe.each(CACHE_SIZES)("with a page cache of size %s", (cacheSize) => {
     const cuts = fc.array(fc.integer({ min: 1, max: 9000 }), { minLength: 1, maxLength: 8 });
     const plan = arbitraryPlan(["none", "none", "command", "device", "flag"]);
     const bypasses = fc.array(fc.boolean(), { maxLength: 5 });
+    const patterns = fc.array(fc.boolean(), { maxLength: 6 });
     fc.assert(
-      fc.property(plan, cuts, fc.boolean(), bypasses, (plan, cuts, pings, bypasses) => {
+      fc.property(plan, cuts, fc.boolean(), bypasses, patterns, (plan, cuts, pings, bypasses, pattern) => {
         const source = buildGuestStream(plan);
-        const rewriting = new DirectRewriting(cacheSize, bypasses.length === 0);
+        const untouched = untouchedBy(pattern, plan.blocks, source.pageBytes);
+        const rewriting = new DirectRewriting(cacheSize, bypasses.length === 0, untouched);
         const pongs: number[] = [];
-        const original = new Loader();
-        const rewritten = new Loader((message) => pongs.push(message.readUInt32BE(4)));
+        const original = new Loader(undefined, { untouched });
+        const rewritten = new Loader((message) => pongs.push(message.readUInt32BE(4)), { untouched });
         const sent: number[] = [];
         let turn = 0;
         for (let at = 0; at < source.bytes.length; ) {

@@ -15,7 +15,9 @@ import type { PageClasses } from "../../record/schema.ts";
 import { SectionType } from "../../stream/format.ts";
 import type { StreamBlock, StreamHandler } from "../../stream/reader.ts";
 import { PageClass, type PageObserver } from "../../trace/format.ts";
+import type { UntouchedRam } from "../ports.ts";
 import type { PageSink } from "./page-sink.ts";
+import { UntouchedPages } from "./untouched-pages.ts";
 
 /** What the rewriter sees pass by and others need to know. */
 export interface RewriterListener {
@@ -76,6 +78,9 @@ export class StreamRewriter implements StreamHandler {
   /** Post-copy: the destination takes pages whole, and each only once. */
   #isPostcopy = false;
   #decoded: Uint8Array = new Uint8Array(0);
+  #untouchedRam: readonly UntouchedRam[] = [];
+  /** Undefined: the destination has touched all, as far as is known. */
+  #untouched: UntouchedPages | undefined;
   #sectionId: number | undefined;
   /** Last page record of the source: what a CONTINUE record of its own would refer to. */
   #lastBlock = -1;
@@ -108,6 +113,14 @@ export class StreamRewriter implements StreamHandler {
     this.#bypassWanted = wanted;
   }
 
+  /**
+   * The destination holds zeros there, as nobody has put anything else there yet: pages of zeros that come for the first time
+   * are left out. Before the RAMBlocks have been read; not for post-copy, where each page must have come.
+   */
+  leaveOutZerosOf(untouched: readonly UntouchedRam[]): void {
+    this.#untouchedRam = untouched;
+  }
+
   get cache(): PageCache | undefined {
     return this.#cache;
   }
@@ -130,6 +143,9 @@ export class StreamRewriter implements StreamHandler {
     this.#decoded = this.#memory.bytes(this.#decodedAddress, pageBytes);
     this.#cache = this.#cacheFactory?.(pageBytes, this.#memory);
     for (const block of blocks) this.#cache?.addBlock(block);
+    // What was left out must be known to be zeros, which is the cache's to remember.
+    if (this.#untouchedRam.length > 0 && this.#cache !== undefined)
+      this.#untouched = new UntouchedPages(blocks, pageBytes, this.#untouchedRam);
     this.#home = new Uint8Array(this.#memory.wasm.buffer);
     const pageCounts = blocks.map(({ idstr, lengthBytes }) => ({
       idstr,
@@ -154,6 +170,7 @@ export class StreamRewriter implements StreamHandler {
   }
 
   zeroPage(blockIndex: number, pageIndex: number, fill: number): void {
+    const isHeld = this.#untouched?.has(blockIndex, pageIndex) === true;
     this.#remember(blockIndex, pageIndex);
     this.#considerLook();
     if (fill !== 0) {
@@ -162,7 +179,13 @@ export class StreamRewriter implements StreamHandler {
       this.#sink.fillPage(blockIndex, pageIndex, fill);
       return;
     }
-    // The first zero page must be sent all the same: the destination's RAM may hold firmware there.
+    if (isHeld && !this.#isPostcopy) {
+      this.pages.zeroPages++;
+      this.#observe(blockIndex, pageIndex, PageClass.ZERO, 0, 0);
+      this.#cache?.storeZero(blockIndex, pageIndex);
+      return;
+    }
+    // Where that is not known, the first zero page must be sent all the same: the destination may hold firmware there.
     if (!this.#isPostcopy && this.#cache?.lookup(blockIndex, pageIndex) === PAGE_ZERO) {
       this.pages.unchangedPages++;
       this.#observe(blockIndex, pageIndex, PageClass.UNCHANGED, 0, 0);
@@ -181,7 +204,8 @@ export class StreamRewriter implements StreamHandler {
     return this.#sink.carriesOn(blockIndex);
   }
 
-  carriedPage(blockIndex: number, pageIndex: number, isZero: boolean): void {
+  carriedPage(blockIndex: number, pageIndex: number, isZero: boolean): boolean {
+    const isHeld = isZero && this.#untouched?.has(blockIndex, pageIndex) === true;
     this.#remember(blockIndex, pageIndex);
     if (isZero) {
       this.pages.zeroPages++;
@@ -190,6 +214,7 @@ export class StreamRewriter implements StreamHandler {
       this.pages.rawPages++;
       this.#cache?.forget(blockIndex, pageIndex);
     }
+    return !isHeld;
   }
 
   xbzrlePage(
@@ -350,6 +375,7 @@ export class StreamRewriter implements StreamHandler {
   #remember(blockIndex: number, pageIndex: number): void {
     this.#lastBlock = blockIndex;
     this.#lastPage = pageIndex;
+    this.#untouched?.came(blockIndex, pageIndex);
   }
 
   #sendZero(blockIndex: number, pageIndex: number): void {

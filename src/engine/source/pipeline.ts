@@ -5,6 +5,7 @@
 //
 // What is seen on the way is told to a listener; what follows from it is decided there (source.ts).
 
+import { formatBytes } from "../../base/units.ts";
 import type { DeltaCodecId } from "../../codec/delta/delta-codec.ts";
 import { makeDeltaCodec } from "../../codec/delta/delta-codecs.ts";
 import type { PageCache } from "../../memory/page-cache.ts";
@@ -51,7 +52,18 @@ export class SourcePipeline {
       room: () => this.intake.pump(),
       ended: () => listener.ended(),
       failed: (error) => listener.failed(error),
-      welcome: (frame) => listener.welcome(frame),
+      welcome: (frame) => {
+        // In post-copy the hypervisor waits for each page that it was not sent.
+        const untouched = options.tunnel?.hello.postcopy === true ? [] : (frame.body.untouchedRam ?? []);
+        const bytes = untouched
+          .flatMap(({ ranges }) => ranges)
+          .reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+        if (bytes > 0) {
+          this.rewriter.leaveOutZerosOf(untouched);
+          decision("leave out zeros", `the destination has never touched ${formatBytes(bytes)} of its RAM`);
+        }
+        listener.welcome(frame);
+      },
       lost: (error) => listener.lost(error),
       resumed: (outage) => listener.resumed(outage),
       ready: () => listener.ready(),

@@ -2,13 +2,14 @@
 // is told before anything arrives not to start the guest by itself, so that nothing runs before COMMIT.
 
 import { DeltaveeError, toError } from "../../base/errors.ts";
-import type { Channel, IncomingVm, StoppedRam } from "../../engine/ports.ts";
+import type { Channel, IncomingVm, StoppedRam, UntouchedRam } from "../../engine/ports.ts";
 import { connect } from "../../link/address.ts";
 import { SocketChannel } from "../../link/socket-channel.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability } from "./qmp-types.ts";
 import { openStoppedRam } from "./stopped-ram.ts";
+import { untouchedRam } from "./untouched-ram.ts";
 
 const CONNECT_TIMEOUT_MS = 5000;
 /** A migration may take days; nobody waits for its end with less patience. */
@@ -128,6 +129,10 @@ export class QemuIncoming implements IncomingVm {
 
   openRam(): Promise<StoppedRam> {
     return openStoppedRam(this.#qmp);
+  }
+
+  untouchedRam(): Promise<UntouchedRam[]> {
+    return untouchedRam(this.#qmp);
   }
 
   async resume(): Promise<void> {

@@ -2,7 +2,7 @@
 
 import { expect, test } from "vitest";
 import type { QmpClient } from "./qmp.ts";
-import { openStoppedRam, parseMappedPieces, parseRamBlocks } from "./stopped-ram.ts";
+import { isAnonymous, openStoppedRam, parseMappedPieces, parseRamBlocks } from "./stopped-ram.ts";
 
 const RAMBLOCKS = `              Block Name    PSize              Offset               Used              Total
                   pc.ram    4 KiB  0x0000000000000000 0x0000000004000000 0x0000000004000000
@@ -40,6 +40,23 @@ test("pieces of the system's memory are read, with where they lie in their block
     { name: "pc.ram", guestAddress: 0x100000, offsetBytes: 0x100000 },
   ]);
   expect(parseMappedPieces("")).toEqual([]);
+});
+
+test("memory is a process's own where all of it is mapped, private and without a file", () => {
+  const maps = `7f0000000000-7f0000400000 rw-p 00000000 00:00 0
+7f0000400000-7f0000800000 rw-p 00000000 00:00 0
+7f0000800000-7f0000900000 rw-s 00000000 00:01 2048                       /memfd:pc.ram (deleted)
+7f0000900000-7f0000a00000 rw-p 00000000 fe:01 77                         /var/lib/ram
+7f0000b00000-7f0000c00000 rw-p 00000000 00:00 0
+`;
+  const start = 0x7f0000000000;
+  expect(isAnonymous(maps, start, 0x400000)).toBe(true);
+  expect(isAnonymous(maps, start + 0x1000, 0x7ff000)).toBe(true);
+  expect(isAnonymous(maps, start + 0x800000, 0x100000)).toBe(false);
+  expect(isAnonymous(maps, start + 0x900000, 0x100000)).toBe(false);
+  // A hole, and what lies beside everything.
+  expect(isAnonymous(maps, start + 0xa00000, 0x200000)).toBe(false);
+  expect(isAnonymous(maps, 0x10000, 0x1000)).toBe(false);
 });
 
 test("a QEMU whose process cannot be found is one whose RAM cannot be compared", async () => {

@@ -25,11 +25,13 @@ export interface MappedPiece {
   readonly offsetBytes: number;
 }
 
-interface Block {
+export interface LocatedBlock {
   readonly lengthBytes: number;
   readonly hostAddress: number;
   /** Pages that QEMU has never touched are zeros, and are not to be touched. */
   readonly isAnonymous: boolean;
+  /** It is found by its own name, not by that of the device that it is of. */
+  readonly isNamed: boolean;
 }
 
 /** @throws DeltaveeError VERIFY_UNAVAILABLE when the memory of this QEMU may not be read, or is not on this host */
@@ -49,12 +51,12 @@ export async function openStoppedRam(qmp: QmpClient): Promise<StoppedRam> {
 class QemuStoppedRam implements StoppedRam {
   readonly #pid: number;
   readonly #files: { readonly memory: number; readonly pagemap: number };
-  readonly #blocks: ReadonlyMap<string, Block>;
+  readonly #blocks: ReadonlyMap<string, LocatedBlock>;
 
   constructor(
     pid: number,
     files: { readonly memory: number; readonly pagemap: number },
-    blocks: ReadonlyMap<string, Block>,
+    blocks: ReadonlyMap<string, LocatedBlock>,
   ) {
     this.#pid = pid;
     this.#files = files;
@@ -103,10 +105,11 @@ class QemuStoppedRam implements StoppedRam {
   }
 }
 
-async function locateBlocks(qmp: QmpClient, maps: string): Promise<Map<string, Block>> {
+/** RAMBlocks that a guest address leads to, by name. `maps`: of QEMU's process. */
+export async function locateBlocks(qmp: QmpClient, maps: string): Promise<Map<string, LocatedBlock>> {
   const ask = (line: string) => qmp.execute("human-monitor-command", { "command-line": line });
   const pieces = parseMappedPieces(await ask("info mtree -f"));
-  const blocks = new Map<string, Block>();
+  const blocks = new Map<string, LocatedBlock>();
   for (const [idstr, lengthBytes] of parseRamBlocks(await ask("info ramblock"))) {
     const piece = pieceOf(idstr, pieces);
     if (piece === undefined) continue;
@@ -114,7 +117,10 @@ async function locateBlocks(qmp: QmpClient, maps: string): Promise<Map<string, B
     const hex = /^Host virtual address for .* is 0x([0-9a-f]+)/.exec(answer)?.[1];
     if (hex === undefined) continue;
     const hostAddress = Number.parseInt(hex, 16) - piece.offsetBytes;
-    blocks.set(idstr, { lengthBytes, hostAddress, isAnonymous: isAnonymous(maps, hostAddress, lengthBytes) });
+    blocks.set(idstr, {
+      ...{ lengthBytes, hostAddress, isNamed: idstr === piece.name },
+      isAnonymous: isAnonymous(maps, hostAddress, lengthBytes),
+    });
   }
   if (blocks.size === 0) throw new Error("QEMU does not say where guest RAM lies");
   return blocks;
@@ -149,14 +155,18 @@ export function parseMappedPieces(text: string): MappedPiece[] {
   }));
 }
 
-/** Whether all of it is private memory without a file behind it (Documentation/filesystems/proc, maps). */
-function isAnonymous(maps: string, address: number, bytes: number): boolean {
+/** Whether all of it is mapped, and is private memory without a file behind it (Documentation/filesystems/proc, maps). */
+export function isAnonymous(maps: string, address: number, bytes: number): boolean {
   const line = /^([0-9a-f]+)-([0-9a-f]+) ...(.) [0-9a-f]+ \S+ (\d+)/gm;
-  return [...maps.matchAll(line)]
-    .filter(([, start, end]) => {
-      return Number.parseInt(start!, 16) < address + bytes && Number.parseInt(end!, 16) > address;
-    })
-    .every(([, , , sharing, inode]) => sharing === "p" && inode === "0");
+  let coveredBytes = 0;
+  for (const [, first, behind, sharing, inode] of maps.matchAll(line)) {
+    const start = Math.max(address, Number.parseInt(first!, 16));
+    const end = Math.min(address + bytes, Number.parseInt(behind!, 16));
+    if (start >= end) continue;
+    if (sharing !== "p" || inode !== "0") return false;
+    coveredBytes += end - start;
+  }
+  return coveredBytes === bytes;
 }
 
 function unavailable(cause: Error): DeltaveeError {
