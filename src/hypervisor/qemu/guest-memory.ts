@@ -91,12 +91,10 @@ export function openGuestMemory({ pid, ranges }: GuestMemoryPlace): OpenGuestMem
 
 /**
  * The process that listens on a unix socket.
- * @throws UsageError where that cannot be found out: it must be named then
+ * @throws UsageError where that cannot be found out
  */
 export function processListeningOn(address: QmpAddress): number {
-  const help = "name QEMU's process with --pid";
-  if (address.kind !== "unix")
-    throw new UsageError(`Whose monitor it is can only be seen of a unix socket: ${help}`);
+  if (address.kind !== "unix") throw new UsageError("Whose monitor it is can only be seen of a unix socket");
   const inodes = readFileSync("/proc/net/unix", "latin1")
     .split("\n")
     .map((line) => line.split(/\s+/))
@@ -105,7 +103,7 @@ export function processListeningOn(address: QmpAddress): number {
   for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
     if (inodes.length > 0 && holdsOne(pid, inodes)) return Number(pid);
   }
-  throw new UsageError(`No process that listens on ${address.path} is to be seen here: ${help}`);
+  throw new UsageError(`No process that listens on ${address.path} is to be seen here`);
 }
 
 function holdsOne(pid: string, links: readonly string[]): boolean {

@@ -2,7 +2,7 @@
 // are written, which tells those that are written with what was there before.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { DeltaveeError } from "../../base/errors.ts";
+import { DeltaveeError, toError, UsageError } from "../../base/errors.ts";
 import {
   type GuestMemoryPlace,
   locateGuestMemory,
@@ -38,13 +38,21 @@ const POLL_MS = 100;
 export async function sampleQemu({ qmp: address, pid, ...how }: SampleOptions): Promise<GuestModel> {
   const qmp = await QmpClient.connect(address);
   try {
-    const place = await locateGuestMemory(qmp, pid ?? processListeningOn(address));
+    const place = await locateGuestMemory(qmp, pid ?? processOf(address));
     const written = writtenPagesPerSecond(qmp);
     // Awaited below: until then its failure must not count as unhandled.
     written.catch(() => {});
     return withRewritten(await samplePlace(place, how), await written);
   } finally {
     qmp.close();
+  }
+}
+
+function processOf(address: QmpAddress): number {
+  try {
+    return processListeningOn(address);
+  } catch (thrown) {
+    throw new UsageError(`${toError(thrown).message}: name QEMU's process with --pid`, { cause: thrown });
   }
 }
 
