@@ -34,6 +34,8 @@ const saidOfItself = (events: readonly RecordEvent[]) =>
   eventsOf(events, "notice").filter(({ message }) => message.includes("loses writes"));
 /** The newest that both versions know. */
 const MACHINE = "pc-i440fx-7.2";
+/** A guest that goes on does so at once. */
+const GOES_ON_TIMEOUT_MS = 60_000;
 
 describe.skipIf(qemu7 === undefined || qemu10 === undefined)("between versions of QEMU", () => {
   describe.each(modes)("%s", (mode) => {
@@ -52,20 +54,26 @@ describe.skipIf(qemu7 === undefined || qemu10 === undefined)("between versions o
     });
 
     const destinations = [["10.0", qemu10!] as const, ["7.2", qemu7!] as const];
-    test.each(destinations)("7.2 to %s: the guest goes on there", async (_name, destinationBinary) => {
-      const { source, destination } = await startPair(
-        { binary: qemu7!, machine: MACHINE, append: LIGHT_LOAD },
-        { binary: destinationBinary },
-      );
-      const { migrate, events } = await (await migration({ mode, source, destination })).finish();
-      expect(migrate).toEqual(moved);
-      expect(summaryOf(events).pages.deltaPages).toBeGreaterThan(0);
-      expect(eventsOf(events, "opaque")).toEqual([]);
-      expect(saidOfItself(events)).toHaveLength(1);
-      await destination.waitForHeartbeats(HEARTBEATS);
-      expect(await source.qmp.execute("query-status")).toMatchObject({ status: "postmigrate" });
-      expect(await destination.qmp.execute("query-status")).toMatchObject({ status: "running" });
-    });
+    // What 7.2 loses by itself may be a page that the guest cannot go on without: seen once in some hundred migrations, on a
+    // busy machine. Whatever we lose would be lost each time, or be seen from 10.0, whose memory is compared.
+    test.each(destinations)(
+      "7.2 to %s: the guest goes on there",
+      { retry: 2 },
+      async (_name, destinationBinary) => {
+        const { source, destination } = await startPair(
+          { binary: qemu7!, machine: MACHINE, append: LIGHT_LOAD },
+          { binary: destinationBinary },
+        );
+        const { migrate, events } = await (await migration({ mode, source, destination })).finish();
+        expect(migrate).toEqual(moved);
+        expect(summaryOf(events).pages.deltaPages).toBeGreaterThan(0);
+        expect(eventsOf(events, "opaque")).toEqual([]);
+        expect(saidOfItself(events)).toHaveLength(1);
+        await destination.waitForHeartbeats(HEARTBEATS, GOES_ON_TIMEOUT_MS);
+        expect(await source.qmp.execute("query-status")).toMatchObject({ status: "postmigrate" });
+        expect(await destination.qmp.execute("query-status")).toMatchObject({ status: "running" });
+      },
+    );
 
     test.each(destinations)("7.2 to %s: a paused guest arrives equal", async (_name, destinationBinary) => {
       const { source, destination } = await startPair(
