@@ -7,7 +7,7 @@ import { toError } from "../base/errors.ts";
 import { labCacheFolder } from "./cache.ts";
 import { type ClientProcess, clientProgramPath, startClientProcess } from "./client-process.ts";
 import { usableAccelerator } from "./guest/accelerator.ts";
-import { loadState, makeOverlay, saveState, startGuestVm } from "./guest/guest-vm.ts";
+import { loadState, makeOverlay, probeGuest, saveState, startGuestVm } from "./guest/guest-vm.ts";
 import type { QemuProcess } from "./guest/qemu-process.ts";
 import { guestShell, SHELL_PORT, waitForShell } from "./guest/shell.ts";
 import { type WarmState, type WarmStateOf, warmState } from "./guest/warm-state.ts";
@@ -59,7 +59,7 @@ export async function openStage(options: StageOptions): Promise<OpenStage> {
   const { scenario, parameters, shape, link, binary, signal, progress = () => {} } = options;
   requireNamespaces();
   const image = await buildImage(progress, signal);
-  const accelerator = await usableAccelerator(binary);
+  const accelerator = await usableAccelerator(binary, probeGuest(image));
   const of: WarmStateOf = { scenario, parameters, shape, image, binary, accelerator };
   const warm = await warmState(of, (to) => makeWarmState(of, to, progress, signal));
   return withScene(shape, link, signal, async (scene) => {

@@ -5,6 +5,9 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { labCacheFolder } from "../../src/lab/cache.ts";
+import { bootOnce } from "../../src/lab/guest/accelerator.ts";
+import { probeGuest } from "../../src/lab/guest/guest-vm.ts";
+import { buildImage } from "../../src/lab/image/image.ts";
 import { EXPERIMENTS, plansOf, QEMU_DEFAULT } from "../../src/lab/run/experiments.ts";
 import { takeLock } from "../../src/lab/run/lock.ts";
 import { ResultStore } from "../../src/lab/run/store.ts";
@@ -84,6 +87,12 @@ describe.skipIf(noHosts || missing !== undefined)("the lab", () => {
     },
     RUN_TIMEOUT_MS,
   );
+
+  // One that never gives it would have everybody without KVM.
+  test("the guest that shows whether KVM works gives its sign of life", async () => {
+    const probe = { ...probeGuest(await buildImage()), timeoutMs: 120_000 };
+    await bootOnce(findQemus().get(QEMU_DEFAULT)!, probe, "tcg");
+  }, 180_000);
 
   test("does nothing that was done before", async () => {
     const [first] = plans;

@@ -2,7 +2,12 @@
 // migrations.
 
 import { GUEST_KERNEL } from "../../src/lab/guest/accelerator.ts";
-import { type Accelerator, type QemuProcess, startQemuProcess } from "../../src/lab/guest/qemu-process.ts";
+import {
+  type Accelerator,
+  processor,
+  type QemuProcess,
+  startQemuProcess,
+} from "../../src/lab/guest/qemu-process.ts";
 import { cpuSeconds, tempFolder } from "./processes.ts";
 import type { QemuBinary } from "./qemu-binaries.ts";
 import { parseHeartbeat, parseVerification, type Verification } from "./serial.ts";
@@ -85,7 +90,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuVm> {
 function machineArguments(options: QemuOptions): string[] {
   const accelerator = options.accelerator ?? "tcg";
   const qemuArguments = [
-    ...["-M", options.machine ?? "pc", "-accel", accelerator, "-cpu", accelerator === "kvm" ? "host" : "max"],
+    ...["-M", options.machine ?? "pc", ...processor(accelerator)],
     ...["-m", `${options.memoryMiB}M`, "-kernel", options.kernel ?? GUEST_KERNEL],
   ];
   if (options.initrd !== undefined) qemuArguments.push("-initrd", options.initrd);

@@ -24,7 +24,8 @@ export async function checkKvm(
     return { check: "kvm", level: "warning", says, advice: "Install QEMU, or name it (--qemu)" };
   }
   const failure = await look(qemu);
-  if (failure === undefined) return { check: "kvm", level: "ok", says: `a guest boots with KVM (${qemu})` };
+  if (failure === undefined)
+    return { check: "kvm", level: "ok", says: `a small test guest boots with KVM (${qemu})` };
   const { kind, text } = failure;
   return {
     check: "kvm",

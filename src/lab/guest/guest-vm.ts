@@ -10,7 +10,8 @@ import type { GuestShape } from "../model.ts";
 import { ownedTempFolder } from "../ownership.ts";
 import type { QemuBinary } from "../qemu-binaries.ts";
 import { QEMU_ARGUMENTS } from "../usage.ts";
-import { type Accelerator, type QemuProcess, startQemuProcess } from "./qemu-process.ts";
+import type { ProbeGuest } from "./accelerator.ts";
+import { type Accelerator, processor, type QemuProcess, startQemuProcess } from "./qemu-process.ts";
 import { quote } from "./shell.ts";
 
 /** The oldest QEMU that the lab uses has it, and newer ones still do: a state of one loads in the other. */
@@ -22,6 +23,8 @@ const MACHINE = "pc-i440fx-7.2";
 const TIMER = "lapic=notscdeadline";
 const STATE_TIMEOUT_MS = 120_000;
 const POLL_MS = 20;
+/** With KVM it takes a second. */
+const PROBE_TIMEOUT_MS = 10_000;
 const UNLIMITED_BYTES_PER_SECOND = 10e9;
 
 export interface GuestVmOptions {
@@ -57,7 +60,7 @@ export function machineArguments({
   const client = `lab.client=${CLIENT_ADDRESS} lab.client-mac=${CLIENT_MAC}`;
   return [
     ...QEMU_ARGUMENTS,
-    ...["-M", MACHINE, "-accel", accelerator, "-cpu", accelerator === "kvm" ? "host" : "max"],
+    ...["-M", MACHINE, ...processor(accelerator)],
     ...["-m", `${shape.memoryMiB}M`, "-smp", `${shape.vcpus}`],
     ...["-kernel", image.kernel, "-initrd", image.initramfs],
     ...["-append", `console=ttyS0 quiet panic=-1 ${TIMER} lab.address=${GUEST_ADDRESS}/24 ${client}`],
@@ -67,6 +70,19 @@ export function machineArguments({
     // Without a boot ROM, which is another in each version of QEMU.
     ...["-device", `virtio-net-pci,netdev=network,mac=${GUEST_MAC},romfile=`],
   ];
+}
+
+/** Its kernel as far as the first program: enough to see whether an accelerator runs it. Needs neither disk nor network. */
+export function probeGuest({ kernel, initramfs }: GuestImage): ProbeGuest {
+  const sign = "lab guest runs";
+  const commandLine = `console=ttyS0 quiet panic=-1 ${TIMER} rdinit=/bin/busybox -- echo ${sign}`;
+  return {
+    ...{ name: "the lab's guest", sign, timeoutMs: PROBE_TIMEOUT_MS },
+    machineArguments: [
+      ...["-M", MACHINE, "-m", "256M", "-no-reboot"],
+      ...["-kernel", kernel, "-initrd", initramfs, "-append", commandLine],
+    ],
+  };
 }
 
 /** A disk that begins as `backing` is and grows with what is written. */

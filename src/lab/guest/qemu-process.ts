@@ -13,6 +13,11 @@ const MONITOR_TIMEOUT_MS = 20_000;
 
 export type Accelerator = "kvm" | "tcg";
 
+/** The most that the accelerator has to offer. */
+export function processor(accelerator: Accelerator): string[] {
+  return ["-accel", accelerator, "-cpu", accelerator === "kvm" ? "host" : "max"];
+}
+
 export interface QemuProcessOptions {
   readonly binary: QemuBinary;
   /** The machine: what is not monitors, serial line and display. */
