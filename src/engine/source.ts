@@ -100,6 +100,7 @@ export class SourceEngine {
     this.#switchover = new SwitchoverControl({
       ...options,
       mode: options.tunnel === undefined ? "direct" : "tunnel",
+      shortenQueue: () => this.#pipeline.link.shortenQueue(),
       release: () => this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK)),
       giveUp: (error) => {
         if (!this.#handover.committed) void this.#fail(error);

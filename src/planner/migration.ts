@@ -15,6 +15,7 @@ import {
   ROUND_TRIPS,
   STANDSTILL_MS_MIN,
 } from "../engine/switchover/switchover-control.ts";
+import { SHORT_QUEUE_MS } from "../engine/transport/window.ts";
 import { changedPages, classDeltaSize, type GuestModel } from "./guest-model.ts";
 import { METHODS, type MethodModel, type MethodName, type PageCost } from "./methods.ts";
 
@@ -61,8 +62,6 @@ const STALLED_ITERATIONS = 3;
 const STALLED_MS = 20_000;
 const STALLED_SHARE = 0.25;
 const PROGRESS_SHARE = 0.03;
-/** What is under way to a destination, as engine/transport/window.ts bounds it. */
-const WINDOW_MS = 20;
 /** QEMU's auto-converge, by default: throttle-trigger-threshold, cpu-throttle-initial, -increment, max-cpu-throttle. */
 const THROTTLE = { triggerShare: 0.5, initial: 0.2, increment: 0.1, max: 0.99 } as const;
 /** What is written again with the same content is about the same pages every second. */
@@ -325,11 +324,13 @@ export class MigrationSimulation {
     const { guest, roundTripMs } = this.#options;
     const { wireBytes, cpuMs } = cost;
     const tunnel = this.#method.name === "tunnel";
+    const shortQueueBytes = (bytesPerSecond * SHORT_QUEUE_MS) / 1000;
     return {
       remainingBytes: dirtyPages * guest.pageBytes,
       wireBytesPerGuestByte: wireBytes / guest.pageBytes,
       handoverBytesPerSecond: (this.#method.cores / cpuMs) * guest.pageBytes * 1000,
-      queuedBytes: this.#method.switchover === "judge" ? (bytesPerSecond * WINDOW_MS) / 1000 : 0,
+      queuedBytes: this.#method.switchover === "judge" ? shortQueueBytes : 0,
+      shortQueueBytes,
       linkBytesPerSecond: bytesPerSecond,
       roundTripMs,
       roundTrips: ROUND_TRIPS[tunnel ? "tunnel" : "direct"],

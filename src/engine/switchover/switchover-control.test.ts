@@ -11,6 +11,7 @@ import { SwitchoverControl } from "./switchover-control.ts";
 
 const LINK_BYTES_PER_SECOND = 12.5e6;
 const LEAST_BYTES_PER_SECOND = 1000;
+const SHORT_QUEUE_BYTES = 100_000;
 /** How often the hypervisor looks at its limit. */
 const LIMIT_EVERY_MS = 100;
 
@@ -51,6 +52,7 @@ class Scene {
   readonly postcopies: number[] = [];
   readonly guest: Guest;
   releases = 0;
+  shortened = 0;
   /** Answers of the link stay out from now on. */
   stalledSinceMs: number | undefined;
   iteration = 0;
@@ -99,6 +101,7 @@ class Scene {
       downtimeMsMax: options.goalMs ?? 300,
       clock: this.clock,
       record: { add: (entry) => this.recorded.push(entry) },
+      shortenQueue: () => this.shortened++,
       release: () => this.releases++,
       giveUp: (error) => this.givenUp.push(error.code),
     });
@@ -150,7 +153,8 @@ class Scene {
       handoverMs: this.#handoverMs,
       link: {
         wireBytes: this.#wireBytes,
-        inFlightBytes: 250_000,
+        inFlightBytes: this.shortened === 0 ? 250_000 : SHORT_QUEUE_BYTES,
+        shortQueueBytes: SHORT_QUEUE_BYTES,
         waitingBytes: 0,
         windowBytes: 250_000,
         linkBytesPerSecond: this.isLinkKnown ? LINK_BYTES_PER_SECOND : LEAST_BYTES_PER_SECOND,
@@ -168,7 +172,8 @@ class Scene {
       remainingBytes: this.leftBytes!,
       wireBytesPerGuestByte: ratio,
       handoverBytesPerSecond,
-      queuedBytes: 250_000,
+      queuedBytes: this.shortened === 0 ? 250_000 : SHORT_QUEUE_BYTES,
+      shortQueueBytes: SHORT_QUEUE_BYTES,
       linkBytesPerSecond: LINK_BYTES_PER_SECOND,
       roundTripMs: 1,
       roundTrips: 0.5,
@@ -230,6 +235,17 @@ describe("a hypervisor that waits for an acknowledgement", () => {
     const firstPassMs = (256e6 / LINK_BYTES_PER_SECOND) * 1000;
     // The working set as deltas takes 0.6 s by itself.
     expect(scene.clock.nowMs()).toBeLessThan(firstPassMs + 1100);
+  });
+
+  test("has the queue shortened before it gives the acknowledgement", () => {
+    const scene = new Scene().run(60_000, (scene) => scene.shortened > 0);
+    expect([scene.shortened, scene.releases]).toEqual([1, 0]);
+    expect(scene.decisions.at(-1)).toBe("now");
+    const shortenedMs = scene.clock.nowMs();
+    scene.run(60_000, (scene) => scene.releases > 0);
+    expect(scene.clock.nowMs() - shortenedMs).toBeLessThanOrEqual(50);
+    scene.run(60_000);
+    expect([scene.shortened, scene.releases]).toEqual([1, 1]);
   });
 
   test("does not hold a guest for a link that has carried whatever was sent, however little that was", () => {

@@ -17,6 +17,7 @@ import {
   remainingBytesFor,
   type SwitchoverFigures,
   SwitchoverJudge,
+  withShortQueue,
 } from "./switchover.ts";
 import { TransferRates } from "./transfer-rates.ts";
 
@@ -34,6 +35,8 @@ export interface SwitchoverControlOptions extends Promises {
   mode: "direct" | "tunnel";
   clock: Clock;
   record: { add(entry: RecordEntry): void };
+  /** The guest may be stopped at any moment from here on. Called at most once. */
+  shortenQueue: () => void;
   /** Gives the hypervisor its SWITCHOVER_ACK. Called at most once. */
   release: () => void;
   /** The migration is to end, and the guest to go on here. Called at most once. */
@@ -89,6 +92,7 @@ export class SwitchoverControl {
   #throttlePercentage = 0;
   #isOver = false;
   #released = false;
+  #isShort = false;
   #isBlind = false;
   #postcopyAsked = false;
   /** Since when the guest stands still for the rest. */
@@ -345,7 +349,7 @@ export class SwitchoverControl {
       return LOOK_EVERY_MS;
     }
     // Before the acknowledgement too: the hypervisor may take a while to go by it.
-    this.#limit(remainingBytesFor(aimMs, figures));
+    this.#limit(remainingBytesFor(aimMs, this.#isShort ? figures : withShortQueue(figures)));
     // It only stops the guest when no more is left than that.
     if (released) this.#expectDowntime(Math.min(estimatedMs, aimMs));
     // The estimate moves all the time; a record full of it would say less.
@@ -361,11 +365,18 @@ export class SwitchoverControl {
         forecastDowntimeMs: estimatedMs,
       });
     }
-    if (released && !this.#released) {
+    if (released && !this.#isShort) this.#shortenQueue();
+    else if (released && !this.#released) {
       this.#released = true;
       release();
     }
     return estimatedMs > FAR_FROM_GOAL * downtimeMsMax ? LOOK_EVERY_MS : LOOK_EVERY_MS_MIN;
+  }
+
+  /** It is short by the next look. */
+  #shortenQueue(): void {
+    this.#isShort = true;
+    this.#options.shortenQueue();
   }
 
   /** The hypervisor iterates until it gets our SWITCHOVER_ACK. */
@@ -407,6 +418,7 @@ export class SwitchoverControl {
       wireBytesPerGuestByte: this.#rates.wireBytesPerGuestByte,
       handoverBytesPerSecond: this.#rates.handoverBytesPerSecond,
       queuedBytes: link.inFlightBytes + link.waitingBytes,
+      shortQueueBytes: link.shortQueueBytes,
       linkBytesPerSecond: link.isLinkKnown ? link.linkBytesPerSecond : 0,
       roundTripMs: link.roundTripMs ?? 0,
       roundTrips: ROUND_TRIPS[mode],

@@ -14,6 +14,7 @@ const FIGURES: SwitchoverFigures = {
   wireBytesPerGuestByte: 0.1,
   handoverBytesPerSecond: 100e6,
   queuedBytes: 50_000,
+  shortQueueBytes: 50_000,
   linkBytesPerSecond: 1e6,
   roundTripMs: 20,
   roundTrips: 1.5,
@@ -45,6 +46,7 @@ const figures = fc.record({
   wireBytesPerGuestByte: fc.double({ min: 0, max: 2, noNaN: true }),
   handoverBytesPerSecond: positive,
   queuedBytes: fc.nat(1e6),
+  shortQueueBytes: fc.nat(1e6),
   linkBytesPerSecond: positive,
   roundTripMs: fc.double({ min: 0, max: 500, noNaN: true }),
   roundTrips: fc.constantFrom(0.5, 1.5),
@@ -73,6 +75,7 @@ describe("the judge", () => {
   const PLAIN: SwitchoverFigures = {
     ...FIGURES,
     queuedBytes: 0,
+    shortQueueBytes: 0,
     deviceStateBytes: 0,
     roundTripMs: 0,
     wireBytesPerGuestByte: 1,
@@ -168,10 +171,20 @@ describe("the judge", () => {
     expect(aims).toEqual([400, 600, 900, 1350]);
   });
 
+  test("counts on a queue that becomes short when the guest may be stopped, and then on the one there is", () => {
+    const judge = judgement();
+    const queued = { ...PLAIN, queuedBytes: 80_000, shortQueueBytes: 20_000 };
+    // 10 ms, 20 ms of queue, and 40 ms of pages: 130 ms with the queue as it still is.
+    expect(judge({ ...queued, remainingBytes: 40_000 }, 0)).toEqual([true, 33, "downtime within the goal"]);
+    const unready = new SwitchoverJudge(GOAL_MS, 0);
+    expect(unready.judge({ ...queued, remainingBytes: 40_000 }, 0).estimatedMs).toBeCloseTo(70);
+    expect(unready.judge({ ...queued, remainingBytes: 40_000 }, 10).estimatedMs).toBeCloseTo(130);
+  });
+
   test("aims at what can be had at all where little of the goal is left for pages, at once", () => {
     const judge = judgement();
     // 10 ms, 60 ms of device state, and 15 ms that wait in front of the link as long as there is anything to send.
-    const tight = { ...PLAIN, deviceStateBytes: 60_000, queuedBytes: 15_000 };
+    const tight = { ...PLAIN, deviceStateBytes: 60_000, queuedBytes: 15_000, shortQueueBytes: 15_000 };
     expect(judge({ ...tight, remainingBytes: 30_000 }, 0)).toEqual([false, 94, "downtime above the goal"]);
     expect(judge({ ...tight, remainingBytes: 5000 }, 20)).toEqual([true, 94, "downtime within the goal"]);
   });

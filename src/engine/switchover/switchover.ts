@@ -21,6 +21,8 @@ export interface SwitchoverFigures {
   handoverBytesPerSecond: number;
   /** Sent and unacknowledged, or encoded and waiting. */
   queuedBytes: number;
+  /** What that will be, at most, when the guest is about to be stopped. */
+  shortQueueBytes: number;
   /** 0: not known, since it has carried whatever was sent. What is not known is taken to take no time. */
   linkBytesPerSecond: number;
   roundTripMs: number;
@@ -95,6 +97,11 @@ export function estimateDowntimeMs(figures: SwitchoverFigures): number {
   return figures.fixedMs + pagesMs + otherMs + figures.roundTripMs * figures.roundTrips;
 }
 
+/** As it will be when the guest is about to be stopped. */
+export function withShortQueue(figures: SwitchoverFigures): SwitchoverFigures {
+  return { ...figures, queuedBytes: Math.min(figures.queuedBytes, figures.shortQueueBytes) };
+}
+
 /** What is left of it when nothing is to be sent but the device state: no iteration makes that smaller. */
 export function floorMsOf(figures: SwitchoverFigures): number {
   return estimateDowntimeMs({ ...figures, remainingBytes: 0, queuedBytes: 0 });
@@ -136,14 +143,15 @@ export class SwitchoverJudge {
   }
 
   judge(figures: SwitchoverFigures, nowMs: number): SwitchoverDecision {
-    const estimatedMs = estimateDowntimeMs(figures);
+    // Once the queue is short, what is in it becomes no less as long as iterations go on.
+    const expected = this.#released ? figures : withShortQueue(figures);
+    const estimatedMs = estimateDowntimeMs(expected);
     const floorMs = floorMsOf(figures);
     const floorIsStable = this.#watchFloor(floorMs, nowMs);
     if (this.#isBeyond) this.#stepBeyond(nowMs);
     else if (this.#released) this.#step(estimatedMs, floorMs, floorIsStable, nowMs);
     else {
-      // As long as iterations go on, what is queued does not become less either.
-      const withoutPagesMs = estimateDowntimeMs({ ...figures, remainingBytes: 0 });
+      const withoutPagesMs = estimateDowntimeMs({ ...expected, remainingBytes: 0 });
       this.#consider(estimatedMs, withoutPagesMs, nowMs);
     }
     const reason =

@@ -76,6 +76,7 @@ export class DirectLink implements SourceLink {
       inFlightBytes: this.#pingAllowed ? this.#window.inFlightBytes : 0,
       waitingBytes: this.#sink.pendingBytes,
       windowBytes: this.#window.windowBytes,
+      shortQueueBytes: this.#window.shortBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
       isLinkKnown: this.#window.isLinkKnown,
       // That would be the end.
@@ -125,6 +126,10 @@ export class DirectLink implements SourceLink {
     this.#unmarkedBytes = 0;
     window.marked(this.#blocked);
     this.#expectAnswer();
+  }
+
+  shortenQueue(): void {
+    this.#window.shorten();
   }
 
   liftWindow(): void {

@@ -18,6 +18,8 @@ export interface LinkFigures {
   /** Put into the sink and not sent, about as large as it is going to be on the wire. */
   waitingBytes: number;
   windowBytes: number;
+  /** What `inFlightBytes` becomes, at most, when the queue has been shortened. */
+  shortQueueBytes: number;
   linkBytesPerSecond: number;
   /** False: it has carried whatever was sent, so that it carries at least `linkBytesPerSecond`. */
   isLinkKnown: boolean;
@@ -38,6 +40,8 @@ export interface SourceLink {
    * the moment, so nothing may be kept back.
    */
   flush(idle: boolean): void;
+  /** The vCPUs may stop at any moment: little is to stand in front of what they will wait for. */
+  shortenQueue(): void;
   /** The vCPUs have stopped: all that is left must cross anyway, and waiting would only add downtime. */
   liftWindow(): void;
   /** Whether what comes from here on is to be sent as it is, without coding. */

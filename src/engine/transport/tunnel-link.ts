@@ -45,6 +45,8 @@ const BATCH_BYTES_MAX = 512 * 1024;
  * costs both sides some 0.1 ms, which is then what limits how fast the hypervisor can hand over its pages.
  */
 const SMALL_FRAME_EVERY_MS = 2;
+/** Of the window, that a frame fills. The last one may go beyond it. */
+const BATCH_SHARE = 0.5;
 /** On a fast link the window is large, and must not be filled with crumbs. */
 const FRAMES_PER_WINDOW_MAX = 16;
 /** A batch of which at least this much is whole pages is judged by them. */
@@ -184,6 +186,7 @@ export class TunnelLink implements SourceLink {
       inFlightBytes: this.#window.inFlightBytes,
       waitingBytes: (this.#sink.waitingBytes + this.#codingBytes) * this.#codedShare,
       windowBytes: this.#window.windowBytes,
+      shortQueueBytes: this.#window.shortBytes * (1 + BATCH_SHARE),
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
       isLinkKnown: this.#window.isLinkKnown,
       isLost: this.isLost,
@@ -244,6 +247,10 @@ export class TunnelLink implements SourceLink {
     } catch (thrown) {
       if (!this.#over) this.#failed(toError(thrown));
     }
+  }
+
+  shortenQueue(): void {
+    this.#window.shorten();
   }
 
   liftWindow(): void {
@@ -332,9 +339,9 @@ export class TunnelLink implements SourceLink {
     return this.#rawBytes === 0 ? 1 : this.#codedBytes / this.#rawBytes;
   }
 
-  /** Raw bytes of a batch that will make a frame of about half a window. */
+  /** Raw bytes of a batch that will make a frame of about `BATCH_SHARE`. */
   get #batchBytes(): number {
-    const bytes = this.#window.windowBytes / 2 / Math.max(this.#codedShare, 1 / 256);
+    const bytes = (this.#window.windowBytes * BATCH_SHARE) / Math.max(this.#codedShare, 1 / 256);
     return Math.min(BATCH_BYTES_MAX, Math.max(BATCH_BYTES_MIN, bytes));
   }
 

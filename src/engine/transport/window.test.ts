@@ -3,7 +3,14 @@
 import { describe, expect, test } from "vitest";
 import { randomBytes } from "../../../test/support/arbitrary-stream.ts";
 import { type LinkConditions, SetClock, SimulatedLink } from "../../../test/support/simulated-link.ts";
-import { DeliveryWindow, LATENESS_MS_MAX, MARKERS_MAX, QUEUE_MS, WINDOW_BYTES_MAX } from "./window.ts";
+import {
+  DeliveryWindow,
+  LATENESS_MS_MAX,
+  MARKERS_MAX,
+  QUEUE_MS,
+  SHORT_QUEUE_MS,
+  WINDOW_BYTES_MAX,
+} from "./window.ts";
 
 const MBIT = 1e6 / 8;
 
@@ -50,6 +57,22 @@ describe.each(links.map((link) => [name(link), link] as const))("%s:", (_name, c
 
 // At a tenth of 1 Mbit/s a single turn would be all there is to see.
 const changing = links.filter(({ bytesPerSecond }) => bytesPerSecond > MBIT);
+
+test.each(changing.map((link) => [name(link), link] as const))(
+  "%s: shortened, the queue is shorter by most of what it may be, and the link as busy",
+  (_name, conditions) => {
+    const { link, window } = simulate(conditions);
+    link.run(5000);
+    const before = link.run(5000);
+    const announcedBytes = window.shortBytes;
+    window.shorten();
+    link.run(1000);
+    const use = link.run(5000);
+    expect(use.queueMsMax).toBeLessThan(before.queueMsMax - (QUEUE_MS - SHORT_QUEUE_MS) / 2);
+    expect(use.utilisation).toBeGreaterThan(before.utilisation - 0.02);
+    expect(window.windowBytes).toBeLessThanOrEqual(announcedBytes * 1.25);
+  },
+);
 
 test.each(changing.map((link) => [name(link), link] as const))(
   "%s: a link that becomes ten times slower is followed, and one that becomes faster",

@@ -11,6 +11,8 @@ import type { Clock } from "../../base/clock.ts";
 
 /** Time on the link that may be queued beyond what the round trip itself holds. */
 export const QUEUE_MS = 20;
+/** While the guest may be stopped at any moment: the link may be idle now and then. */
+export const SHORT_QUEUE_MS = 6;
 export const WINDOW_BYTES_MAX = 256 * 1024 * 1024;
 /** Before anything is known of the link. */
 const WINDOW_BYTES_INITIAL = 32 * 1024;
@@ -88,6 +90,7 @@ export class DeliveryWindow {
   #deliveredMs: number;
   #deliveredSentMs: number;
   #startingUp = true;
+  #isShort = false;
   /** When all had last been answered. */
   #emptySinceMs: number;
   /** What it may have saved up: grows with what it could have carried, as far as is known, and has not. */
@@ -146,6 +149,16 @@ export class DeliveryWindow {
     return this.#windowBytes;
   }
 
+  /** What the window is going to be once it has been shortened. */
+  get shortBytes(): number {
+    return this.#bytesIn((this.roundTripMs ?? 0) + this.#slackMsOf(SHORT_QUEUE_MS));
+  }
+
+  /** From here on little is to be under way, since the guest will soon have to wait for it. Never taken back. */
+  shorten(): void {
+    this.#isShort = true;
+  }
+
   get hasRoom(): boolean {
     return this.inFlightBytes < this.#windowBytes;
   }
@@ -176,7 +189,7 @@ export class DeliveryWindow {
     const { roundTripMs } = this;
     if (roundTripMs === undefined || this.#count === 0) return roundTripMs;
     const ageMs = this.#clock.nowMs() - this.#markers[this.#first]!.sentMs;
-    return ageMs > roundTripMs + OVERDUE_QUEUES * this.#slackMs ? ageMs : roundTripMs;
+    return ageMs > roundTripMs + OVERDUE_QUEUES * this.#slackMsOf(QUEUE_MS) ? ageMs : roundTripMs;
   }
 
   get unansweredMarkers(): number {
@@ -220,7 +233,11 @@ export class DeliveryWindow {
 
   /** Time on the link that the window holds beyond the round trip. */
   get #slackMs(): number {
-    return Math.max(QUEUE_MS, Math.min(LATENESS_MS_MAX, this.#latenessMs * LATENESS_ROOM));
+    return this.#slackMsOf(this.#isShort ? SHORT_QUEUE_MS : QUEUE_MS);
+  }
+
+  #slackMsOf(queueMs: number): number {
+    return Math.max(queueMs, Math.min(LATENESS_MS_MAX, this.#latenessMs * LATENESS_ROOM));
   }
 
   /** The destination has answered the oldest `markers` markers. */
