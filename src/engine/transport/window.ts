@@ -25,8 +25,6 @@ const TURN_BYTES_MAX = 256 * 1024;
 export const MARKERS_MAX = 1024;
 
 const RATE_MEMORY_MS = 1000;
-/** Of what is under way, beyond the round trip: a link with so much before it has something to carry. */
-const BUSY_QUEUE_MS = 2;
 /** A link that starts to carry more by this much while its window grows is not full. */
 const GROWTH_MIN = 1.25;
 /**
@@ -274,8 +272,8 @@ export class DeliveryWindow {
       this.#unqueuedAnswers++;
     }
     this.#learnRate(marker, nowMs);
-    // With more under way than it holds by itself, it cannot have been idle.
-    const isFull = this.inFlightBytes > this.#bytesIn((this.roundTripMs ?? 0) + BUSY_QUEUE_MS);
+    // Half a window is more than it holds by itself: it cannot have been idle, whatever keeps the sender from filling it.
+    const isFull = this.inFlightBytes >= this.#steadyBytes / 2 && this.#steadyBytes > 0;
     this.#sustained.answered(this.#deliveredBytes, nowMs, isFull);
     this.#adjust(newlyDeliveredBytes, roundTripMs, nowMs);
   }
