@@ -111,7 +111,7 @@ describe("RAM that the destination has never touched", () => {
   });
 
   test("is sent them where nobody can tell, which is said", async () => {
-    const migration = new Migration({ mode: "tunnel", stream, cacheBytes: 1 << 22, untouched: undefined });
+    const migration = new Migration({ mode: "tunnel", stream, cacheBytes: 1 << 22, isBlind: true });
     const { sourceOutcome, loader, destinationRecord } = await migration.run();
     expect(sourceOutcome).toMatchObject({ outcome: "completed" });
     expect(notSent(migration)).toBe(0);

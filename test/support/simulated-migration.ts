@@ -51,8 +51,10 @@ export interface MigrationSetup {
   };
   /** RAM is to be compared at both ends. */
   verify?: boolean;
-  /** RAM that the destination has never touched; undefined: it cannot tell, and says so. */
-  untouched?: readonly ZeroRange[] | undefined;
+  /** RAM that the destination has never touched. */
+  untouched?: readonly ZeroRange[];
+  /** The destination cannot tell what it has never touched, and says so. */
+  isBlind?: boolean;
   /** Connections that break are resumed. */
   resumption?: { sourceTimeoutMs?: number; destinationTimeoutMs?: number; switchoverTimeoutMs?: number };
 }
@@ -118,7 +120,7 @@ export class Migration {
     if (setup.mode === "tunnel") {
       this.incoming = new FakeIncoming(world, clock, hypervisorLink, setup.incoming);
       this.incoming.untouched = setup.untouched ?? [];
-      this.incoming.isBlind = "untouched" in setup && setup.untouched === undefined;
+      this.incoming.isBlind = setup.isBlind === true;
       const kind = setup.refused === true ? ("v86" as const) : ("qemu" as const);
       this.destination = new DestinationEngine({
         ...makeParts(clock),

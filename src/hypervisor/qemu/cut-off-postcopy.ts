@@ -11,7 +11,7 @@ import { Command, ReturnPathType, SectionType } from "../../stream/format.ts";
 import { returnPathMessage } from "../../stream/return-path.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import type { QmpClient } from "./qmp.ts";
-import { parseRamBlocks } from "./stopped-ram.ts";
+import { parseRamBlocks } from "./ram-map.ts";
 
 /** For all of it: nothing is sent but a bit for each page. */
 const TIMEOUT_MS = 20_000;

@@ -1,6 +1,5 @@
 // The RAM of a running QEMU guest, read from outside: through /proc/PID/mem of its process (Linux; root, or whoever may
-// trace it), at the addresses that QEMU names (HMP `info mtree -f` and `gpa2hva`, QEMU 7.2 to 10.x). The guest goes on
-// and does not notice; nothing is written, and pages that QEMU has never touched are not touched by this either
+// trace it), at the addresses that QEMU names (ram-map.ts). The guest goes on and does not notice; nothing is written, and pages that QEMU has never touched are not touched by this either
 // (/proc/PID/pagemap tells which).
 
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from "node:fs";
@@ -8,6 +7,7 @@ import { assert } from "../../base/assert.ts";
 import { DeltaveeError, toError, UsageError } from "../../base/errors.ts";
 import type { GuestMemory } from "../../memory/guest-memory.ts";
 import type { QmpAddress, QmpClient } from "./qmp.ts";
+import { askMonitor, hostAddressOf, parseMemoryTree } from "./ram-map.ts";
 
 export const PAGE_BYTES = 4096;
 export const PAGEMAP_ENTRY_BYTES = 8;
@@ -16,9 +16,6 @@ const PAGEMAP_RUN_ENTRIES = 4096;
 const PAGEMAP_GAP_ENTRIES = 512;
 /** Upper byte of an entry (Documentation/admin-guide/mm/pagemap): bit 63 present, bit 62 swapped out. */
 const PRESENT_OR_SWAPPED = 0xc0;
-/** Legacy holes of a PC's RAM are parts of it that the guest sees as ROM; they are of no size that matters. */
-const RANGE_BYTES_MIN = 1024 * 1024;
-
 /** A part of guest RAM that lies in one piece in QEMU's address space. */
 interface RamRange {
   readonly firstPage: number;
@@ -125,34 +122,18 @@ function holdsOne(pid: string, links: readonly string[]): boolean {
 }
 
 async function ramRanges(qmp: QmpClient): Promise<RamRange[]> {
-  const ask = (line: string) => qmp.execute("human-monitor-command", { "command-line": line });
   const ranges: RamRange[] = [];
   let firstPage = 0;
-  for (const { start, bytes } of parseMemoryTree(await ask("info mtree -f"))) {
-    const answer = await ask(`gpa2hva 0x${start.toString(16)}`);
-    const hex = /^Host virtual address for .* is 0x([0-9a-f]+)/.exec(answer)?.[1];
-    if (hex === undefined)
-      throw new DeltaveeError(
-        "HYPERVISOR_FAILED",
-        `QEMU does not say where guest RAM lies: "${answer.trim()}"`,
-      );
+  for (const { start, bytes } of parseMemoryTree(await askMonitor(qmp, "info mtree -f"))) {
+    const hostAddress = await hostAddressOf(qmp, start);
+    if (hostAddress === undefined)
+      throw new DeltaveeError("HYPERVISOR_FAILED", "QEMU does not say where guest RAM lies (gpa2hva)");
     const pageCount = Math.floor(bytes / PAGE_BYTES);
-    ranges.push({ firstPage, pageCount, hostAddress: Number.parseInt(hex, 16) });
+    ranges.push({ firstPage, pageCount, hostAddress });
     firstPage += pageCount;
   }
   if (ranges.length > 0) return ranges;
   throw new DeltaveeError("HYPERVISOR_FAILED", "QEMU names no guest RAM (info mtree -f)");
-}
-
-/** Ranges of RAM in the guest's physical address space, from the flat view of the system's memory. */
-export function parseMemoryTree(text: string): { start: number; bytes: number }[] {
-  const views = text.split(/^FlatView #\d+\s*$/m);
-  const system = views.find((view) => /^ AS "memory", root: system\s*$/m.test(view)) ?? "";
-  const range = /^\s*([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, ram\): /gm;
-  return [...system.matchAll(range)]
-    .map(([, start, end]) => ({ start: Number.parseInt(start!, 16), end: Number.parseInt(end!, 16) }))
-    .map(({ start, end }) => ({ start, bytes: end + 1 - start }))
-    .filter(({ bytes }) => bytes >= RANGE_BYTES_MIN);
 }
 
 /** From `from` to there, not included: pages whose entries are read together, since a call costs as much as some hundred. */

@@ -13,7 +13,7 @@ import {
   processListeningOn,
 } from "./guest-memory.ts";
 import type { QmpClient } from "./qmp.ts";
-import { type LocatedBlock, locateBlocks } from "./stopped-ram.ts";
+import { type LocatedBlock, locateBlocks } from "./ram-map.ts";
 
 const read = promisify(readAt);
 
