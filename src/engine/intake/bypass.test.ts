@@ -47,10 +47,11 @@ test("a migration begins without a look at pages", () => {
   expect(new World().judge.bypasses).toBe(true);
 });
 
-test("a slow link is left as soon as it is known", () => {
-  const world = new World().run(50, 12 * MB, 0.1, { linkBytesPerSecond: 12 * MB });
+test.each([12, 60])("a slow link (%s MB/s) is left as soon as it is known", (rate) => {
+  // With or without a core to spare.
+  const world = new World(() => 0).run(50, rate * MB, 0.1, { linkBytesPerSecond: rate * MB });
   expect(world.judge.bypasses).toBe(true);
-  world.run(TURN_MS, 12 * MB, 0.1, { isLinkKnown: true });
+  world.run(TURN_MS, rate * MB, 0.1, { isLinkKnown: true });
   expect(world.judge.bypasses).toBe(false);
   expect(world.decisions).toEqual(["look at pages"]);
 });

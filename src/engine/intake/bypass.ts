@@ -28,9 +28,9 @@ export interface Progress {
  * A link that carries less leaves time to look at each page and to keep it: that takes about a third of a core at this
  * rate, most of it for memory that is touched for the first time. More than Gigabit Ethernet.
  */
-const FAST_BYTES_PER_SECOND = 160e6;
+export const FAST_BYTES_PER_SECOND = 160e6;
 /** One that carries less than this is slow at once. */
-export const SLOW_BYTES_PER_SECOND = 40e6;
+const SLOW_BYTES_PER_SECOND = 80e6;
 /**
  * Any other has so long to show that it is fast, however long its round trip is, and whatever else the machines at both
  * ends are busy with.

@@ -69,7 +69,7 @@ const SURPRISE_MAX = 3;
 /** Smaller batches say more about what a batch costs at all than about its bytes. */
 const OBSERVED_BYTES_MIN = 8 * 1024;
 /** Encoders are to be busy for at most this share of the time: the rest is for bursts. */
-const ENCODER_SHARE_MAX = 0.6;
+const ENCODER_SHARE_MAX = 0.8;
 /** Coding one batch may delay what is behind it by no more than the window allows for queueing. */
 const BATCH_MS_MAX = 20;
 /** Another method must be better by this much. */

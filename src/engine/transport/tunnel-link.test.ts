@@ -7,7 +7,12 @@ import { makeHome, makeParts } from "../../../test/support/engine-parts.ts";
 import { memoryChannels } from "../../../test/support/memory-channel.ts";
 import { VirtualClock } from "../../base/clock.ts";
 import { DeltaveeError } from "../../base/errors.ts";
-import { ENTROPY_CODEC_IDS, ENTROPY_LZ4, ENTROPY_NONE } from "../../codec/entropy/entropy-coder.ts";
+import {
+  ENTROPY_CODEC_IDS,
+  ENTROPY_LZ4,
+  ENTROPY_NONE,
+  ENTROPY_ZSTD,
+} from "../../codec/entropy/entropy-coder.ts";
 import { InlineBatchCoder } from "../../codec/entropy/inline-batch-coder.ts";
 import type { Welcome } from "../../wire/bodies.ts";
 import type { DataFrame } from "../../wire/frame.ts";
@@ -198,7 +203,7 @@ describe("what is carried on as it is", () => {
   const random = randomBytes(7);
   const PIECE_BYTES = 8000;
   /** A coder leaves about half of it. */
-  const HALF = Uint8Array.from({ length: 500 * PIECE_BYTES }, (_, i) => (i & 16 ? random() : 0));
+  const HALF = Uint8Array.from({ length: 3000 * PIECE_BYTES }, (_, i) => (i & 16 ? random() : 0));
   const SMALL = new Uint8Array(1500 * PIECE_BYTES);
 
   const moved = (content: Uint8Array, bytesPerSecond: number) => {
@@ -222,9 +227,18 @@ describe("what is carried on as it is", () => {
     expect(new Set(frames.map(({ entropyCodec }) => entropyCodec))).toEqual(new Set([ENTROPY_LZ4]));
   });
 
+  test("is coded by what the link gains where that has turned out to be neither slow nor fast", () => {
+    const content = HALF.subarray(0, 2000 * PIECE_BYTES);
+    const frames = moved(content, 60e6);
+    expect(frames.slice(-5).map(({ entropyCodec }) => entropyCodec)).toEqual(Array(5).fill(ENTROPY_ZSTD));
+    // What does not get smaller is left alone.
+    const incompressible = Uint8Array.from({ length: content.length }, () => random());
+    expect(moved(incompressible, 60e6).at(-2)!.entropyCodec).toBe(ENTROPY_NONE);
+  });
+
   test.each([
-    ["it has", HALF, 3 * 1024 * 1024],
-    ["there was enough of it, however small it got", SMALL, 8 * 1024 * 1024],
+    ["it has", HALF, 8.5 * 1024 * 1024],
+    ["there was enough of it, however small it got", SMALL, 8.5 * 1024 * 1024],
   ])("is left alone once %s", (_when, content, codedMax) => {
     const frames = moved(content, 400e6);
     const first = frames.findIndex(({ entropyCodec }) => entropyCodec === ENTROPY_NONE);

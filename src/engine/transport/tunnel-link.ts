@@ -25,9 +25,9 @@ import {
   refusalError,
   VERIFY_VERSION,
 } from "../../wire/handshake.ts";
-import { PAGES_HEADER_BYTES } from "../../wire/page-batch.ts";
+import { PAGES_HEADER_BYTES, PAYLOAD_PAGES } from "../../wire/page-batch.ts";
 import { ProtocolState } from "../../wire/protocol-state.ts";
-import { SLOW_BYTES_PER_SECOND } from "../intake/bypass.ts";
+import { FAST_BYTES_PER_SECOND } from "../intake/bypass.ts";
 import type { BatchSink, SealedBatch } from "../pages/batch-sink.ts";
 import type { Channel } from "../ports.ts";
 import { type BatchClass, EntropyChoice, type EntropyMethod, NO_ENTROPY } from "./entropy-choice.ts";
@@ -140,7 +140,7 @@ export class TunnelLink implements SourceLink {
   /** HELLO has said that RAM will be compared. */
   #verifies = false;
   #bypasses = false;
-  /** In bypass from the start, and the link has not shown yet that it is anything but slow. */
+  /** In bypass from the start. */
   #isOpening = true;
   #openingBytes = 0;
   #blocked = false;
@@ -347,18 +347,17 @@ export class TunnelLink implements SourceLink {
 
   #encode(batch: SealedBatch): void {
     const { slot, rawBytes, wholeBytes } = batch;
-    const batchClass: BatchClass = wholeBytes >= WHOLE_SHARE_MIN * rawBytes ? "pages" : "deltas";
-    const bypassed = this.#bypasses;
-    const method = bypassed ? this.#whileBypassed(rawBytes) : this.#choose(batch, batchClass);
+    // What is carried on as it is consists of whole pages, too.
+    const isPages = this.#bypasses || wholeBytes >= WHOLE_SHARE_MIN * rawBytes;
+    const batchClass: BatchClass = isPages ? "pages" : "deltas";
+    const method = this.#bypasses ? this.#whileBypassed(batch) : this.#choose(batch, batchClass);
     this.#lastBatchMs = this.#clock.nowMs();
     this.#codingBytes += rawBytes;
     this.#codingBatches++;
     let isAtOnce = true;
     const encoded = (result: EncodedBatch) => {
       const { codedBytes, encodeMs } = result;
-      // Nobody has looked at what was carried on as it is: it says nothing about batches of one class or the other.
-      const taught = bypassed ? NO_ENTROPY.name : method.name;
-      this.#choice.observe(batchClass, taught, rawBytes, codedBytes, encodeMs);
+      this.#choice.observe(batchClass, method.name, rawBytes, codedBytes, encodeMs);
       this.#rawBytes += rawBytes;
       this.#codedBytes += codedBytes;
       const wasFull = this.#sink.isFull;
@@ -379,32 +378,34 @@ export class TunnelLink implements SourceLink {
   }
 
   /**
-   * What is carried on as it is costs nothing. Only until the link has shown what it carries, some hundred kilobytes on a
-   * fast one, it is made smaller at next to no cost: a slow link needs a tenth of a second to show that it is.
+   * What is carried on as it is costs nothing. Until the link has shown what it carries, some hundred kilobytes on a
+   * fast one, it is made smaller at next to no cost: a slow link needs a tenth of a second to show that it is. Where it has
+   * turned out to be neither, in as far as that pays.
    */
-  #whileBypassed(rawBytes: number): EntropyMethod {
-    this.#openingBytes += rawBytes;
-    const isShown = this.#window.linkBytesPerSecond >= SLOW_BYTES_PER_SECOND;
+  #whileBypassed(batch: SealedBatch): EntropyMethod {
+    if (!this.#isOpening) return NO_ENTROPY;
+    const { linkBytesPerSecond, isLinkKnown } = this.#window;
+    if (linkBytesPerSecond >= FAST_BYTES_PER_SECOND) return NO_ENTROPY;
+    if (isLinkKnown) return this.#choose(batch, "pages");
+    this.#openingBytes += batch.rawBytes;
     // Of what gets very small the fastest link shows little.
-    if (isShown || this.#openingBytes > OPENING_BYTES_MAX) this.#isOpening = false;
-    return this.#isOpening ? this.#choice.lightest : NO_ENTROPY;
+    return this.#openingBytes <= OPENING_BYTES_MAX ? this.#choice.lightest : NO_ENTROPY;
   }
 
-  #choose({ slot, rawBytes, wholeBytes }: SealedBatch, batchClass: BatchClass): EntropyMethod {
-    const isMostlyPages = wholeBytes >= Math.max(WHOLE_BYTES_MIN, WHOLE_SHARE_MIN * rawBytes);
+  #choose({ slot, kind, rawBytes, wholeBytes }: SealedBatch, batchClass: BatchClass): EntropyMethod {
+    const { rawAddress } = this.#coder.slots[slot]!;
+    const [address, bytes] =
+      kind === PAYLOAD_PAGES ? [rawAddress + PAGES_HEADER_BYTES, wholeBytes] : [rawAddress, rawBytes];
+    const isMostlyPages =
+      batchClass === "pages" && bytes >= Math.max(WHOLE_BYTES_MIN, WHOLE_SHARE_MIN * rawBytes);
     return this.#choice.choose(
       batchClass,
       rawBytes,
-      isMostlyPages ? this.#randomnessOf(slot, wholeBytes) : undefined,
+      isMostlyPages ? this.#kernel.sampledEntropy(address, bytes, this.#entropyScratch) : undefined,
       this.#window.linkBytesPerSecond,
       this.#window.isLinkKnown,
       this.#codingBatches > this.#coder.concurrency,
     );
-  }
-
-  #randomnessOf(slot: number, wholeBytes: number): number {
-    const address = this.#coder.slots[slot]!.rawAddress + PAGES_HEADER_BYTES;
-    return this.#kernel.sampledEntropy(address, wholeBytes, this.#entropyScratch);
   }
 
   #send({ slot, kind, rawBytes }: SealedBatch, result: EncodedBatch): void {

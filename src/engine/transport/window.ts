@@ -8,6 +8,7 @@
 
 import { assert } from "../../base/assert.ts";
 import type { Clock } from "../../base/clock.ts";
+import { SustainedRate } from "./sustained-rate.ts";
 
 /** Time on the link that may be queued beyond what the round trip itself holds. */
 export const QUEUE_MS = 20;
@@ -24,6 +25,8 @@ const TURN_BYTES_MAX = 256 * 1024;
 export const MARKERS_MAX = 1024;
 
 const RATE_MEMORY_MS = 1000;
+/** Of what is under way, beyond the round trip: a link with so much before it has something to carry. */
+const BUSY_QUEUE_MS = 2;
 /** A link that starts to carry more by this much while its window grows is not full. */
 const GROWTH_MIN = 1.25;
 /**
@@ -110,6 +113,7 @@ export class DeliveryWindow {
   #linkMeasured = false;
   #linkEverMeasured = false;
   #rateHalfEndsMs: number;
+  readonly #sustained = new SustainedRate();
   /** Minimum since the last drain began, and between that one and the one before. */
   #roundTripMin = Number.POSITIVE_INFINITY;
   #roundTripMinBefore = Number.POSITIVE_INFINITY;
@@ -170,6 +174,12 @@ export class DeliveryWindow {
 
   /** 0 until something was measured. What it carries at least, unless `isLinkKnown`. */
   get linkBytesPerSecond(): number {
+    const sustained = this.#sustained.bytesPerSecond(this.#clock.nowMs());
+    return sustained === 0 ? this.#peakBytesPerSecond : Math.min(sustained, this.#peakBytesPerSecond);
+  }
+
+  /** At its best, as far as a single answer tells. */
+  get #peakBytesPerSecond(): number {
     return Math.max(this.#rateMax, this.#rateMaxBefore);
   }
 
@@ -264,6 +274,9 @@ export class DeliveryWindow {
       this.#unqueuedAnswers++;
     }
     this.#learnRate(marker, nowMs);
+    // With more under way than it holds by itself, it cannot have been idle.
+    const isFull = this.inFlightBytes > this.#bytesIn((this.roundTripMs ?? 0) + BUSY_QUEUE_MS);
+    this.#sustained.answered(this.#deliveredBytes, nowMs, isFull);
     this.#adjust(newlyDeliveredBytes, roundTripMs, nowMs);
   }
 
@@ -279,6 +292,7 @@ export class DeliveryWindow {
       this.#deliveredBytes = this.#markers[(this.#first + MARKERS_MAX - 1) % MARKERS_MAX]!.sentBytes;
     }
     const nowMs = this.#clock.nowMs();
+    this.#sustained.interrupt();
     this.#deliveredMs = this.#deliveredSentMs = nowMs;
     for (let i = 0; i < this.#count; i++) {
       const marker = this.#markers[(this.#first + i) % MARKERS_MAX]!;
@@ -290,7 +304,7 @@ export class DeliveryWindow {
   #learnRate(marker: Marker, nowMs: number): void {
     if (nowMs >= this.#rateHalfEndsMs) {
       // A half in which nothing but the sender was the limit says nothing new: what was known before stands.
-      const known = this.#linkMeasured ? this.#rateMax : this.linkBytesPerSecond;
+      const known = this.#linkMeasured ? this.#rateMax : this.#peakBytesPerSecond;
       this.#rateMaxBefore = known;
       this.#rateMax = 0;
       this.#linkMeasured = false;
@@ -306,13 +320,13 @@ export class DeliveryWindow {
     if (!marker.limitedBySender) this.#linkMeasured = this.#linkEverMeasured = true;
     // A sender with little to say measures itself, not the link: such a sample may only raise the estimate, and
     // not when it is so short that all of it may have fitted into some buffer on the way.
-    else if (this.linkBytesPerSecond > 0 && elapsedMs < LIMITED_SAMPLE_MS_MIN) return;
+    else if (this.#peakBytesPerSecond > 0 && elapsedMs < LIMITED_SAMPLE_MS_MIN) return;
     this.#rateMax = Math.max(this.#rateMax, bytesPerSecond);
   }
 
   /** How fast the link is by what has been delivered since the marker was sent. */
   #believed(marker: Marker, elapsedMs: number, nowMs: number): number {
-    const known = this.linkBytesPerSecond;
+    const known = this.#peakBytesPerSecond;
     const bytes = this.#deliveredBytes - marker.deliveredBytes;
     const measured = (bytes / elapsedMs) * 1000;
     if (!marker.limitedBySender && measured < known * GROWTH_MIN) this.#asKnownMs = nowMs;
@@ -359,9 +373,9 @@ export class DeliveryWindow {
       this.#lateSinceMs = undefined;
       return false;
     }
-    if (this.#lateSinceMs === undefined || this.linkBytesPerSecond > this.#lateBytesPerSecond * GROWTH_MIN) {
+    if (this.#lateSinceMs === undefined || this.#peakBytesPerSecond > this.#lateBytesPerSecond * GROWTH_MIN) {
       this.#lateSinceMs = nowMs;
-      this.#lateBytesPerSecond = this.linkBytesPerSecond;
+      this.#lateBytesPerSecond = this.#peakBytesPerSecond;
       return false;
     }
     // What grows does so from one round trip to the next.
@@ -374,12 +388,12 @@ export class DeliveryWindow {
 
   /** Time that the link takes for so much, as far as is known. */
   #msOf(bytes: number): number {
-    return this.linkBytesPerSecond === 0 ? 0 : (bytes / this.linkBytesPerSecond) * 1000;
+    return this.#peakBytesPerSecond === 0 ? 0 : (bytes / this.#peakBytesPerSecond) * 1000;
   }
 
   /** What the link carries in so many milliseconds, within the limits of a window. */
   #bytesIn(ms: number): number {
-    const bytes = Math.ceil((this.linkBytesPerSecond * ms) / 1000);
+    const bytes = Math.ceil((this.#peakBytesPerSecond * ms) / 1000);
     return Math.max(TURN_BYTES_MIN, Math.min(WINDOW_BYTES_MAX, bytes));
   }
 }
