@@ -50,3 +50,20 @@ test("a claim rests on what was run five times, where anything was", () => {
   const alone = judgedClaims([once], []).find(({ claim }) => claim.measure === "downtime factor")!;
   expect(alone.ours).toContain("10 ms by tunnel (1 run");
 });
+
+test("what users notice is judged by the worst run, of the method of which that is the best", () => {
+  const metrics = [{ name: "heartbeatGapMs", title: "frozen picture", unit: "ms" }];
+  const scenarios = [{ name: "video", metrics }] as unknown as Parameters<typeof judgedClaims>[1];
+  const judged = (...own: Group[]) => {
+    const groups = [group("vanilla", [5000, 5100, 5000, 5000, 5000]), ...own];
+    const contest: Contest = { experiment: "headline", setting: { ...SETTING, scenario: "video" }, groups };
+    return judgedClaims([contest], scenarios).find(({ claim }) => claim.measure === "users notice")!;
+  };
+  const uneven = group("direct", [20, 20, 20, 20, 130]);
+  const steady = group("tunnel", [80, 85, 90, 90, 95]);
+  expect(judged(uneven, steady)).toMatchObject({
+    standing: "shown",
+    ours: expect.stringContaining("by tunnel"),
+  });
+  expect(judged(uneven).standing).toBe("shown in part");
+});

@@ -78,8 +78,12 @@ interface Duel {
   readonly spreads: { readonly standard: Spread; readonly ours: Spread };
 }
 
-/** Contests in which both were measured, with the best of ours of which there are runs enough. */
-function duels(contests: readonly Contest[], metric: string, isLowerBetter: boolean): Duel[] {
+/** Contests in which both were measured, with the best of ours, by `figure` (lower is better), of which there are runs enough. */
+function duels(
+  contests: readonly Contest[],
+  metric: string,
+  figure = ({ median }: Spread) => median,
+): Duel[] {
   return contests.flatMap((contest) => {
     const standard = groupOf(contest, STANDARD);
     const standardSpread = spreadOfMetric(standard, metric);
@@ -87,13 +91,12 @@ function duels(contests: readonly Contest[], metric: string, isLowerBetter: bool
       const spread = isOurs(group.method) ? spreadOfMetric(group, metric) : undefined;
       return spread === undefined ? [] : [{ group, spread }];
     });
-    const sign = isLowerBetter ? 1 : -1;
     // One that had to be forced is ours only where none of ours came to an end by itself.
     const [best] = candidates.sort(
       (a, b) =>
         Number(isClean(b.group)) - Number(isClean(a.group)) ||
         Number(isEnough(b.spread)) - Number(isEnough(a.spread)) ||
-        sign * (a.spread.median - b.spread.median),
+        figure(a.spread) - figure(b.spread),
     );
     if (standard === undefined || standardSpread === undefined || best === undefined) return [];
     return [
@@ -115,7 +118,7 @@ function filesOf(found: readonly Duel[]): string[] {
 }
 
 function downtimeFalls(contests: readonly Contest[]): Judgement {
-  const found = duels(contests, HEARTBEAT_GAP.name, true);
+  const found = duels(contests, HEARTBEAT_GAP.name);
   if (found.length === 0) return NO_RESULTS;
   const open = found.filter(({ spreads }) => rangesOverlap(spreads.standard, spreads.ours)).length;
   const longer = found.filter(({ spreads }) => spreads.ours.min > spreads.standard.max).length;
@@ -129,7 +132,7 @@ function downtimeFalls(contests: readonly Contest[]): Judgement {
 
 /** The greatest of each scenario, of those with runs enough. */
 function downtimeFactor(contests: readonly Contest[]): Judgement {
-  const ratios = duels(contests, HEARTBEAT_GAP.name, true).flatMap((duel) => {
+  const ratios = duels(contests, HEARTBEAT_GAP.name).flatMap((duel) => {
     const ratio = ratioOf(duel.spreads.ours, duel.spreads.standard);
     return ratio === undefined ? [] : [{ duel, ratio }];
   });
@@ -174,11 +177,12 @@ function settingName({ experiment, setting }: Contest): string {
   return `${setting.scenario}, ${settingText(setting)} (experiment ${experiment})`;
 }
 
-/** By the first of a scenario's metrics, which is the one that its users notice. */
+/** By the first of a scenario's metrics, which is the one that its users notice, and by what it was at worst: that they do. */
 function usersNotice(contests: readonly Contest[], scenarios: readonly ScenarioInfo[]): Judgement {
   const found = contests.flatMap((contest) => {
     const metric = scenarios.find(({ name }) => name === contest.setting.scenario)?.metrics[0];
-    return metric?.unit === "ms" ? duels([contest], metric.name, true).map((duel) => ({ duel, metric })) : [];
+    const found = metric?.unit === "ms" ? duels([contest], metric.name, ({ max }) => max) : [];
+    return found.map((duel) => ({ duel, metric: metric! }));
   });
   const [worst] = found.sort(
     (a, b) =>
