@@ -1,6 +1,6 @@
 // What a link carries for a while on end. The highest rate between two acknowledgements says more: answers that were held up come
-// together, and a token bucket lets a little pass at any rate. A window may be too large for that; whoever reckons with the
-// link's rate would be wrong by as much. Pure.
+// together, and a token bucket lets a little pass at any rate. A window does no harm by going by that; whoever reckons how long
+// something takes would be wrong by as much. Pure.
 
 /** So long, and so many answers, it must have been the link that was the limit. */
 const SPAN_MS = 100;

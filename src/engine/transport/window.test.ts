@@ -171,6 +171,26 @@ test("nor do pauses of a sender that is busy with something else keep it from be
   expect(window.linkBytesPerSecond).toBeGreaterThan(0.4 * 400 * MBIT);
 });
 
+test.each([
+  [0.2, 0.6],
+  [20, 0.6],
+  [100, 0.6],
+  [100, 0.8],
+])(
+  "over a way of %s ms who sends %s of what the link carries does not make it look slower",
+  (roundTripMs, share) => {
+    const conditions = { bytesPerSecond: 100 * MBIT, roundTripMs, jitterMs: 0 };
+    const { link, window } = simulate(conditions);
+    link.run(10_000);
+    let least = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < 50; i++) {
+      link.run(100, share * conditions.bytesPerSecond);
+      least = Math.min(least, window.linkBytesPerSecond);
+    }
+    expect(least / conditions.bytesPerSecond).toBeGreaterThan(0.9);
+  },
+);
+
 test("in an hour of sending the window does not creep", () => {
   const conditions = { bytesPerSecond: 20 * MBIT, roundTripMs: 20, jitterMs: 8 };
   const { link, window } = simulate(conditions);

@@ -272,8 +272,8 @@ export class DeliveryWindow {
       this.#unqueuedAnswers++;
     }
     this.#learnRate(marker, nowMs);
-    // Half a window is more than it holds by itself: it cannot have been idle, whatever keeps the sender from filling it.
-    const isFull = this.inFlightBytes >= this.#steadyBytes / 2 && this.#steadyBytes > 0;
+    // With half of a queue behind what it holds by itself it was not idle, whatever keeps the sender from filling the window.
+    const isFull = this.inFlightBytes >= this.#bytesIn((this.roundTripMs ?? 0) + this.#slackMs / 2);
     this.#sustained.answered(this.#deliveredBytes, nowMs, isFull);
     this.#adjust(newlyDeliveredBytes, roundTripMs, nowMs);
   }
