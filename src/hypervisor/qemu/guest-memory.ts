@@ -1,13 +1,13 @@
 // The RAM of a running QEMU guest, read from outside: through /proc/PID/mem of its process (Linux; root, or whoever may
-// trace it), at the addresses that QEMU names (ram-map.ts). The guest goes on and does not notice; nothing is written, and pages that QEMU has never touched are not touched by this either
-// (/proc/PID/pagemap tells which).
+// trace it), at the addresses that QEMU names (ram-map.ts). The guest goes on and does not notice; nothing is written, and
+// pages that QEMU has never touched are not touched by this either (/proc/PID/pagemap tells which).
 
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from "node:fs";
 import { assert } from "../../base/assert.ts";
 import { DeltaveeError, toError, UsageError } from "../../base/errors.ts";
 import type { GuestMemory } from "../../memory/guest-memory.ts";
 import type { QmpAddress, QmpClient } from "./qmp.ts";
-import { askMonitor, hostAddressOf, parseMemoryTree } from "./ram-map.ts";
+import { askHostAddress, askMonitor, parseHostAddress, parseMemoryTree } from "./ram-map.ts";
 
 export const PAGE_BYTES = 4096;
 export const PAGEMAP_ENTRY_BYTES = 8;
@@ -16,6 +16,7 @@ const PAGEMAP_RUN_ENTRIES = 4096;
 const PAGEMAP_GAP_ENTRIES = 512;
 /** Upper byte of an entry (Documentation/admin-guide/mm/pagemap): bit 63 present, bit 62 swapped out. */
 const PRESENT_OR_SWAPPED = 0xc0;
+
 /** A part of guest RAM that lies in one piece in QEMU's address space. */
 interface RamRange {
   readonly firstPage: number;
@@ -125,9 +126,13 @@ async function ramRanges(qmp: QmpClient): Promise<RamRange[]> {
   const ranges: RamRange[] = [];
   let firstPage = 0;
   for (const { start, bytes } of parseMemoryTree(await askMonitor(qmp, "info mtree -f"))) {
-    const hostAddress = await hostAddressOf(qmp, start);
+    const answer = await askHostAddress(qmp, start);
+    const hostAddress = parseHostAddress(answer);
     if (hostAddress === undefined)
-      throw new DeltaveeError("HYPERVISOR_FAILED", "QEMU does not say where guest RAM lies (gpa2hva)");
+      throw new DeltaveeError(
+        "HYPERVISOR_FAILED",
+        `QEMU does not say where guest RAM lies: "${answer.trim()}"`,
+      );
     const pageCount = Math.floor(bytes / PAGE_BYTES);
     ranges.push({ firstPage, pageCount, hostAddress });
     firstPage += pageCount;

@@ -30,7 +30,7 @@ export async function locateBlocks(qmp: QmpClient, maps: string): Promise<Map<st
   for (const [idstr, lengthBytes] of parseRamBlocks(await askMonitor(qmp, "info ramblock"))) {
     const piece = pieceOf(idstr, pieces);
     if (piece === undefined) continue;
-    const pieceAddress = await hostAddressOf(qmp, piece.guestAddress);
+    const pieceAddress = parseHostAddress(await askHostAddress(qmp, piece.guestAddress));
     if (pieceAddress === undefined) continue;
     const hostAddress = pieceAddress - piece.offsetBytes;
     blocks.set(idstr, {
@@ -92,9 +92,13 @@ export function parseMemoryTree(text: string): { start: number; bytes: number }[
     .filter(({ bytes }) => bytes >= RANGE_BYTES_MIN);
 }
 
-/** In QEMU's process; undefined: nothing that QEMU knows of. */
-export async function hostAddressOf(qmp: QmpClient, guestAddress: number): Promise<number | undefined> {
-  const answer = await askMonitor(qmp, `gpa2hva 0x${guestAddress.toString(16)}`);
+/** Where it lies in QEMU's process, in words: parseHostAddress. */
+export function askHostAddress(qmp: QmpClient, guestAddress: number): Promise<string> {
+  return askMonitor(qmp, `gpa2hva 0x${guestAddress.toString(16)}`);
+}
+
+/** Undefined: nothing that QEMU knows of. */
+export function parseHostAddress(answer: string): number | undefined {
   const hex = /^Host virtual address for .* is 0x([0-9a-f]+)/.exec(answer)?.[1];
   return hex === undefined ? undefined : Number.parseInt(hex, 16);
 }
