@@ -55,6 +55,12 @@ test("what a sender makes that has little to send is no rate of the link, and wh
   expect(answers.known).toBe(0);
 });
 
+test("what is carried for a tenth of a second without filling the link can be carried, and no less", () => {
+  const answers = new Answers().come(150, 1, 1000, 1);
+  expect(answers.come(220, 1, 5000, 1, false).known).toBeCloseTo(5e6, -4);
+  expect(answers.come(220, 1, 500, 1, false).known).toBeCloseTo(5e6, -4);
+});
+
 test("an interruption does not count as time in which nothing got across", () => {
   const answers = new Answers().come(150, 1, 10_000, 1);
   answers.rate.interrupt();

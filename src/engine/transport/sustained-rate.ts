@@ -13,6 +13,10 @@ export class SustainedRate {
   #startMs = 0;
   #startBytes = 0;
   #answers = 0;
+  /** A span in which the link was not the limit all the time: what was carried in it can be carried. */
+  #openMs = 0;
+  #openBytes = 0;
+  #wasOpen = false;
   #max = 0;
   #maxBefore = 0;
   #halfEndsMs = 0;
@@ -20,6 +24,7 @@ export class SustainedRate {
 
   /** `deliveredBytes`: of all time. `isFull`: the link, and not the sender, has been the limit since the answer before. */
   answered(deliveredBytes: number, nowMs: number, isFull: boolean): void {
+    this.#raise(deliveredBytes, nowMs, isFull);
     if (!isFull) this.#answers = 0;
     else if (++this.#answers > SPAN_ANSWERS && nowMs - this.#startMs >= SPAN_MS) {
       this.#measured(((deliveredBytes - this.#startBytes) / (nowMs - this.#startMs)) * 1000, nowMs);
@@ -27,6 +32,19 @@ export class SustainedRate {
     } else if (this.#answers > 1) return;
     this.#startMs = nowMs;
     this.#startBytes = deliveredBytes;
+  }
+
+  /** A sender that does not fill the link does not say what it could carry at most, but what it carries at least. */
+  #raise(deliveredBytes: number, nowMs: number, isFull: boolean): void {
+    if (!isFull) this.#wasOpen = true;
+    const elapsedMs = nowMs - this.#openMs;
+    if (elapsedMs < SPAN_MS) return;
+    const bytesPerSecond = ((deliveredBytes - this.#openBytes) / elapsedMs) * 1000;
+    const known = this.bytesPerSecond(nowMs);
+    if (this.#wasOpen && known > 0 && bytesPerSecond > known) this.#measured(bytesPerSecond, nowMs);
+    this.#openMs = nowMs;
+    this.#openBytes = deliveredBytes;
+    this.#wasOpen = false;
   }
 
   /** Time has passed in which nothing could be delivered. */
