@@ -74,7 +74,7 @@ async function main(names: readonly string[], options: Options): Promise<void> {
     if (options.markdown !== undefined) {
       const before = existsSync(options.markdown) ? readFileSync(options.markdown, "utf8") : "";
       const content = sectionAsMarkdown(result, setting);
-      writeFileSync(options.markdown, replaceSection(before, `bench ${name}`, content));
+      writeFileSync(options.markdown, replaceSection(before, `bench ${result.name}`, content));
     }
   }
 }

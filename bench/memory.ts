@@ -3,6 +3,7 @@
 // down: this is where a tool in the middle has nothing to win and must not lose. What a migration costs whatever the
 // guest's size, the start of a process above all, is told apart from what grows with the guest.
 
+import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { UsageError } from "../src/base/errors.ts";
 import { METHODS } from "../src/lab/method/all.ts";
@@ -32,6 +33,8 @@ const FLAT_RATIO_MAX = 1.15;
 const LIMIT_MS = 120_000;
 const RUNS_MAX = 3;
 const QEMU = "10.0";
+/** What a Unix socket holds where nobody has set it. */
+const SOCKET_BUFFER_BYTES_USUAL = 212_992;
 const MIB = 1024 ** 2;
 const CORES = availableParallelism();
 
@@ -77,6 +80,7 @@ export async function memorySection({ turns }: SectionOptions): Promise<SectionR
   if (binary === undefined)
     throw new UsageError(`Section memory needs QEMU ${QEMU} (scripts/fetch-qemu10.sh)`);
   const runs = Math.min(turns, RUNS_MAX);
+  const socketBufferBytes = Number(readFileSync("/proc/sys/net/core/wmem_default", "utf8"));
   const figures: MemoryFigure[] = [];
   for (const guest of [...SIZES, FULL]) {
     const all = new Map<string, Measurement[]>(COMPARED.map(({ name }) => [name, []]));
@@ -98,10 +102,15 @@ export async function memorySection({ turns }: SectionOptions): Promise<SectionR
     for (const { name } of COMPARED) figures.push(figureOf(guest, name, all));
   }
   const costs = [CARRIED, ...OURS].map(({ name }) => costOf(name, figures));
+  const buffers = `${socketBufferBytes / 1024} KiB`;
+  const isUsual = socketBufferBytes === SOCKET_BUFFER_BYTES_USUAL;
   return {
-    name: "memory",
-    title: "Memory, and cost per GiB, on an unshaped loopback",
+    name: isUsual ? "memory" : `memory, sockets of ${buffers}`,
+    title: `Memory, and cost per GiB, on an unshaped loopback, with Unix sockets that hold ${buffers}`,
     notes: [
+      isUsual
+        ? `Unix sockets hold ${buffers}, as Linux has them (net.core.wmem_default).`
+        : `Before it: \`sysctl -w net.core.wmem_default=${socketBufferBytes}\`. Linux has ${SOCKET_BUFFER_BYTES_USUAL / 1024} KiB.`,
       `Bare-metal test guest under QEMU ${QEMU} (TCG), so much of its RAM filled with text as is said, the rest zero, 1000 pages/s touched. ` +
         `Page cache limited to ${CACHE_MIB} MiB. Median of ${runs} runs, the methods in turns that begin with another one each time; every guest has verified its memory after arriving.`,
       "Total: from the command to the first heartbeat at the destination, start of Node.js included. Migration: as the source's QEMU reports it. " +

@@ -31,9 +31,9 @@ test("a problem has an exit code of its own, and a program reads what it is", as
 
 test("a person reads what follows and what to do", async () => {
   await run("--qemu", "/bin/false", "--bind", "127.0.0.1:0");
-  expect(printed).toMatch(/^problem {2}qemu {4}\/bin\/false ended with code 1$/m);
+  expect(printed).toMatch(/^problem {2}qemu {2,}\/bin\/false ended with code 1$/m);
   expect(printed).toContain("-> Start it by hand");
-  expect(printed).toMatch(/^ok {7}port {4}127\.0\.0\.1:0 is free$/m);
+  expect(printed).toMatch(/^ok {7}port {2,}127\.0\.0\.1:0 is free$/m);
   expect(printed).toMatch(/\n\n1 problem, 1 warning\n$/);
 });
 

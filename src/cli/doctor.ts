@@ -13,7 +13,14 @@ import { type Address, formatAddress, parseAddress } from "../link/address.ts";
 import { interruption } from "./common.ts";
 import { checkPairedKeys, checkTlsFolder } from "./doctor/certificates.ts";
 import { type Finding, findingsText, worstOf } from "./doctor/finding.ts";
-import { checkClock, checkCongestionControl, checkMemory, checkNode, HOST_CLOCKS } from "./doctor/host.ts";
+import {
+  checkClock,
+  checkCongestionControl,
+  checkMemory,
+  checkNode,
+  checkSocketBuffers,
+  HOST_CLOCKS,
+} from "./doctor/host.ts";
 import { checkKvm } from "./doctor/kvm.ts";
 import { checkBind, checkPeer, measureFor, type PeerAddress, parsePeer } from "./doctor/peer.ts";
 import { checkBinary, checkMonitor, findQemuPaths, NO_QEMU } from "./doctor/qemu.ts";
@@ -123,7 +130,7 @@ async function lookAtAll(options: Options): Promise<Finding[]> {
     }),
     { check: "cores", level: "ok", says: `${availableParallelism()} cores to code pages on` },
     await checkClock(HOST_CLOCKS),
-    ...congestionControl(),
+    ...networkSettings(),
     ...(qemus.length === 0 ? [NO_QEMU] : qemus),
     await checkKvm(paths[works]),
     ...(vm === undefined ? [] : [vm.finding]),
@@ -137,11 +144,14 @@ async function lookAtAll(options: Options): Promise<Finding[]> {
 }
 
 /** Nothing where it is not Linux's to tell. */
-function congestionControl(): Finding[] {
-  const setting = (name: string) => readFileSync(`/proc/sys/net/ipv4/${name}`, "utf8").trim();
+function networkSettings(): Finding[] {
+  const setting = (name: string) => readFileSync(`/proc/sys/net/${name}`, "utf8").trim();
   try {
-    const known = setting("tcp_available_congestion_control").split(" ");
-    return [checkCongestionControl(setting("tcp_congestion_control"), known)];
+    const known = setting("ipv4/tcp_available_congestion_control").split(" ");
+    return [
+      checkCongestionControl(setting("ipv4/tcp_congestion_control"), known),
+      checkSocketBuffers(Number(setting("core/wmem_default"))),
+    ];
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code === "ENOENT") return [];
     throw thrown;

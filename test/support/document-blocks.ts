@@ -99,6 +99,9 @@ export const TREATMENTS: Readonly<Record<string, Treatment>> = {
   "docs/benchmarks.md, Promises of a downtime: `npm run bench:downtime`": BENCHMARKS,
   "docs/choosing-a-mode.md, Choosing a mode": { sameAs: "README.md, Moving a VM of your own" },
   "docs/choosing-a-mode.md, Choosing a mode (2)": { sameAs: "README.md, Moving a VM of your own (2)" },
+  "docs/choosing-a-mode.md, A link that is faster than a gigabit": {
+    notRun: "a setting of the system's: src/cli/doctor/host.test.ts holds the advice to the same words",
+  },
   "docs/choosing-a-mode.md, A link that loses packets": {
     notRun:
       "a route of the system's: test/e2e/lab-hosts.test.ts sees that connections over one like it are BBR's",

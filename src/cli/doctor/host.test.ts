@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "vitest";
 import { findingsText, worstOf } from "./finding.ts";
-import { checkClock, checkCongestionControl, checkMemory, checkNode } from "./host.ts";
+import { checkClock, checkCongestionControl, checkMemory, checkNode, checkSocketBuffers } from "./host.ts";
 
 const GIB = 2 ** 30;
 
@@ -39,6 +39,16 @@ test("what CUBIC makes of a way that loses packets is said, and how BBR gets suc
   expect(finding.advice).toContain("modprobe tcp_bbr, then ip route replace PEER via GATEWAY congctl bbr");
   expect(checkCongestionControl("cubic", ["cubic", "bbr"]).advice).not.toContain("modprobe");
   expect(checkCongestionControl("bbr", ["cubic", "bbr"])).not.toHaveProperty("advice");
+});
+
+test("where sockets hold little it is said what that means, and how they hold more", () => {
+  expect(checkSocketBuffers(212_992)).toMatchObject({
+    check: "sockets",
+    level: "ok",
+    says: "Unix sockets hold 213 kB",
+    advice: expect.stringContaining("sysctl -w net.core.wmem_default=4194304"),
+  });
+  expect(checkSocketBuffers(4_194_304)).not.toHaveProperty("advice");
 });
 
 describe("clocks", () => {

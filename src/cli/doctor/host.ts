@@ -88,6 +88,27 @@ export function checkCongestionControl(control: string, known: readonly string[]
   };
 }
 
+/** With this much both ends of a connection to a hypervisor are at work most of the time. */
+const SOCKET_BUFFER_BYTES_ENOUGH = 1024 * 1024;
+
+/** `bufferBytes`: what a new Unix socket holds (Linux: net.core.wmem_default). */
+export function checkSocketBuffers(bufferBytes: number): Finding {
+  const [check, values] = ["sockets", { bufferBytes }];
+  const says = `Unix sockets hold ${formatBytes(bufferBytes)}`;
+  if (bufferBytes >= SOCKET_BUFFER_BYTES_ENOUGH) return { check, level: "ok", says, values };
+  return {
+    check,
+    // Links of up to a gigabit are slower than either end.
+    level: "ok",
+    says,
+    means:
+      "QEMU and Deltavee wait for each other that often: on a link of several Gbit/s it takes a quarter longer or more",
+    advice:
+      "For such links let them hold more, for connections from then on: sysctl -w net.core.wmem_default=4194304",
+    values,
+  };
+}
+
 export interface Clocks {
   monotonicMs(): number;
   wallMs(): number;
