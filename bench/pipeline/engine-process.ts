@@ -122,6 +122,8 @@ function pinned(coder: BatchCoder, { codecId, level }: NonNullable<EngineTask["e
   return {
     slots: coder.slots,
     concurrency: coder.concurrency,
+    isReady: coder.isReady,
+    prepare: () => coder.prepare(),
     acquire: () => coder.acquire(),
     release: (slot) => coder.release(slot),
     encode: (slot, rawBytes, _codecId, _level, done) => coder.encode(slot, rawBytes, codecId, level, done),

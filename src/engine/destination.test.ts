@@ -83,9 +83,12 @@ interface Setup {
   hypervisorBytesPerSecond: number;
   hypervisorBufferBytes: number;
   defers: boolean;
+  /** Each DATA comes so long after the one before it; 0: all come at once. */
+  everyMs?: number;
 }
 
-async function run({ slotCount, hypervisorBytesPerSecond, hypervisorBufferBytes, defers }: Setup) {
+async function run(setup: Setup) {
+  const { slotCount, hypervisorBytesPerSecond, hypervisorBufferBytes, defers, everyMs = 0 } = setup;
   const clock = new VirtualClock();
   const world = new World();
   const vm = new FakeIncoming(world, clock, {
@@ -114,7 +117,8 @@ async function run({ slotCount, hypervisorBytesPerSecond, hypervisorBufferBytes,
     frame(frame) {
       received.push(structuredClone(frame));
       // All at once: whatever cannot be taken has to wait in the link.
-      if (frame.type === "welcome") for (const data of FRAMES) source.send(data);
+      if (frame.type === "welcome")
+        for (const [i, data] of FRAMES.entries()) clock.after(i * everyMs, () => source.send(data));
       if (frame.type === "loaded") source.send({ type: "commit", resume: true });
       if (frame.type === "running") source.destroy();
     },
@@ -176,6 +180,23 @@ test("nothing is acknowledged that the hypervisor has not taken", async () => {
   expect(received.some(({ type }) => type === "ack")).toBe(true);
   // At a megabyte a second it cannot have been faster.
   expect(durationMs).toBeGreaterThan((STREAM.length / 1e6) * 1000);
+});
+
+test("an acknowledgement says how much of the time there was something for the hypervisor to take", async () => {
+  const paces = async (everyMs: number) => {
+    const home = { slotCount: 6, hypervisorBufferBytes: 1, defers: false };
+    const { received } = await run({ ...home, hypervisorBytesPerSecond: 20e6, everyMs });
+    return received.flatMap((frame) => (frame.type === "ack" ? [frame.pace!] : []));
+  };
+  const [behind, waiting] = [await paces(0), await paces(1000)];
+  expect(behind.length).toBeGreaterThan(5);
+  // From the first to the last of them it never waits for anything.
+  const [first, last] = [behind[0]!, behind.at(-1)!];
+  expect(last.busyMs).toBeGreaterThan(300);
+  expect(last.elapsedMs - first.elapsedMs - (last.busyMs - first.busyMs)).toBeLessThanOrEqual(2);
+  // It takes as long for it, and as much longer as nothing has come.
+  expect(waiting.at(-1)!.elapsedMs).toBeGreaterThanOrEqual((FRAMES.length - 1) * 1000);
+  expect(waiting.at(-1)!.busyMs).toBeLessThan(2 * behind.at(-1)!.busyMs);
 });
 
 test("what the hypervisor has begun for a source that is gone by then is left for the next one", async () => {

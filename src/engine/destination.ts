@@ -17,9 +17,11 @@ import {
 } from "../base/errors.ts";
 import { NO_PAGES } from "../record/schema.ts";
 import type { Hello } from "../wire/bodies.ts";
-import type { Frame, ResumeFrame, VerifyFrame } from "../wire/frame.ts";
-import { abortFrame, answerHello, refusalFor } from "../wire/handshake.ts";
+import { type Frame, PACE_MS_MAX, type Pace, type ResumeFrame, type VerifyFrame } from "../wire/frame.ts";
+import { abortFrame, answerHello, PACE_VERSION, refusalFor } from "../wire/handshake.ts";
+import { PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
 import { ProtocolState } from "../wire/protocol-state.ts";
+import { BusyTime } from "./destination/busy-time.ts";
 import { Delivery } from "./destination/delivery.ts";
 import type { DestinationOptions, DestinationOutcome } from "./destination/options.ts";
 import { inPieces, ReturnLog } from "./destination/return-log.ts";
@@ -53,6 +55,10 @@ export class DestinationEngine {
   readonly #delivery: Delivery;
   /** Sequence of the last DATA that the hypervisor has taken. */
   #takenSequence = 0;
+  #welcomedMs = 0;
+  readonly #busy = new BusyTime();
+  /** Sequence of the last DATA that gives the hypervisor something to take. */
+  #lastToTake = 0;
   /** Post-copy: the guest could run. */
   #ready = false;
   #loaded = false;
@@ -221,6 +227,7 @@ export class DestinationEngine {
           (untouchedRam) => {
             if (this.#over) return;
             this.#welcomed = true;
+            this.#welcomedMs = this.#options.clock.nowMs();
             if (untouchedRam.length > 0) answer.body.untouchedRam = untouchedRam;
             const { resumption } = answer.body;
             if (resumption !== undefined) {
@@ -238,6 +245,10 @@ export class DestinationEngine {
         return;
       }
       case "data":
+        if (frame.payloadKind !== PAYLOAD_RAM_LAYOUT) {
+          this.#lastToTake = frame.sequence;
+          this.#busy.begin(this.#options.clock.nowMs());
+        }
         this.#delivery.data(frame);
         return;
       case "done":
@@ -377,8 +388,18 @@ export class DestinationEngine {
 
   #acknowledge(sequence: number): void {
     this.#takenSequence = sequence;
-    if (this.#lostMs === undefined) this.#peer.send({ type: "ack", sequence });
+    const nowMs = this.#options.clock.nowMs();
+    if (sequence === this.#lastToTake) this.#busy.end(nowMs);
+    if (this.#lostMs === undefined) {
+      const pace = this.#state.speaks(PACE_VERSION) ? { pace: this.#pace(nowMs) } : {};
+      this.#peer.send({ type: "ack", sequence, ...pace });
+    }
     this.#tell();
+  }
+
+  #pace(nowMs: number): Pace {
+    const elapsedMs = Math.min(PACE_MS_MAX, Math.floor(nowMs - this.#welcomedMs));
+    return { elapsedMs, busyMs: Math.min(elapsedMs, Math.floor(this.#busy.totalMs(nowMs))) };
   }
 
   /**

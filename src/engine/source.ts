@@ -118,7 +118,7 @@ export class SourceEngine {
       package: () => this.#postcopy(),
       deviceState: () => this.#deviceState(),
       opaque: (reason, offsetBytes) => this.#opaque(reason, offsetBytes),
-      pass: () => this.#whichPass(),
+      pass: () => this.#passes(),
       broken: (error) => void this.#fail(error),
       returnPath: (bytes) => this.#fromDestination(bytes),
       ended: () => this.#destinationEnded(),
@@ -203,9 +203,8 @@ export class SourceEngine {
 
   // ---- the stream, source to destination ----
 
-  #whichPass(): "first" | "later" | undefined {
-    if (this.#handover.phase !== "iterating") return undefined;
-    return (this.#monitor.status.iteration ?? 0) < 1 ? "first" : "later";
+  #passes(): number | undefined {
+    return this.#handover.phase === "iterating" ? (this.#monitor.status.iteration ?? 0) : undefined;
   }
 
   #stopped(): void {

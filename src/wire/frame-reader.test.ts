@@ -10,6 +10,7 @@ import {
   encodeFrame,
   FRAME_LAYOUTS,
   HEADER_BYTES,
+  PACE_MS_MAX,
   RAW_BYTES_MAX,
   RETURN_BYTES_MAX,
   SEQUENCE_MAX,
@@ -38,6 +39,9 @@ const hypervisor = fc.record(
 const id = fc.stringMatching(/^[0-9a-f]{32}$/);
 const resumeStage = fc.constantFrom<ResumeStage>("streaming", "loaded", "committed", "ready", "given");
 const reason = fc.record({ code: fc.stringMatching(/^[A-Z][A-Z0-9_]{0,63}$/), message: printable(100) });
+const pace = fc
+  .tuple(fc.integer({ min: 0, max: PACE_MS_MAX }), fc.integer({ min: 0, max: PACE_MS_MAX }))
+  .map(([a, b]) => ({ elapsedMs: Math.max(a, b), busyMs: Math.min(a, b) }));
 const anyFrame: fc.Arbitrary<Frame> = fc.oneof(
   fc.record({
     type: fc.constant("hello" as const),
@@ -94,6 +98,7 @@ const anyFrame: fc.Arbitrary<Frame> = fc.oneof(
     coded: bytes(300),
   }),
   fc.record({ type: fc.constant("ack" as const), sequence }),
+  fc.record({ type: fc.constant("ack" as const), sequence, pace }),
   fc.record({ type: fc.constant("return" as const), bytes: bytes(300) }),
   fc.record({
     type: fc.constant("verify" as const),
@@ -200,6 +205,7 @@ const DATA: DataFrame = {
   coded: Uint8Array.of(1, 2, 3),
 };
 const ACK: Frame = { type: "ack", sequence: 7 };
+const PACED: Frame = { type: "ack", sequence: 7, pace: { elapsedMs: 300, busyMs: 40 } };
 const KEEPALIVE: Frame = { type: "keepalive" };
 const RESUME: Frame = {
   type: "resume",
@@ -377,7 +383,7 @@ describe("FrameReader", () => {
     ["type 0", patched(ACK, 2, 0), "a frame type from 1 to 18, got 0"],
     ["an unknown type", patched(ACK, 2, 19), "a frame type from 1 to 18, got 19"],
     ["flags", patched(ACK, 3, 0x80), "ack flags 0, got 0x80"],
-    ["a payload too short for its type", patched(ACK, 7, 7), "ack payload of 8 to 8 bytes, got 7"],
+    ["a payload too short for its type", patched(ACK, 7, 7), "ack payload of 8 to 16 bytes, got 7"],
     ["a payload too long for its type", patched(KEEPALIVE, 7, 1), "keepalive payload of 0 to 0 bytes, got 1"],
     [
       "a payload above the limit, before any of it has arrived",
@@ -391,6 +397,8 @@ describe("FrameReader", () => {
       patched(DATA, 8, 0, 0x20, 0, 0, 0, 0, 0, 0),
       "data sequence from 1 to 9007199254740991, got 9007199254740992",
     ],
+    ["ACK with half a pace", patched(PACED, 7, 12), "ack payload of 8 or 16 bytes, got 12"],
+    ["ACK busy for longer than it has been", patched(PACED, 28, 0, 0, 1, 45), "at most 300 ms busy, got 301"],
     ["ACK of nothing", patched(ACK, 23, 0), "ack sequence from 1 to"],
     ["ACK above what is counted exactly", patched(ACK, 16, 0xff), "ack sequence from 1 to"],
     ["HELLO with another magic", patched(HELLO, 16, 0x64), 'hello to begin with "DELTAVEE"'],

@@ -8,6 +8,8 @@ import { copyToShared } from "../base/shared-copy.ts";
 import { decodeBody, helloSchema, reasonSchema, welcomeSchema } from "./bodies.ts";
 import type { DataFrame, Frame, FrameType, ResumeStage } from "./frame.ts";
 import {
+  ACK_BYTES,
+  ACK_PACE_BYTES,
   DATA_FIXED_BYTES,
   DIGEST_BYTES,
   DIGESTS_MAX,
@@ -244,7 +246,12 @@ function decodePayload(header: Header, payload: Uint8Array, invalid: Invalid): F
     case "ack": {
       const sequence = getUint64(view, 0);
       checkSequence(type, sequence, invalid);
-      return { type, sequence };
+      if (payload.length === ACK_BYTES) return { type, sequence };
+      if (payload.length !== ACK_PACE_BYTES)
+        throw invalid(`ack payload of ${ACK_BYTES} or ${ACK_PACE_BYTES} bytes, got ${payload.length}`);
+      const [elapsedMs, busyMs] = [view.getUint32(ACK_BYTES), view.getUint32(ACK_BYTES + 4)];
+      if (busyMs > elapsedMs) throw invalid(`ack with at most ${elapsedMs} ms busy, got ${busyMs}`);
+      return { type, sequence, pace: { elapsedMs, busyMs } };
     }
     case "return":
       return { type, bytes: payload };

@@ -43,6 +43,8 @@ describe("encodeFrame", () => {
     ["DATA sequence 0", { ...DATA, sequence: 0 }],
     ["an inexact sequence", { ...DATA, sequence: 2 ** 53 }],
     ["ACK of nothing", { type: "ack", sequence: 0 }],
+    ["ACK busy for longer than it has been", { type: "ack", sequence: 1, pace: { elapsedMs: 1, busyMs: 2 } }],
+    ["ACK of parts of a millisecond", { type: "ack", sequence: 1, pace: { elapsedMs: 1.5, busyMs: 1 } }],
     ["an empty RETURN", { type: "return", bytes: new Uint8Array(0) }],
     ["RETURN above the limit", { type: "return", bytes: new Uint8Array(RETURN_BYTES_MAX + 1) }],
     ["a reason without a code", { type: "abort", reason: { code: "", message: "" } }],

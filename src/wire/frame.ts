@@ -17,6 +17,11 @@ export const WELCOME_FIXED_BYTES = 2;
 export const DATA_FIXED_BYTES = 12;
 export const RESUME_BYTES = HELLO_MAGIC.length + 48;
 export const RESUMED_BYTES = 24;
+/** Without and with the destination's pace. */
+export const ACK_BYTES = 8;
+export const ACK_PACE_BYTES = 16;
+/** A month and a half. */
+export const PACE_MS_MAX = 2 ** 32 - 1;
 /** Of a session's name and of its token. */
 export const ID_BYTES = 16;
 /** Connections of one migration: the first one begins with HELLO, the others with RESUME. */
@@ -67,7 +72,17 @@ export type DataFrame = {
   coded: Uint8Array;
 };
 /** `sequence` of the last DATA whose bytes the destination hypervisor's socket has taken. */
-export type AckFrame = { type: "ack"; sequence: number };
+export type AckFrame = {
+  type: "ack";
+  sequence: number;
+  /** Undefined: not told. */
+  pace?: Pace;
+};
+/**
+ * Milliseconds since WELCOME at the destination, and of these, those in which it had DATA that its hypervisor had not taken.
+ * Where the two grow alike it is the destination that the source waits for, and not the link.
+ */
+export type Pace = { elapsedMs: number; busyMs: number };
 export type ReturnFrame = { type: "return"; bytes: Uint8Array };
 /** Post-copy: the guest could run at the destination, paused, with part of its RAM still at the source. */
 export type ReadyFrame = { type: "ready" };
@@ -155,7 +170,7 @@ export const FRAME_LAYOUTS: Readonly<Record<FrameType, FrameLayout>> = {
   welcome: layout(2, WELCOME_FIXED_BYTES + JSON_BYTES_MIN, WELCOME_FIXED_BYTES + JSON_BYTES_MAX),
   refuse: layout(3, JSON_BYTES_MIN, JSON_BYTES_MAX),
   data: layout(4, DATA_FIXED_BYTES + 1, DATA_FIXED_BYTES + CODED_BYTES_MAX),
-  ack: layout(5, 8, 8),
+  ack: layout(5, ACK_BYTES, ACK_PACE_BYTES),
   return: layout(6, 1, RETURN_BYTES_MAX),
   loaded: layout(7, 0, 0),
   commit: layout(8, 1, 1),
@@ -217,9 +232,14 @@ export function encodeFrame(frame: Frame): Uint8Array {
       return bytes;
     }
     case "ack": {
-      assert(isSequence(frame.sequence), `ACK sequence ${frame.sequence}`);
-      const { bytes, view } = begin("ack", 8, NOTHING);
-      setUint64(view, HEADER_BYTES, frame.sequence);
+      const { sequence, pace } = frame;
+      assert(isSequence(sequence), `ACK sequence ${sequence}`);
+      const { bytes, view } = begin("ack", pace === undefined ? ACK_BYTES : ACK_PACE_BYTES, NOTHING);
+      setUint64(view, HEADER_BYTES, sequence);
+      if (pace === undefined) return bytes;
+      assert(isPace(pace), `busy for ${pace.busyMs} of ${pace.elapsedMs} ms`);
+      view.setUint32(HEADER_BYTES + ACK_BYTES, pace.elapsedMs);
+      view.setUint32(HEADER_BYTES + ACK_BYTES + 4, pace.busyMs);
       return bytes;
     }
     case "return":
@@ -335,6 +355,11 @@ export function isPieceSize(bytes: number): boolean {
 /** A name of a RAMBlock as VERIFY has it: visible characters, since messages repeat it. */
 export function isBlockName(name: string): boolean {
   return /^[\x21-\x7e]{1,255}$/.test(name);
+}
+
+function isPace({ elapsedMs, busyMs }: Pace): boolean {
+  const isCount = Number.isInteger(busyMs) && Number.isInteger(elapsedMs);
+  return isCount && 0 <= busyMs && busyMs <= elapsedMs && elapsedMs <= PACE_MS_MAX;
 }
 
 function isSequence(value: number): boolean {

@@ -45,9 +45,9 @@ describe("version negotiation", () => {
   });
 
   test("a peer one version newer that still speaks ours is welcome", () => {
-    const newer = { ...helloFrame(HELLO), versions: { min: 5, max: 6 } };
-    expect(answerHello(newer, OWN)).toMatchObject({ type: "welcome", version: 5 });
-    expect(answerHello(helloFrame(HELLO), OWN, { min: 5, max: 6 })).toMatchObject({ version: 5 });
+    const newer = { ...helloFrame(HELLO), versions: { min: 6, max: 7 } };
+    expect(answerHello(newer, OWN)).toMatchObject({ type: "welcome", version: 6 });
+    expect(answerHello(helloFrame(HELLO), OWN, { min: 6, max: 7 })).toMatchObject({ version: 6 });
   });
 
   test("a peer one version older is welcome, in its version", () => {
@@ -57,12 +57,12 @@ describe("version negotiation", () => {
   });
 
   test("ranges that do not overlap are refused with both of them named", () => {
-    const newer = { ...helloFrame(HELLO), versions: { min: 6, max: 7 } };
+    const newer = { ...helloFrame(HELLO), versions: { min: 7, max: 8 } };
     expect(answerHello(newer, OWN)).toEqual({
       type: "refuse",
       reason: {
         code: "VERSION",
-        message: "source speaks protocol versions 6 to 7, destination 3 to 5 (Deltavee 0.2.0)",
+        message: "source speaks protocol versions 7 to 8, destination 3 to 6 (Deltavee 0.2.0)",
       },
     });
   });
@@ -117,7 +117,7 @@ describe("welcomeMismatch", () => {
   });
 
   test.each<[string, WelcomeFrame, string]>([
-    ["a version", { ...welcome, version: 1 }, "version 1 was not offered (3 to 5)"],
+    ["a version", { ...welcome, version: 1 }, "version 1 was not offered (3 to 6)"],
     [
       "a codec",
       { ...welcome, body: { ...OWN, entropyCodecs: [1, 2] } },

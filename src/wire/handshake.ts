@@ -7,11 +7,13 @@ import type { Hello, Welcome } from "./bodies.ts";
 import { printable, REASON_CHARS_MAX } from "./bodies.ts";
 import type { AbortFrame, HelloFrame, RefuseFrame, VersionRange, WelcomeFrame } from "./frame.ts";
 
-export const PROTOCOL_VERSION = 5;
+export const PROTOCOL_VERSION = 6;
 /** From this one on the destination can take the guest before it has all of its RAM. */
 export const POSTCOPY_VERSION = 4;
 /** From this one on RAM can be compared at both ends before the guest is given away. */
 export const VERIFY_VERSION = 5;
+/** From this one on the destination says whether it keeps up. */
+export const PACE_VERSION = 6;
 /** What this program speaks. Versions 1 (the bare stream) and 2 (another checksum) were never released. */
 export const PROTOCOL_VERSIONS: VersionRange = { min: 3, max: PROTOCOL_VERSION };
 

@@ -52,6 +52,13 @@ describe("a whole conversation", () => {
     expect(talk(side, ...STREAMING, ABORT).stage).toBe("aborted");
   });
 
+  test("an acknowledgement may say the destination's pace", () => {
+    const paced: Frame = { type: "ack", sequence: 1, pace: { elapsedMs: 2, busyMs: 1 } };
+    const welcome = { ...WELCOME, version: 6 };
+    for (const side of ["source", "destination"] as const)
+      expect(talk(side, HELLO, welcome, data(1), data(2), paced, ack(2)).ackSequence).toBe(2);
+  });
+
   test("counts what was sent and what was acknowledged", () => {
     const state = talk("source", ...STREAMING, data(1), data(2), data(3), ack(1), ack(2));
     expect([state.dataSequence, state.ackSequence]).toEqual([3, 2]);
@@ -88,6 +95,13 @@ describe("a peer's frame out of place", () => {
       STREAMING,
       { ...data(1), entropyCodec: 3 },
       "data 1 with entropy codec 3: expected one that was agreed",
+    ],
+    [
+      "ACK with a pace in a version without one",
+      "source",
+      [HELLO, { ...WELCOME, version: 5 }, data(1)],
+      { type: "ack", sequence: 1, pace: { elapsedMs: 2, busyMs: 1 } },
+      "ack with a pace, which the version agreed upon does not have",
     ],
     ["ACK of what was never sent", "source", [...STREAMING, data(1)], ack(2), "ack 2: expected 0 to 1"],
     [
@@ -136,7 +150,7 @@ describe("a peer's frame out of place", () => {
       "source",
       [HELLO],
       { type: "welcome", version: 1, body: OWN },
-      "welcome does not answer the hello: version 1 was not offered (3 to 5)",
+      "welcome does not answer the hello: version 1 was not offered (3 to 6)",
     ],
   ])("%s is a protocol error and changes nothing", (_, side, before, frame, message) => {
     const state = talk(side, ...before);

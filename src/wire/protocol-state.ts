@@ -15,7 +15,7 @@ import type {
   WelcomeFrame,
 } from "./frame.ts";
 import { DIGEST_BYTES } from "./frame.ts";
-import { POSTCOPY_VERSION, VERIFY_VERSION, welcomeMismatch } from "./handshake.ts";
+import { PACE_VERSION, POSTCOPY_VERSION, VERIFY_VERSION, welcomeMismatch } from "./handshake.ts";
 
 export type Side = "source" | "destination";
 
@@ -217,6 +217,11 @@ export class ProtocolState {
     return this.#ackSequence;
   }
 
+  /** Whether the version that WELCOME has chosen is that one, or a later one. */
+  speaks(version: number): boolean {
+    return (this.#welcome?.version ?? 0) >= version;
+  }
+
   /** What RESUME and RESUMED say of this side. Only of a migration whose connection was lost. */
   get reached(): ResumeStage {
     assert(this.#reached !== undefined, "only what was lost is resumed");
@@ -287,6 +292,8 @@ export class ProtocolState {
         }
         return undefined;
       case "ack":
+        if (frame.pace !== undefined && !this.speaks(PACE_VERSION))
+          return "ack with a pace, which the version agreed upon does not have";
         return frame.sequence < this.#ackSequence || frame.sequence > this.#dataSequence
           ? `ack ${frame.sequence}: expected ${this.#ackSequence} to ${this.#dataSequence}`
           : undefined;
@@ -298,12 +305,11 @@ export class ProtocolState {
       case "abort":
         return sender === "source" && this.#committed ? "abort from the source after COMMIT" : undefined;
       case "ready": {
-        const isAgreed =
-          this.#hello?.body.postcopy === true && (this.#welcome?.version ?? 0) >= POSTCOPY_VERSION;
+        const isAgreed = this.#hello?.body.postcopy === true && this.speaks(POSTCOPY_VERSION);
         return isAgreed ? undefined : "ready, although post-copy was not agreed upon";
       }
       case "verify": {
-        const isAgreed = this.#hello?.body.verify === true && (this.#welcome?.version ?? 0) >= VERIFY_VERSION;
+        const isAgreed = this.#hello?.body.verify === true && this.speaks(VERIFY_VERSION);
         return isAgreed ? undefined : "verify, although it was not agreed upon";
       }
       case "digests": {

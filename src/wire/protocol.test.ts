@@ -63,7 +63,7 @@ const WORKED: Record<Frame["type"], Frame> = {
   }),
   welcome: {
     type: "welcome",
-    version: 5,
+    version: 6,
     body: {
       deltavee: "0.1.0",
       entropyCodecs: [1],
@@ -72,13 +72,13 @@ const WORKED: Record<Frame["type"], Frame> = {
     },
   },
   data: uncodedData(1, RAW),
-  ack: { type: "ack", sequence: 1 },
+  ack: { type: "ack", sequence: 1, pace: { elapsedMs: 300, busyMs: 40 } },
   return: { type: "return", bytes: Uint8Array.of(0, 7, 0, 0) },
   returned: { type: "returned", returnBytes: 4 },
   keepalive: { type: "keepalive" },
   resume: {
     type: "resume",
-    version: 5,
+    version: 6,
     stage: "streaming",
     connection: 2,
     session: SESSION,

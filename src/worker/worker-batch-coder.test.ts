@@ -61,6 +61,16 @@ test("threads are started for much to code, and not for little, nor for what nee
   expect(started).toBe(1);
 });
 
+test("it says when threads do the work, and starts them when it is asked to", async () => {
+  const { coder } = setUp({ slotCount: 1, workerCount: 1 });
+  expect(coder.isReady).toBe(false);
+  coder.prepare();
+  coder.prepare();
+  await coder.start();
+  expect(coder.isReady).toBe(true);
+  await coder.close();
+});
+
 describe("WorkerBatchCoder whose workers are still starting", () => {
   batchCoderSuite(
     (memory, slotCount) => new WorkerBatchCoder(memory, loadKernel(memory), { slotCount, workerCount: 2 }),

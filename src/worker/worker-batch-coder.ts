@@ -117,6 +117,14 @@ export class WorkerBatchCoder implements BatchCoder {
     return this.#lz4TableAddresses.length;
   }
 
+  get isReady(): boolean {
+    return this.#readyWorkers > 0;
+  }
+
+  prepare(): void {
+    if (!this.#closed) void this.start();
+  }
+
   acquire(): number {
     return this.#slots.acquire();
   }
@@ -183,7 +191,7 @@ export class WorkerBatchCoder implements BatchCoder {
 
   #missed(ms: number): void {
     this.#missedMs += ms;
-    if (this.#missedMs >= START_AFTER_MS && !this.#closed) void this.start();
+    if (this.#missedMs >= START_AFTER_MS) this.prepare();
   }
 
   #push(job: PendingJob): void {

@@ -45,6 +45,10 @@ export interface BatchCoder {
   readonly slots: readonly BatchSlot[];
   /** Batches that are coded at the same time, at most. */
   readonly concurrency: number;
+  /** What costs much does not keep the calling thread from its work. */
+  readonly isReady: boolean;
+  /** Begins what that takes, which may be a while, unless it has begun. */
+  prepare(): void;
   /** Index of a free slot, or -1. */
   acquire(): number;
   /** Of an acquired slot that no job is using. */

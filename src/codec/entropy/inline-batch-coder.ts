@@ -20,6 +20,8 @@ export interface InlineBatchCoderOptions {
 
 export class InlineBatchCoder implements BatchCoder {
   readonly concurrency = 1;
+  /** There is nothing that could be begun. */
+  readonly isReady = true;
   readonly #slots: BatchSlots;
   readonly #jobs: BatchJobs;
   readonly #defer: ((callback: () => void) => void) | undefined;
@@ -35,6 +37,8 @@ export class InlineBatchCoder implements BatchCoder {
   get slots(): readonly BatchSlot[] {
     return this.#slots.slots;
   }
+
+  prepare(): void {}
 
   acquire(): number {
     return this.#slots.acquire();

@@ -2,11 +2,12 @@
 // is to carry them on as they are. Pure.
 //
 // It begins so: what a link carries shows only when it is filled, and a look at each page of the first pass pays only
-// later, when the page is dirtied again. As soon as the link turns out to be slow, pages are looked at; on a fast one
-// from the second pass on, in which what is looked at once more may be sent as less. What lies between the two is
-// decided by whether the machine has a core to spare for it: where it has none, less gets across for what is looked
-// at, since the hypervisor and whatever else runs there go without. Then bypass is tried for a moment when we are the
-// brake, kept if more gets across, and left as soon as the link is the limit.
+// later, when the page is dirtied again. As soon as the link turns out to be slow, pages are looked at; on a fast one as soon
+// as a pass is not much shorter than the one before it: there what is looked at once more may be sent as less, while a guest
+// that writes little is moved before that. What lies between the two is decided by whether the machine has a core to
+// spare for it: where it has none, less gets across for what is looked at, since the hypervisor and whatever else runs there
+// go without. Then bypass is tried for a moment when we are the brake, kept if more gets across, and left as soon as the
+// link is the limit.
 
 import { formatBytesPerSecond } from "../../base/units.ts";
 
@@ -17,11 +18,13 @@ export interface Progress {
   handedOverBytes: number;
   /** Time that we have worked on them. */
   busyMs: number;
-  /** Every page comes for the first time. */
-  isFirstPass: boolean;
+  /** 0: every page comes for the first time. */
+  pass: number;
   /** False: it has carried whatever was sent, so that it carries at least `linkBytesPerSecond`. */
   isLinkKnown: boolean;
   linkBytesPerSecond: number;
+  /** It is the destination that everything waits for: `isLinkKnown` is false then, too. */
+  isDestinationLimit: boolean;
 }
 
 /**
@@ -29,8 +32,11 @@ export interface Progress {
  * rate, most of it for memory that is touched for the first time. More than Gigabit Ethernet.
  */
 export const FAST_BYTES_PER_SECOND = 160e6;
-/** One that carries less than this is slow at once. */
+/** One that carries less than this is slow, */
 const SLOW_BYTES_PER_SECOND = 80e6;
+/** at once when it carries less than this, and else when it has been seen to for so long: both ends have to warm up first. */
+const SLOW_AT_ONCE_BYTES_PER_SECOND = 20e6;
+const SLOW_FOR_MS = 400;
 /**
  * Any other has so long to show that it is fast, however long its round trip is, and whatever else the machines at both
  * ends are busy with.
@@ -43,6 +49,8 @@ const OPENING_BYTES_MAX = 32 * 1024 * 1024;
 const IDLE_CORES_MIN = 1;
 /** How long that is measured: clocks of operating systems tick a hundred times a second. */
 const IDLE_MEASURE_MS = 200;
+/** A pass over a fast link is not looked at as long as it is no longer than this share of the one before. */
+const SHORTER_SHARE_MAX = 0.25;
 /** Worked for more than this share of the time: we are the brake. For less than the other: the link is. */
 const BRAKE_SHARE_MIN = 0.85;
 const LINK_SHARE_MAX = 0.5;
@@ -62,12 +70,17 @@ export class BypassJudge {
   #rateBefore = 0;
   #retryMs = RETRY_MS;
   #notBeforeMs = 0;
+  #slowSinceMs: number | undefined;
   readonly #idleCoreMs: (() => number) | undefined;
   /** Since when the machine's idle time is measured, and what it was then. */
   #idleFrom: { nowMs: number; idleCoreMs: number } | undefined;
   /** Cores that were idle, as last measured. */
   #idleCores: number | undefined;
   #saidWhyNot = false;
+  /** The pass under way, what had been handed over when it began, and how much all of the one before was. */
+  #pass = 0;
+  #passFromBytes = 0;
+  #passBeforeBytes = Number.POSITIVE_INFINITY;
 
   /**
    * `decided` hears of every change, with its reason. `idleCoreMs`: time for which cores of this machine have had
@@ -92,26 +105,46 @@ export class BypassJudge {
       const bytesPerSecond = ((progress.handedOverBytes - this.#since.handedOverBytes) / elapsedMs) * 1000;
       const busyShare = (progress.busyMs - this.#since.busyMs) / elapsedMs;
       this.#since = progress;
-      this.#measured(bytesPerSecond, busyShare, progress.nowMs);
+      this.#measured(bytesPerSecond, busyShare, progress);
     }
     return this.bypasses;
   }
 
-  #open({ nowMs, isFirstPass, isLinkKnown, linkBytesPerSecond, handedOverBytes }: Progress): void {
+  #open(progress: Progress): void {
+    const { nowMs, pass, isLinkKnown, linkBytesPerSecond, handedOverBytes, isDestinationLimit } = progress;
     this.#measureIdle(nowMs);
+    this.#countPass(pass, handedOverBytes);
     const carries = `the link carries ${formatBytesPerSecond(linkBytesPerSecond)}`;
-    if (!isFirstPass) {
+    const isFast = linkBytesPerSecond >= FAST_BYTES_PER_SECOND;
+    if (pass > 0 && !isFast && !isDestinationLimit) {
       this.#look(`the first pass is over, in which ${carries}`);
       return;
     }
-    if (linkBytesPerSecond >= FAST_BYTES_PER_SECOND) return;
-    if (isLinkKnown && linkBytesPerSecond < SLOW_BYTES_PER_SECOND) {
-      this.#look(carries);
+    if (handedOverBytes - this.#passFromBytes > SHORTER_SHARE_MAX * this.#passBeforeBytes) {
+      this.#look(`pass ${pass} over memory is not much shorter than the one before it, and ${carries}`);
+      return;
+    }
+    if (isFast) return;
+    if (!isLinkKnown || linkBytesPerSecond >= SLOW_BYTES_PER_SECOND) this.#slowSinceMs = undefined;
+    else {
+      this.#slowSinceMs ??= nowMs;
+      const forMs = linkBytesPerSecond < SLOW_AT_ONCE_BYTES_PER_SECOND ? 0 : SLOW_FOR_MS;
+      if (nowMs - this.#slowSinceMs >= forMs) this.#look(carries);
       return;
     }
     if (handedOverBytes < OPENING_BYTES_MAX) return;
-    if (this.#hasCoreToSpare()) this.#look(carries);
-    else this.#leaveAlone(carries);
+    // It would take no more for it.
+    if (isDestinationLimit) this.#leaveAlone("it is the destination that takes no more, and not the link");
+    else if (this.#hasCoreToSpare()) this.#look(carries);
+    else if (this.#idleCores !== undefined)
+      this.#leaveAlone(`${carries}, and no core is idle here to look at pages with`);
+  }
+
+  #countPass(pass: number, handedOverBytes: number): void {
+    if (pass === this.#pass) return;
+    this.#pass = pass;
+    this.#passBeforeBytes = handedOverBytes - this.#passFromBytes;
+    this.#passFromBytes = handedOverBytes;
   }
 
   #measureIdle(nowMs: number): void {
@@ -129,13 +162,13 @@ export class BypassJudge {
   }
 
   /** Once said: it may change with every measurement. */
-  #leaveAlone(carries: string): void {
-    if (this.#saidWhyNot || this.#idleCores === undefined) return;
+  #leaveAlone(reason: string): void {
+    if (this.#saidWhyNot) return;
     this.#saidWhyNot = true;
-    this.#decided("bypass", `${carries}, and no core is idle here to look at pages with`);
+    this.#decided("bypass", reason);
   }
 
-  #measured(bytesPerSecond: number, busyShare: number, nowMs: number): void {
+  #measured(bytesPerSecond: number, busyShare: number, { nowMs, isDestinationLimit }: Progress): void {
     switch (this.#state) {
       case "opening":
         return;
@@ -158,7 +191,8 @@ export class BypassJudge {
         this.#leave(nowMs, `${this.#compare(bytesPerSecond)}: no gain`);
         return;
       case "bypassing":
-        if (busyShare < LINK_SHARE_MAX) this.#leave(nowMs, "the link has become the limit");
+        if (busyShare < LINK_SHARE_MAX && !isDestinationLimit)
+          this.#leave(nowMs, "the link has become the limit");
         return;
     }
   }

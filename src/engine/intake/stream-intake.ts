@@ -23,8 +23,8 @@ export interface StreamIntakeOptions {
   bypassJudge: BypassJudge | undefined;
   /** From here on what comes is to be sent as it is, or no longer. */
   bypass: (wanted: boolean) => void;
-  /** The guest runs, and whether each page comes for the first time; undefined: it has stopped. */
-  pass: () => "first" | "later" | undefined;
+  /** The guest runs, and so many passes over its RAM are over; undefined: it has stopped. */
+  pass: () => number | undefined;
   failed: (error: Error) => void;
 }
 
@@ -155,13 +155,15 @@ export class StreamIntake {
     if (nowMs - this.#consideredMs < CONSIDER_EVERY_MS) return;
     this.#consideredMs = nowMs;
     const { bypassJudge, pass, link, bypass } = this.#options;
-    const which = bypassJudge === undefined ? undefined : pass();
-    if (bypassJudge === undefined || which === undefined) return;
-    const { isLinkKnown, linkBytesPerSecond } = link.figures;
+    const passes = bypassJudge === undefined ? undefined : pass();
+    if (bypassJudge === undefined || passes === undefined) return;
+    link.worked({ elapsedMs: nowMs, busyMs: this.#busyMs });
+    const { limit, linkBytesPerSecond } = link.figures;
     const progress = {
-      ...{ nowMs, isLinkKnown, linkBytesPerSecond },
+      ...{ nowMs, linkBytesPerSecond },
+      ...{ isLinkKnown: limit === "link", isDestinationLimit: limit === "destination" },
       ...{ handedOverBytes: this.#handedOverBytes, busyMs: this.#busyMs },
-      isFirstPass: which === "first",
+      pass: passes,
     };
     bypass(bypassJudge.judge(progress));
   }

@@ -28,8 +28,8 @@ const WINDOW_BYTES = 32 * 1024 * 1024;
 export interface SourcePipelineListener
   extends Required<Omit<RewriterListener, "packageEnd">>,
     Omit<TunnelLinkListener, "room" | "decision"> {
-  /** The guest runs, and whether each page comes for the first time; undefined: it has stopped. */
-  pass(): "first" | "later" | undefined;
+  /** The guest runs, and so many passes over its RAM are over; undefined: it has stopped. */
+  pass(): number | undefined;
   /** The stream cannot be read, or not be put into the link. `failed` is of the link. */
   broken(error: Error): void;
 }

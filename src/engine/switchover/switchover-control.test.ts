@@ -7,7 +7,7 @@ import { VirtualClock } from "../../base/clock.ts";
 import type { RecordEntry } from "../../record/schema.ts";
 import type { Promises } from "./convergence.ts";
 import { estimateDowntimeMs } from "./switchover.ts";
-import { SwitchoverControl } from "./switchover-control.ts";
+import { SwitchoverControl, type TransferProgress } from "./switchover-control.ts";
 
 const LINK_BYTES_PER_SECOND = 12.5e6;
 const LEAST_BYTES_PER_SECOND = 1000;
@@ -146,7 +146,7 @@ class Scene {
     this.#lookMs = this.clock.nowMs() + this.control.lookAgainMs;
   }
 
-  get progress() {
+  get progress(): TransferProgress {
     const stalledMs = this.stalledSinceMs === undefined ? 0 : this.clock.nowMs() - this.stalledSinceMs;
     return {
       handedOverBytes: this.#handedOverBytes,
@@ -159,6 +159,7 @@ class Scene {
         windowBytes: 250_000,
         linkBytesPerSecond: this.isLinkKnown ? LINK_BYTES_PER_SECOND : LEAST_BYTES_PER_SECOND,
         isLinkKnown: this.isLinkKnown,
+        limit: this.isLinkKnown ? "link" : "unknown",
         isLost: this.isLost,
         roundTripMs: 1 + stalledMs,
       },

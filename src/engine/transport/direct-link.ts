@@ -5,8 +5,10 @@
 import type { Clock } from "../../base/clock.ts";
 import { LinkError } from "../../base/errors.ts";
 import { pongValue, ReturnPathReader, shutValue } from "../../stream/return-path.ts";
+import type { Pace } from "../../wire/frame.ts";
 import type { StreamSink } from "../pages/stream-sink.ts";
 import type { Channel } from "../ports.ts";
+import { Bottleneck } from "./bottleneck.ts";
 import type { LinkFigures, SourceLink, SourceLinkListener } from "./source-link.ts";
 import { DeliveryWindow } from "./window.ts";
 
@@ -27,6 +29,8 @@ export class DirectLink implements SourceLink {
   readonly #sink: StreamSink;
   readonly #listener: SourceLinkListener;
   readonly #window: DeliveryWindow;
+  /** Of the source alone: a stock hypervisor does not say how busy it is. */
+  readonly #bottleneck = new Bottleneck();
   readonly #returnPath = new ReturnPathReader();
   #wireBytes = 0;
   #unmarkedBytes = 0;
@@ -79,6 +83,7 @@ export class DirectLink implements SourceLink {
       shortQueueBytes: this.#window.shortBytes,
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
       isLinkKnown: this.#window.isLinkKnown,
+      limit: this.#bottleneck.limit(this.#window.isLinkKnown),
       // That would be the end.
       isLost: false,
       roundTripMs: this.#window.currentRoundTripMs,
@@ -139,6 +144,10 @@ export class DirectLink implements SourceLink {
 
   beginPostcopy(): void {
     this.#windowLifted = false;
+  }
+
+  worked(pace: Pace): void {
+    this.#bottleneck.sourcePaced(pace, this.#window.isLinkKnown);
   }
 
   /** Nothing to be spared here: records are not coded any further. */

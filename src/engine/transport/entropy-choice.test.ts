@@ -37,6 +37,7 @@ interface WorldOptions {
   /** Null: not known. */
   linkBytesPerSecond?: number | null;
   isBehind?: boolean;
+  destinationBytesPerSecond?: number;
   /** Of each batch; a function of its number. */
   rawBytes?: (batch: number) => number;
   table?: Readonly<Record<string, Costs>>;
@@ -54,6 +55,8 @@ class World {
   readonly choice: EntropyChoice;
   linkBytesPerSecond: number | null;
   isBehind: boolean;
+  /** Undefined: it takes whatever comes. */
+  destinationBytesPerSecond: number | undefined;
   table: Readonly<Record<string, Costs>>;
   used: string[] = [];
   readonly #rawBytes: (batch: number) => number;
@@ -66,6 +69,7 @@ class World {
   constructor(options: WorldOptions = {}) {
     this.linkBytesPerSecond = options.linkBytesPerSecond === undefined ? 1e6 : options.linkBytesPerSecond;
     this.isBehind = options.isBehind ?? false;
+    this.destinationBytesPerSecond = options.destinationBytesPerSecond;
     this.table = options.table ?? TABLE;
     this.#rawBytes = options.rawBytes ?? (() => 128 * 1024);
     this.#noise = options.noise ?? 0;
@@ -79,14 +83,13 @@ class World {
     this.used = [];
     for (let i = 0; i < count; i++) {
       const rawBytes = this.#rawBytes(this.#batch++);
-      const { name } = this.choice.choose(
-        batchClass,
-        rawBytes,
-        randomness,
-        this.linkBytesPerSecond ?? 0,
-        this.linkBytesPerSecond !== null,
-        this.isBehind,
-      );
+      const { name } = this.choice.choose(batchClass, rawBytes, randomness, {
+        linkBytesPerSecond: this.linkBytesPerSecond ?? 0,
+        isLinkKnown: this.linkBytesPerSecond !== null,
+        destinationBytesPerSecond: this.destinationBytesPerSecond ?? Number.POSITIVE_INFINITY,
+        isDestinationLimit: this.destinationBytesPerSecond !== undefined,
+        isBehind: this.isBehind,
+      });
       const { msPerMegabyte, sizeShare } = this.table[name]!;
       const codedBytes = Math.min(rawBytes, Math.round(rawBytes * sizeShare * this.#vary()));
       const before = this.#coded.get(name) ?? { count: 0, last: 0 };
@@ -151,6 +154,34 @@ describe("on a link of", () => {
     world.isBehind = false;
     expect(strength(world.batches(20).last)).toBeGreaterThanOrEqual(strength("zstd 1"));
   });
+});
+
+describe("where it is the destination that takes no more", () => {
+  test("what is known to be enough for it is enough", () => {
+    // zstd 1 would bring 900 MB/s over, LZ4 667.
+    const world = new World({ encoders: 8, linkBytesPerSecond: 400e6, destinationBytesPerSecond: 500e6 });
+    expect(world.batches(50).last).toBe("lz4");
+    world.destinationBytesPerSecond = 300e6;
+    expect(world.batches(50).last).toBe("none");
+    expect(world.decisions.at(-1)!.reason).toContain("and the destination takes no more");
+    world.destinationBytesPerSecond = undefined;
+    expect(strength(world.batches(300).last)).toBeGreaterThan(strength("lz4"));
+  });
+
+  test("and nobody knows what the link carries, less is done step by step", () => {
+    const world = new World({ linkBytesPerSecond: null, destinationBytesPerSecond: 100e6 }).batches(100);
+    expect([...new Set(world.used)]).toEqual(["zstd 1", "zstd -1", "zstd -5", "lz4", "none"]);
+    expect(world.decisions.at(-1)).toEqual({
+      choice: "none",
+      reason: "pages: the destination is the limit with lz4, not the link",
+    });
+  });
+});
+
+test("nothing dearer is tried before what is used is known", () => {
+  const world = new World({ linkBytesPerSecond: 1e6, rawBytes: () => 16 * 1024 }).batches(8);
+  expect(new Set(world.used)).toEqual(new Set(["zstd 1"]));
+  expect(strength(world.batches(100).last)).toBeGreaterThan(strength("zstd 1"));
 });
 
 test("more encoders allow more", () => {

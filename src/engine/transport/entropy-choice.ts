@@ -241,6 +241,20 @@ class ClassKnowledge {
   }
 }
 
+/** What a batch has before it. */
+export interface Path {
+  /** Bytes; 0: nothing is known. */
+  readonly linkBytesPerSecond: number;
+  /** False: it carries more than that, as far as is known. */
+  readonly isLinkKnown: boolean;
+  /** Guest memory that the destination takes, whatever it was sent as; infinite: not known. */
+  readonly destinationBytesPerSecond: number;
+  /** It is the destination that everything waits for. */
+  readonly isDestinationLimit: boolean;
+  /** Batches wait for an encoder. */
+  readonly isBehind: boolean;
+}
+
 export interface EntropyMethod {
   readonly name: string;
   readonly codecId: EntropyCodecId;
@@ -280,18 +294,12 @@ export class EntropyChoice {
     return this.#isAllowed[LIGHTEST] ? METHODS[LIGHTEST]! : NO_ENTROPY;
   }
 
-  /**
-   * For a batch of `rawBytes`. `randomness`: kernel.sampledEntropy of its pages, or undefined. The link carries
-   * `linkBytesPerSecond` (0: nothing is known), and more than that unless it `isLinkKnown`. `isBehind`: batches wait
-   * for an encoder.
-   */
+  /** For a batch of `rawBytes`. `randomness`: kernel.sampledEntropy of its pages, or undefined. */
   choose(
     batchClass: BatchClass,
     rawBytes: number,
     randomness: number | undefined,
-    linkBytesPerSecond: number,
-    isLinkKnown: boolean,
-    isBehind: boolean,
+    path: Path,
   ): EntropyMethod {
     if (randomness !== undefined && randomness >= RANDOM_MIN && this.#isAllowed[0]) {
       if (!this.#leavesAlone) this.#decided("random pages as they are", LEAVES_ALONE);
@@ -299,9 +307,8 @@ export class EntropyChoice {
       return NO_ENTROPY;
     }
     const knowledge = this.#classes[batchClass];
-    if (linkBytesPerSecond > 0)
-      this.#reconsider(batchClass, knowledge, rawBytes, linkBytesPerSecond, isLinkKnown);
-    if (!isLinkKnown && isBehind) this.#lighten(batchClass, knowledge);
+    if (path.linkBytesPerSecond > 0) this.#reconsider(batchClass, knowledge, rawBytes, path);
+    if (!path.isLinkKnown) this.#lighten(batchClass, knowledge, path);
     return METHODS[knowledge.index]!;
   }
 
@@ -322,53 +329,61 @@ export class EntropyChoice {
   }
 
   /** Raw bytes per second with this method. */
-  #rate(knowledge: ClassKnowledge, index: number, linkBytesPerSecond: number): number {
+  #rate(knowledge: ClassKnowledge, index: number, path: Path): number {
     const costMsPerByte = knowledge.costMsPerByte(index);
-    const byLink = linkBytesPerSecond / knowledge.sizeShare(index);
-    if (costMsPerByte === 0) return byLink;
-    return Math.min(byLink, (ENCODER_SHARE_MAX * this.#encoders * 1000) / costMsPerByte);
+    const byLink = path.linkBytesPerSecond / knowledge.sizeShare(index);
+    const byEncoders =
+      costMsPerByte === 0
+        ? Number.POSITIVE_INFINITY
+        : (ENCODER_SHARE_MAX * this.#encoders * 1000) / costMsPerByte;
+    const byDestination = path.isDestinationLimit ? path.destinationBytesPerSecond : Number.POSITIVE_INFINITY;
+    return Math.min(byLink, byEncoders, byDestination);
   }
 
   /** Whatever the link carries, it carries more than this: the next cheaper method shows how much more. */
-  #lighten(batchClass: BatchClass, knowledge: ClassKnowledge): void {
+  #lighten(batchClass: BatchClass, knowledge: ClassKnowledge, path: Path): void {
+    if (!path.isBehind && !path.isDestinationLimit) return;
     if (knowledge.sinceChange < SETTLE_BATCHES || knowledge.index === 0) return;
     const cheaper = this.#isAllowed.lastIndexOf(true, knowledge.index - 1);
     if (cheaper === -1) return;
     const before = METHODS[knowledge.index]!.name;
     knowledge.setMethod(cheaper);
-    this.#decided(
-      METHODS[cheaper]!.name,
-      `${batchClass}: the encoders are the limit with ${before}, not the link`,
-    );
+    const limit = path.isBehind ? "the encoders are" : "the destination is";
+    this.#decided(METHODS[cheaper]!.name, `${batchClass}: ${limit} the limit with ${before}, not the link`);
   }
 
-  #reconsider(
-    batchClass: BatchClass,
-    knowledge: ClassKnowledge,
-    rawBytes: number,
-    linkBytesPerSecond: number,
-    isLinkKnown: boolean,
-  ): void {
-    const presentRate = this.#rate(knowledge, knowledge.index, linkBytesPerSecond);
+  #reconsider(batchClass: BatchClass, knowledge: ClassKnowledge, rawBytes: number, path: Path): void {
+    const { linkBytesPerSecond, isLinkKnown } = path;
+    const presentRate = this.#rate(knowledge, knowledge.index, path);
     let best = knowledge.index;
     let bestRate = presentRate;
     let atBest = "";
     // One step up at most, where nobody knows what to expect: the further away the less.
     const above = Math.max(REFERENCE, knowledge.index + 1);
     // A link that may carry more than it has carried so far is no reason for anything dearer.
-    const last = !isLinkKnown || knowledge.sinceChange < SETTLE_BATCHES ? knowledge.index : above;
+    const mayRise =
+      isLinkKnown && knowledge.sinceChange >= SETTLE_BATCHES && knowledge.isKnown(knowledge.index);
+    const last = mayRise ? above : knowledge.index;
     const first = knowledge.isOnTrial ? knowledge.index : 0;
     for (let index = first; index <= last && index < METHODS.length; index++) {
       if (!this.#isAllowed[index] || knowledge.batches < knowledge.notBefore[index]!) continue;
       if (index > REFERENCE && knowledge.costMsPerByte(index) * rawBytes > BATCH_MS_MAX) continue;
-      const isHopeful = index > knowledge.index && index <= REFERENCE && !knowledge.isKnown(index);
-      const rate = (isHopeful ? HOPE : 1) * this.#rate(knowledge, index, linkBytesPerSecond);
+      const isHopeful =
+        index > knowledge.index &&
+        index <= REFERENCE &&
+        !knowledge.isKnown(index) &&
+        !path.isDestinationLimit;
+      const rate = (isHopeful ? HOPE : 1) * this.#rate(knowledge, index, path);
       if (rate > bestRate * (index === knowledge.index ? 1 : GAIN_MIN)) {
         best = index;
         bestRate = rate;
         atBest = isHopeful ? "at best " : "";
       }
     }
+    // What is made smaller than it has to be for a destination that takes no more costs both ends work for nothing.
+    if (path.isDestinationLimit && isLinkKnown)
+      for (let index = first; index < best; index++)
+        if (this.#isAllowed[index] && this.#rate(knowledge, index, path) * GAIN_MIN >= bestRate) best = index;
     const tooLong = knowledge.costMsPerByte(knowledge.index) * rawBytes > BATCH_MS_MAX;
     if (best === knowledge.index && tooLong && knowledge.index > REFERENCE && this.#isAllowed[best - 1])
       best = knowledge.index - 1;
@@ -380,7 +395,8 @@ export class EntropyChoice {
     this.#decided(
       METHODS[best]!.name,
       `${batchClass}: ${atBest}${formatBytesPerSecond(bestRate)} of memory expected, ${formatBytesPerSecond(presentRate)} ` +
-        `with ${before}, on a link of ${isLinkKnown ? "" : "at least "}${formatBytesPerSecond(linkBytesPerSecond)}`,
+        `with ${before}, on a link of ${isLinkKnown ? "" : "at least "}${formatBytesPerSecond(linkBytesPerSecond)}` +
+        (path.isDestinationLimit ? ", and the destination takes no more" : ""),
     );
   }
 }

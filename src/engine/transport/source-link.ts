@@ -1,5 +1,8 @@
 // What the source engine needs of a link to the destination, whichever mode it works in.
 
+import type { Pace } from "../../wire/frame.ts";
+import type { Limit } from "./bottleneck.ts";
+
 export interface SourceLinkListener {
   /** Bytes of the hypervisor's return path. */
   returnPath(bytes: Uint8Array): void;
@@ -23,6 +26,8 @@ export interface LinkFigures {
   linkBytesPerSecond: number;
   /** False: it has carried whatever was sent, so that it carries at least `linkBytesPerSecond`. */
   isLinkKnown: boolean;
+  /** What the migration waits for. */
+  limit: Limit;
   /** There is no connection at the moment. */
   isLost: boolean;
   /** Without queueing, but with what an answer is overdue by: nobody should stop a guest for a link that stands still. */
@@ -35,6 +40,8 @@ export interface SourceLink {
   /** How much the engine should take at most before it asks `hasRoom` again. */
   readonly turnBytes: number;
   readonly figures: LinkFigures;
+  /** For how long the engine has worked on the stream: where it is always at work, the link is not what is waited for. */
+  worked(pace: Pace): void;
   /**
    * Sends what the sink holds, or keeps it for a fuller batch. `idle`: the hypervisor has nothing more to say at
    * the moment, so nothing may be kept back.

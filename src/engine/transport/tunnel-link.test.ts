@@ -41,9 +41,17 @@ function connected(codingMs = 0, older = false, bytesPerSecond = 1e6) {
   const decode = decoder(clock);
   const peer = {
     acknowledges: true,
+    /** Of the time since it began; undefined: it does not say. */
+    busyShare: undefined as number | undefined,
     frames: [] as Pick<DataFrame, "entropyCodec" | "rawBytes">[],
     acknowledge: () => {
-      if (state.dataSequence > state.ackSequence) end.send({ type: "ack", sequence: state.dataSequence });
+      if (state.dataSequence === state.ackSequence) return;
+      const elapsedMs = Math.floor(clock.nowMs());
+      const pace =
+        peer.busyShare === undefined
+          ? {}
+          : { pace: { elapsedMs, busyMs: Math.floor(elapsedMs * peer.busyShare) } };
+      end.send({ type: "ack", sequence: state.dataSequence, ...pace });
     },
   };
   const state = new ProtocolState("destination");
@@ -199,15 +207,45 @@ test.each([
   },
 );
 
-describe("what is carried on as it is", () => {
-  const random = randomBytes(7);
-  const PIECE_BYTES = 8000;
-  /** A coder leaves about half of it. */
-  const HALF = Uint8Array.from({ length: 3000 * PIECE_BYTES }, (_, i) => (i & 16 ? random() : 0));
-  const SMALL = new Uint8Array(1500 * PIECE_BYTES);
+const random = randomBytes(7);
+const PIECE_BYTES = 8000;
+/** A coder leaves about half of it. */
+const HALF = Uint8Array.from({ length: 3000 * PIECE_BYTES }, (_, i) => (i & 16 ? random() : 0));
+const SMALL = new Uint8Array(1500 * PIECE_BYTES);
 
-  const moved = (content: Uint8Array, bytesPerSecond: number) => {
+test("what costs much waits until it keeps nobody from working, which is prepared for slow links", () => {
+  for (const { bytesPerSecond, isPrepared } of [
+    { bytesPerSecond: 12e6, isPrepared: true },
+    { bytesPerSecond: 400e6, isPrepared: false },
+  ]) {
+    const { clock, link, coder, peer, put, expectAllArrived } = connected(0, false, bytesPerSecond);
+    let isReady = false;
+    Object.defineProperty(coder, "isReady", { get: () => isReady });
+    const prepare = vi.spyOn(coder, "prepare");
+    const coders = () => {
+      const before = peer.frames.length;
+      for (let at = 0; at < HALF.length; at += PIECE_BYTES) {
+        put(HALF.subarray(at, at + PIECE_BYTES));
+        link.flush(false);
+        while (!link.hasRoom) clock.advance(0.2);
+      }
+      clock.advance(100);
+      return new Set(peer.frames.slice(before).map(({ entropyCodec }) => entropyCodec));
+    };
+    expect(coders()).toEqual(new Set([ENTROPY_LZ4]));
+    expect(prepare.mock.calls.length > 0).toBe(isPrepared);
+    isReady = true;
+    if (isPrepared) expect(coders()).toContain(ENTROPY_ZSTD);
+    link.flush(true);
+    clock.advance(1000);
+    expectAllArrived();
+  }
+});
+
+describe("what is carried on as it is", () => {
+  const moved = (content: Uint8Array, bytesPerSecond: number, busyShare?: number) => {
     const { clock, link, peer, put, failures, expectAllArrived } = connected(0, false, bytesPerSecond);
+    peer.busyShare = busyShare;
     link.bypass(true);
     for (let at = 0; at < content.length; clock.advance(0.2)) {
       for (; at < content.length && link.hasRoom; at += PIECE_BYTES) {
@@ -234,6 +272,16 @@ describe("what is carried on as it is", () => {
     // What does not get smaller is left alone.
     const incompressible = Uint8Array.from({ length: content.length }, () => random());
     expect(moved(incompressible, 60e6).at(-2)!.entropyCodec).toBe(ENTROPY_NONE);
+  });
+
+  test("is left alone where it is the destination that takes no more", () => {
+    const content = Buffer.concat([HALF, HALF]);
+    const last = (busyShare: number) =>
+      moved(content, 60e6, busyShare)
+        .slice(-5)
+        .map(({ entropyCodec }) => entropyCodec);
+    expect(last(1)).toEqual(Array(5).fill(ENTROPY_NONE));
+    expect(last(0.4)).toEqual(Array(5).fill(ENTROPY_ZSTD));
   });
 
   test.each([

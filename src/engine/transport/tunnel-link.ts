@@ -12,6 +12,7 @@ import {
   type CommitFrame,
   type DataFrame,
   type Frame,
+  type Pace,
   PEER_SILENT_MS,
   RAW_BYTES_MAX,
   type ResumedFrame,
@@ -30,6 +31,7 @@ import { ProtocolState } from "../../wire/protocol-state.ts";
 import { FAST_BYTES_PER_SECOND } from "../intake/bypass.ts";
 import type { BatchSink, SealedBatch } from "../pages/batch-sink.ts";
 import type { Channel } from "../ports.ts";
+import { Bottleneck, type Limit } from "./bottleneck.ts";
 import { type BatchClass, EntropyChoice, type EntropyMethod, NO_ENTROPY } from "./entropy-choice.ts";
 import { Reconnector } from "./reconnector.ts";
 import { SentFrames } from "./sent-frames.ts";
@@ -127,6 +129,10 @@ export class TunnelLink implements SourceLink {
   readonly #window: DeliveryWindow;
   readonly #sentFrames = new SentFrames();
   readonly #choice: EntropyChoice;
+  readonly #bottleneck = new Bottleneck();
+  /** Raw bytes of all DATA up to and with the one of sequence n, at n modulo MARKERS_MAX. */
+  readonly #rawBytesUpTo = new Float64Array(MARKERS_MAX);
+  #sentRawBytes = 0;
   /** Being coded: raw bytes. */
   #codingBytes = 0;
   #codingBatches = 0;
@@ -189,9 +195,18 @@ export class TunnelLink implements SourceLink {
       shortQueueBytes: this.#window.shortBytes * (1 + BATCH_SHARE),
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
       isLinkKnown: this.#window.isLinkKnown,
+      limit: this.#limit,
       isLost: this.isLost,
       roundTripMs: this.#window.currentRoundTripMs,
     };
+  }
+
+  get #limit(): Limit {
+    return this.#bottleneck.limit(this.#window.isLinkKnown);
+  }
+
+  worked(pace: Pace): void {
+    this.#bottleneck.sourcePaced(pace, this.#window.isLinkKnown);
   }
 
   get isLost(): boolean {
@@ -384,9 +399,10 @@ export class TunnelLink implements SourceLink {
    */
   #whileBypassed(batch: SealedBatch): EntropyMethod {
     if (!this.#isOpening) return NO_ENTROPY;
-    const { linkBytesPerSecond, isLinkKnown } = this.#window;
-    if (linkBytesPerSecond >= FAST_BYTES_PER_SECOND) return NO_ENTROPY;
-    if (isLinkKnown) return this.#choose(batch, "pages");
+    const { bytesPerSecond, isKnown } = this.#link();
+    if (bytesPerSecond >= FAST_BYTES_PER_SECOND) return NO_ENTROPY;
+    if (isKnown) return this.#choose(batch, "pages");
+    if (this.#limit === "destination") return NO_ENTROPY;
     this.#openingBytes += batch.rawBytes;
     // Of what gets very small the fastest link shows little.
     return this.#openingBytes <= OPENING_BYTES_MAX ? this.#choice.lightest : NO_ENTROPY;
@@ -398,14 +414,31 @@ export class TunnelLink implements SourceLink {
       kind === PAYLOAD_PAGES ? [rawAddress + PAGES_HEADER_BYTES, wholeBytes] : [rawAddress, rawBytes];
     const isMostlyPages =
       batchClass === "pages" && bytes >= Math.max(WHOLE_BYTES_MIN, WHOLE_SHARE_MIN * rawBytes);
+    const link = this.#link();
+    const isSlow = link.isKnown && link.bytesPerSecond < FAST_BYTES_PER_SECOND;
+    if (!this.#coder.isReady) {
+      // The first batches of a dearer method take tens of milliseconds, in which this thread would do nothing else.
+      if (isSlow) this.#coder.prepare();
+      return this.#choice.lightest;
+    }
     return this.#choice.choose(
       batchClass,
       rawBytes,
       isMostlyPages ? this.#kernel.sampledEntropy(address, bytes, this.#entropyScratch) : undefined,
-      this.#window.linkBytesPerSecond,
-      this.#window.isLinkKnown,
-      this.#codingBatches > this.#coder.concurrency,
+      {
+        linkBytesPerSecond: link.bytesPerSecond,
+        isLinkKnown: link.isKnown,
+        destinationBytesPerSecond: this.#bottleneck.destinationBytesPerSecond,
+        // Over a slow link bytes are dear in themselves, and the destination may become faster.
+        isDestinationLimit: this.#limit === "destination" && !isSlow,
+        isBehind: this.#codingBatches > this.#coder.concurrency,
+      },
     );
+  }
+
+  #link(): { bytesPerSecond: number; isKnown: boolean } {
+    const { linkBytesPerSecond, isLinkKnown } = this.#window;
+    return this.#bottleneck.link(this.#clock.nowMs(), linkBytesPerSecond, isLinkKnown);
   }
 
   #send({ slot, kind, rawBytes }: SealedBatch, result: EncodedBatch): void {
@@ -420,6 +453,8 @@ export class TunnelLink implements SourceLink {
       coded: this.#memory.bytes(codedAddress, codedBytes),
     };
     const bytes = this.#sentFrames.put(frame);
+    this.#sentRawBytes += rawBytes;
+    this.#rawBytesUpTo[frame.sequence % MARKERS_MAX] = this.#sentRawBytes;
     // What was still being coded when the connection broke waits for the next one.
     if (!this.isLost) this.#blocked = !this.#peer.sendData(frame, bytes);
     this.#window.sent(bytes.length);
@@ -555,6 +590,10 @@ export class TunnelLink implements SourceLink {
       case "ack": {
         const answered = this.#unansweredUpTo(frame.sequence);
         if (answered > 0) this.#window.acknowledged(answered);
+        if (frame.pace !== undefined) {
+          const takenBytes = this.#rawBytesUpTo[frame.sequence % MARKERS_MAX]!;
+          this.#bottleneck.destinationPaced(frame.pace, this.#window.isLinkKnown, takenBytes);
+        }
         this.#sentFrames.release(frame.sequence);
         this.#continue();
         return;
