@@ -32,9 +32,9 @@ export interface Progress {
  * rate, most of it for memory that is touched for the first time. More than Gigabit Ethernet.
  */
 export const FAST_BYTES_PER_SECOND = 160e6;
-/** One that carries less than this is slow, */
+/** One that carries less than this is slow when it has been seen to for so long, since both ends have to warm up first; */
 const SLOW_BYTES_PER_SECOND = 80e6;
-/** at once when it carries less than this, and else when it has been seen to for so long: both ends have to warm up first. */
+/** one that carries less than this, at once. */
 const SLOW_AT_ONCE_BYTES_PER_SECOND = 20e6;
 const SLOW_FOR_MS = 400;
 /**

@@ -132,7 +132,6 @@ export class TunnelLink implements SourceLink {
   readonly #bottleneck = new Bottleneck();
   /** Raw bytes of all DATA up to and with the one of sequence n, at n modulo MARKERS_MAX. */
   readonly #rawBytesUpTo = new Float64Array(MARKERS_MAX);
-  #sentRawBytes = 0;
   /** Being coded: raw bytes. */
   #codingBytes = 0;
   #codingBatches = 0;
@@ -453,8 +452,7 @@ export class TunnelLink implements SourceLink {
       coded: this.#memory.bytes(codedAddress, codedBytes),
     };
     const bytes = this.#sentFrames.put(frame);
-    this.#sentRawBytes += rawBytes;
-    this.#rawBytesUpTo[frame.sequence % MARKERS_MAX] = this.#sentRawBytes;
+    this.#rawBytesUpTo[frame.sequence % MARKERS_MAX] = this.#rawBytes;
     // What was still being coded when the connection broke waits for the next one.
     if (!this.isLost) this.#blocked = !this.#peer.sendData(frame, bytes);
     this.#window.sent(bytes.length);
