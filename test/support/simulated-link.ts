@@ -20,8 +20,12 @@ export interface LinkConditions {
   roundTripMs: number;
   /** So much passes at once after silence (a token bucket). */
   bucketBytes?: number;
+  /** What is sent comes in pieces of at least so much (a batch of pages), however small the window is. */
+  pieceBytesMin?: number;
   /** An acknowledgement comes up to this much too late. */
   jitterMs: number;
+  /** Who sends and who answers get to it only now and then, up to so long after the last time. */
+  asleepMsMax?: number;
   /** Of the packets: what is lost arrives a round trip later, and all that was sent behind it with it (BBR's way). */
   lossShare?: number;
 }
@@ -49,12 +53,20 @@ export class SimulatedLink {
   readonly #underWay: UnderWay[] = [];
   #lineFreeMs = 0;
   #lastAckMs = 0;
+  #wakeMs = 0;
 
   constructor(clock: SetClock, window: DeliveryWindow, conditions: LinkConditions, random: () => number) {
     this.#clock = clock;
     this.#window = window;
     this.#random = random;
     this.conditions = conditions;
+  }
+
+  #awakeMs(dueMs: number): number {
+    const { asleepMsMax } = this.conditions;
+    if (asleepMsMax === undefined) return dueMs;
+    while (this.#wakeMs < dueMs) this.#wakeMs += this.#random() * asleepMsMax;
+    return this.#wakeMs;
   }
 
   /** No acknowledgement comes for so long; then those that are due come together. */
@@ -79,8 +91,8 @@ export class SimulatedLink {
     for (;;) {
       const nowMs = this.#clock.atMs;
       while (window.hasRoom && window.mayMark && supplyMs <= nowMs) {
-        const bytes = window.turnBytes;
         const { bytesPerSecond, roundTripMs, jitterMs, lossShare = 0, bucketBytes = 0 } = this.conditions;
+        const bytes = Math.max(window.turnBytes, this.conditions.pieceBytesMin ?? 0);
         idleMs += Math.max(0, nowMs - Math.max(startMs, this.#lineFreeMs));
         const savedMs = (bucketBytes / bytesPerSecond) * 1000;
         this.#lineFreeMs = Math.max(nowMs - savedMs, this.#lineFreeMs) + (bytes / bytesPerSecond) * 1000;
@@ -88,7 +100,7 @@ export class SimulatedLink {
         const isLost = this.#random() < 1 - (1 - lossShare) ** Math.ceil(bytes / PACKET_BYTES);
         const throughMs = Math.max(nowMs, this.#lineFreeMs);
         const dueMs = throughMs + (isLost ? 2 : 1) * roundTripMs + this.#random() * jitterMs;
-        this.#lastAckMs = Math.max(this.#lastAckMs, dueMs);
+        this.#lastAckMs = this.#awakeMs(Math.max(this.#lastAckMs, dueMs));
         this.#underWay.push({ bytes, ackMs: this.#lastAckMs });
         window.sent(bytes);
         window.marked(false);

@@ -8,6 +8,7 @@
 
 import { assert } from "../../base/assert.ts";
 import type { Clock } from "../../base/clock.ts";
+import { Latency } from "./latency.ts";
 import { SustainedRate } from "./sustained-rate.ts";
 
 /** Time on the link that may be queued beyond what the round trip itself holds. */
@@ -28,12 +29,6 @@ const RATE_MEMORY_MS = 1000;
 /** A link that starts to carry more by this much while its window grows is not full. */
 const GROWTH_MIN = 1.25;
 /**
- * Every so often the queue is let run dry for a moment, so that the round trip is measured without it;
- * otherwise our own queue would be taken for the link's delay, and the window would creep up. A measured round
- * trip is remembered until two such moments have passed, so that what is known always includes one.
- */
-const DRAIN_EVERY_MS = 5000;
-/**
  * Answers that come late by themselves, from one to the next, are no queue, but what is under way meanwhile must fit into
  * the window all the same, or it would close on itself: by Little's law it carries window ÷ mean round trip. How late
  * they are on average is seen while the queue is dry, and this many times that is allowed for.
@@ -44,6 +39,8 @@ const LATENESS_ROOM = 1.5;
  * made room for the others' would never stop.
  */
 export const LATENESS_MS_MAX = 100;
+/** More than this on its way alone takes a slow link long enough to be a queue by itself. */
+const ALONE_BYTES_MAX = 12 * 1024;
 /** Answers later than this many queues are no longer a matter of queueing. */
 const OVERDUE_QUEUES = 5;
 /** Samples over less time than this say more about timers than about the link. */
@@ -74,6 +71,8 @@ interface Marker {
   deliveredSentMs: number;
   /** The sender had less to send than the link took: the sample says nothing about the link's limit. */
   limitedBySender: boolean;
+  /** The connection itself took no more. */
+  linkIsFull: boolean;
   /** `#savedMs` when it was sent. */
   savedMs: number;
   /** So little was under way that nothing can have stood in a queue of ours. */
@@ -98,37 +97,36 @@ export class DeliveryWindow {
   #savedMs = 0;
   /** When it was last no faster than is known. */
   #asKnownMs: number;
-  /** While starting up: since when every answer was late, and nothing more got across. And what did then. */
-  #lateSinceMs: number | undefined;
-  #lateBytesPerSecond = 0;
+  /** While starting up: a round trip, whether all of its answers were late, and what got across in the one before. */
+  #roundStartMs: number;
+  #roundStartBytes = 0;
+  #roundMs = QUEUE_MS;
+  #isLateRound = false;
+  #roundBytesPerMs = 0;
   #windowBytes = WINDOW_BYTES_INITIAL;
   /** What the window is when it is neither starting up nor drained. */
   #steadyBytes = 0;
   /** Two halves of the rate memory: the maximum over the last one to two halves is known at any time. */
   #rateMax = 0;
   #rateMaxBefore = 0;
-  /** In this half the link itself was the limit at least once; and ever. */
-  #linkMeasured = false;
+  /** Answers in this half that the sender was not the limit of, how long they took; and whether there ever were any. */
+  #fullAnswers = 0;
+  #fullMs = 0;
+  #wasBlocked = false;
   #linkEverMeasured = false;
   #rateHalfEndsMs: number;
+  /** What was known before it fell, how long answers took then, and how many drains there had been. */
+  #doubted: { bytesPerSecond: number; answerMs: number; drains: number } | undefined;
   readonly #sustained = new SustainedRate();
-  /** Minimum since the last drain began, and between that one and the one before. */
-  #roundTripMin = Number.POSITIVE_INFINITY;
-  #roundTripMinBefore = Number.POSITIVE_INFINITY;
-  #drainEndsMs = 0;
-  #nextDrainMs: number;
-  /** How late unqueued answers are, on average: as last known, and what is being gathered. */
-  #latenessMs = 0;
-  #unqueuedMs = 0;
-  #unqueuedAnswers = 0;
+  readonly #latency: Latency;
 
   constructor(clock: Clock) {
     this.#clock = clock;
     const nowMs = clock.nowMs();
     this.#deliveredMs = this.#deliveredSentMs = nowMs;
-    this.#emptySinceMs = this.#asKnownMs = nowMs;
+    this.#emptySinceMs = this.#asKnownMs = this.#roundStartMs = nowMs;
     this.#rateHalfEndsMs = nowMs + RATE_MEMORY_MS / 2;
-    this.#nextDrainMs = nowMs + DRAIN_EVERY_MS;
+    this.#latency = new Latency(nowMs);
     for (let i = 0; i < MARKERS_MAX; i++) {
       this.#markers.push({
         sentBytes: 0,
@@ -137,6 +135,7 @@ export class DeliveryWindow {
         deliveredMs: 0,
         deliveredSentMs: 0,
         limitedBySender: false,
+        linkIsFull: false,
         savedMs: 0,
         isUnqueued: false,
       });
@@ -188,8 +187,7 @@ export class DeliveryWindow {
 
   /** Undefined until something was measured. */
   get roundTripMs(): number | undefined {
-    const minMs = Math.min(this.#roundTripMin, this.#roundTripMinBefore);
-    return Number.isFinite(minMs) ? minMs : undefined;
+    return this.#latency.roundTripMs;
   }
 
   /** The round trip, and what the oldest marker is overdue by, if it is: the link may stand still. */
@@ -234,9 +232,12 @@ export class DeliveryWindow {
     // Whoever has enough to send fills the window; while it still doubles, nearly.
     const filledBytes = this.#startingUp ? this.#windowBytes / 2 : this.#steadyBytes;
     marker.limitedBySender = this.inFlightBytes < filledBytes && !linkIsFull;
+    marker.linkIsFull = linkIsFull;
     marker.savedMs = this.#savedMs;
-    const isDraining = !this.#startingUp && marker.sentMs < this.#drainEndsMs;
-    marker.isUnqueued = isDraining && this.inFlightBytes <= this.#bytesIn(this.roundTripMs ?? 0);
+    // What is alone on its way stands in no queue either, unless it is one by itself.
+    const isAlone = this.#count === 1 && this.inFlightBytes <= ALONE_BYTES_MAX;
+    marker.isUnqueued =
+      this.#latency.isDraining && (isAlone || this.inFlightBytes <= this.#bytesIn(this.roundTripMs ?? 0));
   }
 
   /** Time on the link that the window holds beyond the round trip. */
@@ -245,7 +246,7 @@ export class DeliveryWindow {
   }
 
   #slackMsOf(queueMs: number): number {
-    return Math.max(queueMs, Math.min(LATENESS_MS_MAX, this.#latenessMs * LATENESS_ROOM));
+    return Math.max(queueMs, Math.min(LATENESS_MS_MAX, this.#latency.latenessMs * LATENESS_ROOM));
   }
 
   /** The destination has answered the oldest `markers` markers. */
@@ -266,16 +267,12 @@ export class DeliveryWindow {
     this.#deliveredSentMs = marker.sentMs;
     if (this.inFlightBytes === 0) this.#emptySinceMs = nowMs;
     const roundTripMs = nowMs - marker.sentMs;
-    this.#roundTripMin = Math.min(this.#roundTripMin, roundTripMs);
-    if (marker.isUnqueued) {
-      this.#unqueuedMs += roundTripMs;
-      this.#unqueuedAnswers++;
-    }
+    this.#latency.answered(roundTripMs, marker.isUnqueued);
     this.#learnRate(marker, nowMs);
     // With half of a queue behind what it holds by itself it was not idle, whatever keeps the sender from filling the window.
     const isFull = this.inFlightBytes >= this.#bytesIn((this.roundTripMs ?? 0) + this.#slackMs / 2);
     this.#sustained.answered(this.#deliveredBytes, nowMs, isFull);
-    this.#adjust(newlyDeliveredBytes, roundTripMs, nowMs);
+    this.#adjust(roundTripMs, newlyDeliveredBytes, nowMs);
   }
 
   /**
@@ -301,11 +298,15 @@ export class DeliveryWindow {
 
   #learnRate(marker: Marker, nowMs: number): void {
     if (nowMs >= this.#rateHalfEndsMs) {
-      // A half in which nothing but the sender was the limit says nothing new: what was known before stands.
-      const known = this.#linkMeasured ? this.#rateMax : this.#peakBytesPerSecond;
-      this.#rateMaxBefore = known;
+      // A half in which the link was not the limit says nothing new: what was known before stands.
+      const known = this.#peakBytesPerSecond;
+      if (this.#wasQueued) {
+        this.#rateMaxBefore = this.#rateMax;
+        if (this.#rateMax * GROWTH_MIN < known && !this.#wasBlocked) this.#doubt(known);
+      } else this.#rateMaxBefore = known;
       this.#rateMax = 0;
-      this.#linkMeasured = false;
+      this.#fullAnswers = this.#fullMs = 0;
+      this.#wasBlocked = false;
       this.#rateHalfEndsMs = nowMs + RATE_MEMORY_MS / 2;
     }
     // Answers that were held up come in a bunch: then the time that sending took is the truer one.
@@ -315,11 +316,47 @@ export class DeliveryWindow {
       SAMPLE_MS_MIN,
     );
     const bytesPerSecond = this.#believed(marker, elapsedMs, nowMs);
-    if (!marker.limitedBySender) this.#linkMeasured = this.#linkEverMeasured = true;
+    if (!marker.limitedBySender) {
+      this.#linkEverMeasured = true;
+      this.#fullAnswers++;
+      this.#fullMs += nowMs - marker.sentMs;
+      this.#wasBlocked ||= marker.linkIsFull;
+    }
     // A sender with little to say measures itself, not the link: such a sample may only raise the estimate, and
     // not when it is so short that all of it may have fitted into some buffer on the way.
     else if (this.#peakBytesPerSecond > 0 && elapsedMs < LIMITED_SAMPLE_MS_MIN) return;
     this.#rateMax = Math.max(this.#rateMax, bytesPerSecond);
+  }
+
+  /** It may be the way to the link that takes longer, and not the link that has become slower: the next drain will tell. */
+  #doubt(bytesPerSecond: number): void {
+    this.#latency.drainSoon();
+    this.#doubted = {
+      bytesPerSecond: Math.max(bytesPerSecond, this.#doubted?.bytesPerSecond ?? 0),
+      answerMs: this.#fullMs / this.#fullAnswers,
+      drains: this.#latency.drains,
+    };
+  }
+
+  #judgeDoubted(): void {
+    const { unqueuedMsMax = 0, drains, isDraining } = this.#latency;
+    const doubted = this.#doubted;
+    if (doubted === undefined || isDraining || drains === doubted.drains) return;
+    this.#doubted = undefined;
+    if (doubted.answerMs < unqueuedMsMax + this.#slackMs / 4)
+      this.#rateMaxBefore = Math.max(this.#rateMaxBefore, doubted.bytesPerSecond);
+  }
+
+  /**
+   * In this half the link was the limit. Whoever waits for answers that would take as long without any queue waits for
+   * something else, and were he to take this for the link's rate his window would shrink, and with it what he measures next.
+   */
+  get #wasQueued(): boolean {
+    if (this.#fullAnswers === 0 || this.#wasBlocked) return this.#wasBlocked;
+    const { unqueuedMsMax } = this.#latency;
+    return (
+      unqueuedMsMax === undefined || this.#fullMs / this.#fullAnswers >= unqueuedMsMax + this.#slackMs / 4
+    );
   }
 
   /** How fast the link is by what has been delivered since the marker was sent. */
@@ -334,50 +371,58 @@ export class DeliveryWindow {
     return Math.max(known, Math.min(beyondSaved, known * SAMPLE_GROWTH_MAX));
   }
 
-  #adjust(newlyDeliveredBytes: number, sampleMs: number, nowMs: number): void {
+  #adjust(sampleMs: number, newlyDeliveredBytes: number, nowMs: number): void {
     const roundTripMs = this.roundTripMs ?? sampleMs;
     if (this.#startingUp) {
       // Doubles per round trip until a queue shows that the link is full.
       this.#windowBytes = Math.min(WINDOW_BYTES_MAX, this.#windowBytes + newlyDeliveredBytes);
-      if (!this.#isFull(sampleMs - roundTripMs, nowMs)) return;
+      if (!this.#isFull(sampleMs, nowMs)) return;
       this.#startingUp = false;
       // A queue says that nothing is left.
       this.#savedMs = 0;
-      this.#nextDrainMs = nowMs;
+      this.#latency.drainSoon();
     }
-    if (nowMs >= this.#nextDrainMs) {
-      this.#roundTripMinBefore = this.#roundTripMin;
-      this.#roundTripMin = Number.POSITIVE_INFINITY;
-      this.#drainEndsMs = nowMs + this.#slackMs + 2 * roundTripMs;
-      this.#nextDrainMs = this.#drainEndsMs + DRAIN_EVERY_MS;
-      this.#unqueuedMs = this.#unqueuedAnswers = 0;
-    }
-    if (this.#unqueuedAnswers > 0 && nowMs >= this.#drainEndsMs)
-      this.#latenessMs = Math.max(0, this.#unqueuedMs / this.#unqueuedAnswers - roundTripMs);
+    this.#latency.pass(nowMs, this.#slackMs);
+    this.#judgeDoubted();
     this.#steadyBytes = this.#bytesIn(roundTripMs + this.#slackMs);
     // Drained to less than what the link seems to hold by itself, since that may be our own queue in part.
-    const aimBytes = nowMs < this.#drainEndsMs ? this.#bytesIn(roundTripMs / 2) : this.#steadyBytes;
+    const aimBytes = this.#latency.isDraining ? this.#bytesIn(roundTripMs / 2) : this.#steadyBytes;
     // Opened again gradually: what is sent at once stands in a queue, however empty the link is.
     const openBytes = this.#windowBytes + Math.ceil(newlyDeliveredBytes / 2);
     this.#windowBytes = Math.min(aimBytes, openBytes);
   }
 
   /**
-   * A queue that stays although no more gets across. One that does not stay says that somebody stood still for a
-   * moment, as at the start of the other end.
+   * A queue that stays although no more gets across: of what has been sent in one round trip, as long as one takes now, no
+   * more than in the one before. One that does not stay says that somebody stood still for a moment, as at the start of the
+   * other end.
    */
-  #isFull(queueMs: number, nowMs: number): boolean {
-    if (queueMs < QUEUE_MS) {
-      this.#lateSinceMs = undefined;
+  #isFull(sampleMs: number, nowMs: number): boolean {
+    const isLate = sampleMs - (this.roundTripMs ?? sampleMs) >= QUEUE_MS;
+    if (!isLate) this.#isLateRound = false;
+    if (isLate && !this.#isLateRound) {
+      this.#isLateRound = true;
+      this.#beginRound(sampleMs, nowMs);
       return false;
     }
-    if (this.#lateSinceMs === undefined || this.#peakBytesPerSecond > this.#lateBytesPerSecond * GROWTH_MIN) {
-      this.#lateSinceMs = nowMs;
-      this.#lateBytesPerSecond = this.#peakBytesPerSecond;
-      return false;
-    }
-    // What grows does so from one round trip to the next.
-    return nowMs - this.#lateSinceMs >= Math.max(QUEUE_MS, this.roundTripMs ?? 0);
+    const elapsedMs = nowMs - this.#roundStartMs;
+    if (elapsedMs < this.#roundMs) return false;
+    const before = this.#roundBytesPerMs;
+    const isFull = this.#isLateRound && this.#bytesPerMsOfRound(nowMs) < before * GROWTH_MIN;
+    this.#beginRound(sampleMs, nowMs);
+    return isFull;
+  }
+
+  #bytesPerMsOfRound(nowMs: number): number {
+    return (this.#deliveredBytes - this.#roundStartBytes) / (nowMs - this.#roundStartMs);
+  }
+
+  #beginRound(sampleMs: number, nowMs: number): void {
+    if (nowMs - this.#roundStartMs >= this.#roundMs / 2)
+      this.#roundBytesPerMs = this.#bytesPerMsOfRound(nowMs);
+    this.#roundStartMs = nowMs;
+    this.#roundStartBytes = this.#deliveredBytes;
+    this.#roundMs = Math.max(QUEUE_MS, sampleMs);
   }
 
   #save(ms: number): void {
