@@ -15,9 +15,9 @@ import { DELTA_WORD_MASK } from "../codec/delta/delta-codec.ts";
 import { ENTROPY_CODEC_IDS } from "../codec/entropy/entropy-coder.ts";
 import { InlineBatchCoder } from "../codec/entropy/inline-batch-coder.ts";
 import { RunRecord } from "../record/writer.ts";
-import { encodeFrame, type Frame } from "../wire/frame.ts";
+import { type DataFrame, encodeFrame, type Frame } from "../wire/frame.ts";
 import { helloFrame } from "../wire/handshake.ts";
-import { PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
+import { PAYLOAD_PADDING, PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
 import { DestinationEngine } from "./destination.ts";
 import type { Channel } from "./ports.ts";
 import { TunnelPeer } from "./transport/tunnel-peer.ts";
@@ -85,10 +85,18 @@ interface Setup {
   defers: boolean;
   /** Each DATA comes so long after the one before it; 0: all come at once. */
   everyMs?: number;
+  frames?: readonly DataFrame[];
 }
 
 async function run(setup: Setup) {
-  const { slotCount, hypervisorBytesPerSecond, hypervisorBufferBytes, defers, everyMs = 0 } = setup;
+  const {
+    slotCount,
+    hypervisorBytesPerSecond,
+    hypervisorBufferBytes,
+    defers,
+    everyMs = 0,
+    frames = FRAMES,
+  } = setup;
   const clock = new VirtualClock();
   const world = new World();
   const vm = new FakeIncoming(world, clock, {
@@ -118,7 +126,7 @@ async function run(setup: Setup) {
       received.push(structuredClone(frame));
       // All at once: whatever cannot be taken has to wait in the link.
       if (frame.type === "welcome")
-        for (const [i, data] of FRAMES.entries()) clock.after(i * everyMs, () => source.send(data));
+        for (const [i, data] of frames.entries()) clock.after(i * everyMs, () => source.send(data));
       if (frame.type === "loaded") source.send({ type: "commit", resume: true });
       if (frame.type === "running") source.destroy();
     },
@@ -181,6 +189,34 @@ test("nothing is acknowledged that the hypervisor has not taken", async () => {
   // At a megabyte a second it cannot have been faster.
   expect(durationMs).toBeGreaterThan((STREAM.length / 1e6) * 1000);
 });
+
+test.each([
+  ["is still being taken", 0],
+  ["has been taken", 1000],
+])(
+  "padding gives the hypervisor nothing, and is acknowledged behind what came before it: that %s",
+  async (_what, everyMs) => {
+    // Behind each frame but the last, behind which nothing may come.
+    const padded = FRAMES.flatMap((frame) => [
+      frame,
+      uncodedData(1, Uint8Array.from({ length: 5000 }, randomBytes(9)), PAYLOAD_PADDING),
+    ]);
+    const frames = padded.slice(0, -1).map((frame, i) => ({ ...frame, sequence: i + 1 }));
+    const { outcome, received, loader } = await run({
+      ...{ slotCount: 4, hypervisorBytesPerSecond: 20e6, hypervisorBufferBytes: 1, defers: true },
+      ...{ everyMs, frames },
+    });
+    expect(outcome).toMatchObject({ outcome: "completed", vm: "running on destination" });
+    expect(loader.images.every((image, i) => image.equals(LOADED.images[i]!))).toBe(true);
+    const acks = received.flatMap((frame) => (frame.type === "ack" ? [frame.sequence] : []));
+    expect(acks).toEqual([...new Set(acks)].sort((a, b) => a - b));
+    expect(acks.at(-1)).toBe(frames.length);
+    // Where the hypervisor had nothing left to take, each by itself.
+    const layout = frames.find(({ payloadKind }) => payloadKind === PAYLOAD_RAM_LAYOUT)!.sequence;
+    if (everyMs > 0)
+      expect(acks).toEqual(frames.map(({ sequence }) => sequence).filter((sequence) => sequence !== layout));
+  },
+);
 
 test("an acknowledgement says how much of the time there was something for the hypervisor to take", async () => {
   const paces = async (everyMs: number) => {

@@ -19,7 +19,7 @@ import { NO_PAGES } from "../record/schema.ts";
 import type { Hello } from "../wire/bodies.ts";
 import { type Frame, PACE_MS_MAX, type Pace, type ResumeFrame, type VerifyFrame } from "../wire/frame.ts";
 import { abortFrame, answerHello, PACE_VERSION, refusalFor } from "../wire/handshake.ts";
-import { PAYLOAD_RAM_LAYOUT } from "../wire/page-batch.ts";
+import { PAYLOAD_PAGES, PAYLOAD_STREAM } from "../wire/page-batch.ts";
 import { ProtocolState } from "../wire/protocol-state.ts";
 import { BusyTime } from "./destination/busy-time.ts";
 import { Delivery } from "./destination/delivery.ts";
@@ -245,7 +245,7 @@ export class DestinationEngine {
         return;
       }
       case "data":
-        if (frame.payloadKind !== PAYLOAD_RAM_LAYOUT) {
+        if (frame.payloadKind === PAYLOAD_STREAM || frame.payloadKind === PAYLOAD_PAGES) {
           this.#lastToTake = frame.sequence;
           this.#busy.begin(this.#options.clock.nowMs());
         }
@@ -389,7 +389,7 @@ export class DestinationEngine {
   #acknowledge(sequence: number): void {
     this.#takenSequence = sequence;
     const nowMs = this.#options.clock.nowMs();
-    if (sequence === this.#lastToTake) this.#busy.end(nowMs);
+    if (sequence >= this.#lastToTake) this.#busy.end(nowMs);
     if (this.#lostMs === undefined) {
       const pace = this.#state.speaks(PACE_VERSION) ? { pace: this.#pace(nowMs) } : {};
       this.#peer.send({ type: "ack", sequence, ...pace });

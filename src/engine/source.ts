@@ -101,6 +101,7 @@ export class SourceEngine {
       ...options,
       mode: options.tunnel === undefined ? "direct" : "tunnel",
       shortenQueue: () => this.#pipeline.link.shortenQueue(),
+      rehearse: (bytes) => this.#pipeline.link.rehearse(bytes),
       release: () => this.#vmChannel?.write(returnPathMessage(ReturnPathType.SWITCHOVER_ACK)),
       giveUp: (error) => {
         if (!this.#handover.committed) void this.#fail(error);

@@ -407,7 +407,7 @@ describe("FrameReader", () => {
     ["WELCOME with version 0", patched(WELCOME, 17, 0), "welcome version 1 or above, got 0"],
     ["DATA with entropy codec 0", patched(DATA, 16, 0), "an entropy codec id of 1 or above, got 0"],
     ["DATA of kind 0", patched(DATA, 17, 0), "a kind of payload that is known, got 0"],
-    ["DATA of an unknown kind", patched(DATA, 17, 4), "a kind of payload that is known, got 4"],
+    ["DATA of an unknown kind", patched(DATA, 17, 5), "a kind of payload that is known, got 5"],
     ["DATA with a first reserved byte", patched(DATA, 18, 1), "data reserved bytes 0, got 0x100"],
     ["DATA with a last reserved byte", patched(DATA, 19, 1), "data reserved bytes 0, got 0x1"],
     ["DATA of no raw bytes", patched(DATA, 23, 0), "data of 1 to 1048576 raw bytes, got 0"],

@@ -14,6 +14,8 @@ export const POSTCOPY_VERSION = 4;
 export const VERIFY_VERSION = 5;
 /** From this one on the destination says whether it keeps up. */
 export const PACE_VERSION = 6;
+/** From this one on the source may send padding. */
+export const PADDING_VERSION = 6;
 /** What this program speaks. Versions 1 (the bare stream) and 2 (another checksum) were never released. */
 export const PROTOCOL_VERSIONS: VersionRange = { min: 3, max: PROTOCOL_VERSION };
 

@@ -12,11 +12,17 @@ export const PAYLOAD_STREAM = 1;
 export const PAYLOAD_RAM_LAYOUT = 2;
 /** RAM records, taken apart. */
 export const PAYLOAD_PAGES = 3;
+/** Bytes that stand for nothing: how long so many take is what they are for. */
+export const PAYLOAD_PADDING = 4;
 
-export type PayloadKind = typeof PAYLOAD_STREAM | typeof PAYLOAD_RAM_LAYOUT | typeof PAYLOAD_PAGES;
+export type PayloadKind =
+  | typeof PAYLOAD_STREAM
+  | typeof PAYLOAD_RAM_LAYOUT
+  | typeof PAYLOAD_PAGES
+  | typeof PAYLOAD_PADDING;
 
 export function isPayloadKind(value: number): value is PayloadKind {
-  return value >= PAYLOAD_STREAM && value <= PAYLOAD_PAGES;
+  return value >= PAYLOAD_STREAM && value <= PAYLOAD_PADDING;
 }
 
 /** Kinds of entries in a batch of pages. 0 is invalid. */

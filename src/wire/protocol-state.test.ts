@@ -103,6 +103,13 @@ describe("a peer's frame out of place", () => {
       { type: "ack", sequence: 1, pace: { elapsedMs: 2, busyMs: 1 } },
       "ack with a pace, which the version agreed upon does not have",
     ],
+    [
+      "padding in a version without it",
+      "destination",
+      [HELLO, { ...WELCOME, version: 5 }],
+      { ...data(1), payloadKind: 4 },
+      "data 1 with padding, which the version agreed upon does not have",
+    ],
     ["ACK of what was never sent", "source", [...STREAMING, data(1)], ack(2), "ack 2: expected 0 to 1"],
     [
       "ACK going backwards",

@@ -15,7 +15,14 @@ import type {
   WelcomeFrame,
 } from "./frame.ts";
 import { DIGEST_BYTES } from "./frame.ts";
-import { PACE_VERSION, POSTCOPY_VERSION, VERIFY_VERSION, welcomeMismatch } from "./handshake.ts";
+import {
+  PACE_VERSION,
+  PADDING_VERSION,
+  POSTCOPY_VERSION,
+  VERIFY_VERSION,
+  welcomeMismatch,
+} from "./handshake.ts";
+import { PAYLOAD_PADDING } from "./page-batch.ts";
 
 export type Side = "source" | "destination";
 
@@ -290,6 +297,8 @@ export class ProtocolState {
         if (!this.#welcome?.body.entropyCodecs.includes(frame.entropyCodec)) {
           return `data ${frame.sequence} with entropy codec ${frame.entropyCodec}: expected one that was agreed`;
         }
+        if (frame.payloadKind === PAYLOAD_PADDING && !this.speaks(PADDING_VERSION))
+          return `data ${frame.sequence} with padding, which the version agreed upon does not have`;
         return undefined;
       case "ack":
         if (frame.pace !== undefined && !this.speaks(PACE_VERSION))

@@ -4,6 +4,7 @@
 import { expect, test } from "vitest";
 import { type Clock, systemClock } from "../../src/base/clock.ts";
 import { PRECOPY_LIMITS } from "../../src/engine/precopy/precopy.ts";
+import { DOWNTIME_MS_MAX_DEFAULT } from "../../src/engine/switchover/switchover.ts";
 import { RecordFile } from "../../src/record/file.ts";
 import type { RecordEvent } from "../../src/record/schema.ts";
 import { encodeFrame } from "../../src/wire/frame.ts";
@@ -351,6 +352,8 @@ async function outcomeOf(fault: Fault, phase: PhaseName, moment: Moment): Promis
     destination: pair.destination,
     method: "delta",
     comparesMemory: false,
+    // How long it stands still is for others to judge: here many of them share the cores.
+    downtimeMsMax: DOWNTIME_MS_MAX_DEFAULT,
     ...moment.options,
     ...options?.(moment, disk),
     [moment.side === "source" ? "onSource" : "onDestination"]: disturb,

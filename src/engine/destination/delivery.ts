@@ -11,7 +11,7 @@ import { copyToShared } from "../../base/shared-copy.ts";
 import { SLOT_CODED_BYTES } from "../../codec/entropy/batch-coder.ts";
 import { NO_REGION, RegionPool } from "../../kernel/region-pool.ts";
 import type { DataFrame } from "../../wire/frame.ts";
-import { PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT } from "../../wire/page-batch.ts";
+import { PAYLOAD_PADDING, PAYLOAD_PAGES, PAYLOAD_RAM_LAYOUT } from "../../wire/page-batch.ts";
 import type { Channel } from "../ports.ts";
 import { BatchExpander } from "./batch-expander.ts";
 import type { DestinationOptions } from "./options.ts";
@@ -50,6 +50,11 @@ export class Delivery {
   #isDelivering = false;
   #slotForNext: number;
   #hypervisorIsBehind = false;
+  /** Sequences of the last DATA that all of has been given to the hypervisor, and that it has taken. */
+  #givenSequence = 0;
+  #takenSequence = 0;
+  /** The last padding, and behind which DATA it came. */
+  #padding = { behind: -1, sequence: -1 };
   #codedBytes = 0;
   #rawBytes = 0;
   #over = false;
@@ -153,10 +158,18 @@ export class Delivery {
       // Acknowledged with what follows it, since what came before it may not have been taken yet.
       return true;
     }
+    if (kind === PAYLOAD_PADDING) {
+      this.#release(slot);
+      // As soon as what came before it is taken, which it may be.
+      if (this.#takenSequence === this.#givenSequence) this.#listener.taken(sequence);
+      else this.#padding = { behind: this.#givenSequence, sequence };
+      return true;
+    }
     if (kind !== PAYLOAD_PAGES) {
+      this.#givenSequence = sequence;
       this.#toHypervisor(address, rawBytes, () => {
         this.#release(slot);
-        this.#listener.taken(sequence);
+        this.#taken(sequence);
       });
       return true;
     }
@@ -166,14 +179,22 @@ export class Delivery {
       if (region === NO_REGION) return false;
       const bytes = this.#expander.expand(region, REGION_BYTES);
       const isLast = !this.#expander.isUnderWay;
-      if (isLast) this.#release(slot);
+      if (isLast) {
+        this.#givenSequence = sequence;
+        this.#release(slot);
+      }
       this.#toHypervisor(region, bytes, () => {
         this.#regions.give(region);
-        if (isLast) this.#listener.taken(sequence);
+        if (isLast) this.#taken(sequence);
         this.#deliver();
       });
     }
     return true;
+  }
+
+  #taken(sequence: number): void {
+    this.#takenSequence = sequence;
+    this.#listener.taken(sequence === this.#padding.behind ? this.#padding.sequence : sequence);
   }
 
   #toHypervisor(address: number, bytes: number, written: () => void): void {

@@ -5,6 +5,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { VirtualClock } from "../../base/clock.ts";
 import type { RecordEntry } from "../../record/schema.ts";
+import type { Proof } from "../transport/source-link.ts";
 import type { Promises } from "./convergence.ts";
 import { estimateDowntimeMs } from "./switchover.ts";
 import { SwitchoverControl, type TransferProgress } from "./switchover-control.ts";
@@ -39,6 +40,9 @@ interface SceneOptions extends Partial<Promises> {
   postcopy?: "taken" | "refused";
   canThrottle?: boolean;
   isPaused?: boolean;
+  /** The link is taken for a tenth of what it is. */
+  seemsSlow?: boolean;
+  linkIsBusy?: boolean;
 }
 
 class Scene {
@@ -51,6 +55,9 @@ class Scene {
   /** Each time that post-copy was asked for: how often the hypervisor had been released by then. */
   readonly postcopies: number[] = [];
   readonly guest: Guest;
+  /** Bytes that stood for nothing. */
+  readonly rehearsed: number[] = [];
+  #proof: Proof | undefined;
   releases = 0;
   shortened = 0;
   /** Answers of the link stay out from now on. */
@@ -102,6 +109,13 @@ class Scene {
       clock: this.clock,
       record: { add: (entry) => this.recorded.push(entry) },
       shortenQueue: () => this.shortened++,
+      rehearse: (bytes) => {
+        if (options.linkIsBusy === true) return false;
+        this.rehearsed.push(bytes);
+        if (options.seemsSlow === true)
+          this.#proof = { bytes, answeredMs: 1 + (bytes / LINK_BYTES_PER_SECOND) * 1000 };
+        return true;
+      },
       release: () => this.releases++,
       giveUp: (error) => this.givenUp.push(error.code),
     });
@@ -148,6 +162,7 @@ class Scene {
 
   get progress(): TransferProgress {
     const stalledMs = this.stalledSinceMs === undefined ? 0 : this.clock.nowMs() - this.stalledSinceMs;
+    const seems = this.#options.seemsSlow === true ? 10 : 1;
     return {
       handedOverBytes: this.#handedOverBytes,
       handoverMs: this.#handoverMs,
@@ -157,7 +172,8 @@ class Scene {
         shortQueueBytes: SHORT_QUEUE_BYTES,
         waitingBytes: 0,
         windowBytes: 250_000,
-        linkBytesPerSecond: this.isLinkKnown ? LINK_BYTES_PER_SECOND : LEAST_BYTES_PER_SECOND,
+        linkBytesPerSecond: this.isLinkKnown ? LINK_BYTES_PER_SECOND / seems : LEAST_BYTES_PER_SECOND,
+        proof: this.#proof,
         isLinkKnown: this.isLinkKnown,
         limit: this.isLinkKnown ? "link" : "unknown",
         isLost: this.isLost,
@@ -255,6 +271,24 @@ describe("a hypervisor that waits for an acknowledgement", () => {
     scene.run(60_000);
     expect(scene.releases).toBe(1);
     expect(scene.leftBytes).toBeDefined();
+  });
+
+  describe("and a link that seems slower than it is", () => {
+    const guest = { dirtyBytesPerSecond: 4e6, workingSetBytes: 4e6, ratio: 0.01 };
+
+    test("rehearses, and stops the guest within the goal", () => {
+      const scene = new Scene({ guest, goalMs: 100, seemsSlow: true }).run(60_000);
+      expect(scene.leftBytes).toBeDefined();
+      expect(scene.downtimeMs).toBeLessThanOrEqual(100);
+      expect(scene.rehearsed).toHaveLength(1);
+      expect(scene.decisions).toContain("rehearse");
+    });
+
+    test("does not rehearse while the link is in use, which says more; the guest is held", () => {
+      const scene = new Scene({ guest, goalMs: 100, seemsSlow: true, linkIsBusy: true }).run(60_000);
+      expect([scene.leftBytes, scene.rehearsed]).toEqual([undefined, []]);
+      expect(scene.decisions).not.toContain("rehearse");
+    });
   });
 
   test("holds the guest during the first pass, and while the goal is out of reach", () => {

@@ -5,11 +5,13 @@
 
 import type { Clock } from "../../base/clock.ts";
 import { DeltaveeError, toError } from "../../base/errors.ts";
+import { formatBytes, formatBytesPerSecond } from "../../base/units.ts";
 import type { RecordEntry } from "../../record/schema.ts";
 import type { OutgoingStatus, OutgoingVm } from "../ports.ts";
 import type { LinkFigures } from "../transport/source-link.ts";
 import { Convergence, type Promises } from "./convergence.ts";
 import type { ConvergenceFigures } from "./forecast.ts";
+import { Rehearsals } from "./rehearsals.ts";
 import {
   estimateDowntimeMs,
   floorMsOf,
@@ -37,6 +39,8 @@ export interface SwitchoverControlOptions extends Promises {
   record: { add(entry: RecordEntry): void };
   /** The guest may be stopped at any moment from here on. Called at most once. */
   shortenQueue: () => void;
+  /** Sends so many bytes that stand for nothing, to see how long they take. False: not now. */
+  rehearse: (bytes: number) => boolean;
   /** Gives the hypervisor its SWITCHOVER_ACK. Called at most once. */
   release: () => void;
   /** The migration is to end, and the guest to go on here. Called at most once. */
@@ -88,6 +92,7 @@ export class SwitchoverControl {
   readonly #rates: TransferRates;
   readonly #judge: SwitchoverJudge;
   readonly #convergence: Convergence;
+  readonly #rehearsals: Rehearsals;
   #expectation: Expectation = {};
   #throttlePercentage = 0;
   #isOver = false;
@@ -114,6 +119,7 @@ export class SwitchoverControl {
     this.#rates = new TransferRates(options.clock);
     const nowMs = options.clock.nowMs();
     this.#judge = new SwitchoverJudge(options.downtimeMsMax, nowMs);
+    this.#rehearsals = new Rehearsals(options.downtimeMsMax);
     this.#convergence = new Convergence(
       options,
       options.vm.throttle !== undefined,
@@ -336,6 +342,7 @@ export class SwitchoverControl {
   #decide(figures: SwitchoverFigures, leftMs: number): number {
     const { clock, record, downtimeMsMax, release } = this.#options;
     if (this.#awaitsDestinationAck()) return LOOK_EVERY_MS;
+    this.#rehearse(figures);
     const decision = this.#judge.judge(figures, clock.nowMs());
     const { released, estimatedMs, reason } = decision;
     // Whoever would have to be taken back at the limit has stood still for nothing.
@@ -371,6 +378,20 @@ export class SwitchoverControl {
       release();
     }
     return estimatedMs > FAR_FROM_GOAL * downtimeMsMax ? LOOK_EVERY_MS : LOOK_EVERY_MS_MIN;
+  }
+
+  /** Where the goal is missed by what is known of the link, it is tried whether it holds. */
+  #rehearse(figures: SwitchoverFigures): void {
+    const { clock, rehearse, record } = this.#options;
+    const nowMs = clock.nowMs();
+    const expected = withShortQueue(figures);
+    const bytes = this.#rehearsals.due(expected, nowMs);
+    if (bytes === undefined || !rehearse(bytes)) return;
+    this.#rehearsals.sent(bytes, expected, nowMs);
+    const reason =
+      `the guest sends too little to show what the link carries: ${formatBytes(bytes)} that stand for nothing ` +
+      `show whether what would have to cross goes through faster than at ${formatBytesPerSecond(figures.linkBytesPerSecond)}`;
+    record.add({ type: "decision", subject: "switchover", choice: "rehearse", reason });
   }
 
   /** It is short by the next look. */
@@ -420,6 +441,7 @@ export class SwitchoverControl {
       queuedBytes: link.inFlightBytes + link.waitingBytes,
       shortQueueBytes: link.shortQueueBytes,
       linkBytesPerSecond: link.isLinkKnown ? link.linkBytesPerSecond : 0,
+      proof: link.proof,
       roundTripMs: link.roundTripMs ?? 0,
       roundTrips: ROUND_TRIPS[mode],
       fixedMs: this.#options.vm.standstillMsMin ?? STANDSTILL_MS_MIN,

@@ -40,6 +40,21 @@ test("what is not known yet takes no time", () => {
   expect(remainingBytesFor(1010, { ...unknown, handoverBytesPerSecond: 4e6 })).toBe(4e6);
 });
 
+test("what has gone through in one go will again, and no more than that", () => {
+  // 50 kB queued, 20 kB of device state, 100 kB of pages, which take 10 ms to be handed over.
+  const proven = { ...FIGURES, proof: { bytes: 170_000, answeredMs: 50 } };
+  expect(estimateDowntimeMs(proven)).toBeCloseTo(10 + 10 + (50 - 20) + 30);
+  expect(remainingBytesFor(81, proven)).toBeCloseTo(1e6, -2);
+  expect(remainingBytesFor(69, proven)).toBe(0);
+  const more = { ...proven, remainingBytes: 1.1e6 };
+  expect(estimateDowntimeMs(more)).toBeCloseTo(10 + 110 + 50 + 20 + 30);
+  // Nor does it make anything slower.
+  expect(estimateDowntimeMs({ ...proven, proof: { bytes: 170_000, answeredMs: 5000 } })).toBe(
+    estimateDowntimeMs(FIGURES),
+  );
+  expect(remainingBytesFor(1000, proven)).toBe(remainingBytesFor(1000, FIGURES));
+});
+
 const positive = fc.double({ min: 1e-3, max: 1e9, noNaN: true });
 const figures = fc.record({
   remainingBytes: fc.nat(),
@@ -52,6 +67,12 @@ const figures = fc.record({
   roundTrips: fc.constantFrom(0.5, 1.5),
   deviceStateBytes: fc.nat(200_000),
   fixedMs: fc.double({ min: 0, max: 50, noNaN: true }),
+  proof: fc.option(
+    fc.record({ bytes: fc.nat(1e6), answeredMs: fc.double({ min: 0, max: 5000, noNaN: true }) }),
+    {
+      nil: undefined,
+    },
+  ),
 });
 
 test("as much as may be left is what makes the estimate meet the goal, or nothing when nothing does", () => {
@@ -61,6 +82,7 @@ test("as much as may be left is what makes the estimate meet the goal, or nothin
       expect(remainingBytes).toBeGreaterThanOrEqual(0);
       const estimateMs = estimateDowntimeMs({ ...figures, remainingBytes });
       if (remainingBytes > 0) expect(estimateMs).toBeLessThanOrEqual(goalMs * (1 + 1e-9) + 1e-6);
+      if (figures.proof !== undefined) return;
       // More than one byte above what the goal allows, which was rounded down to whole bytes: however floating-point
       // numbers round, that is no less than the goal.
       const more = estimateDowntimeMs({ ...figures, remainingBytes: remainingBytes + 2 });

@@ -7,6 +7,7 @@
 // with time more, up to the goal. Never above it, unless whoever carries the operator's policy out says so.
 
 import { formatMs } from "../../base/units.ts";
+import type { Proof } from "../transport/source-link.ts";
 
 /** Of whoever names no goal: QEMU's own. */
 export const DOWNTIME_MS_MAX_DEFAULT = 300;
@@ -25,6 +26,8 @@ export interface SwitchoverFigures {
   shortQueueBytes: number;
   /** 0: not known, since it has carried whatever was sent. What is not known is taken to take no time. */
   linkBytesPerSecond: number;
+  /** What has lately gone through in one go: as much will again, whatever the rate says. */
+  proof?: Proof | undefined;
   roundTripMs: number;
   /** Round trips from the last byte sent to the guest's resumption. */
   roundTrips: number;
@@ -85,16 +88,29 @@ export function guestBytesPerSecondByLink({
   return isKnown ? linkBytesPerSecond / wireBytesPerGuestByte : Number.POSITIVE_INFINITY;
 }
 
+/** What would have to cross the link if the guest were stopped now. */
+export function wireBytesOf(figures: SwitchoverFigures): number {
+  const { remainingBytes, wireBytesPerGuestByte, queuedBytes, deviceStateBytes } = figures;
+  return remainingBytes * wireBytesPerGuestByte + queuedBytes + deviceStateBytes;
+}
+
+/** Time on the link, without the round trip. */
+function linkMs(bytes: number, { linkBytesPerSecond, proof, roundTripMs }: SwitchoverFigures): number {
+  if (linkBytesPerSecond === 0) return 0;
+  const ms = (bytes / linkBytesPerSecond) * 1000;
+  const isProven = proof !== undefined && bytes <= proof.bytes;
+  return isProven ? Math.min(ms, Math.max(0, proof.answeredMs - roundTripMs)) : ms;
+}
+
 /** How long the guest would stand still if it were stopped now. */
 export function estimateDowntimeMs(figures: SwitchoverFigures): number {
-  const { remainingBytes, linkBytesPerSecond, handoverBytesPerSecond } = figures;
-  const pagesMs = Math.max(
-    (remainingBytes / guestBytesPerSecondByLink(figures)) * 1000,
-    handoverBytesPerSecond === 0 ? 0 : (remainingBytes / handoverBytesPerSecond) * 1000,
+  const { remainingBytes, handoverBytesPerSecond, fixedMs } = figures;
+  const handoverMs = handoverBytesPerSecond === 0 ? 0 : (remainingBytes / handoverBytesPerSecond) * 1000;
+  const sendMs = Math.max(
+    linkMs(wireBytesOf(figures), figures),
+    handoverMs + linkMs(wireBytesOf({ ...figures, remainingBytes: 0 }), figures),
   );
-  const otherBytes = figures.queuedBytes + figures.deviceStateBytes;
-  const otherMs = linkBytesPerSecond === 0 ? 0 : (otherBytes / linkBytesPerSecond) * 1000;
-  return figures.fixedMs + pagesMs + otherMs + figures.roundTripMs * figures.roundTrips;
+  return fixedMs + sendMs + figures.roundTripMs * figures.roundTrips;
 }
 
 /** As it will be when the guest is about to be stopped. */
@@ -109,10 +125,23 @@ export function floorMsOf(figures: SwitchoverFigures): number {
 
 /** Bytes of guest RAM that may be left if the guest is to stand still no longer than `goalMs`. */
 export function remainingBytesFor(goalMs: number, figures: SwitchoverFigures): number {
-  const withoutPagesMs = estimateDowntimeMs({ ...figures, remainingBytes: 0 });
-  const pagesMs = Math.max(0, goalMs - withoutPagesMs);
+  const byRate = { ...figures, remainingBytes: 0, proof: undefined };
+  const pagesMs = Math.max(0, goalMs - estimateDowntimeMs(byRate));
   const bytesPerSecond = Math.min(guestBytesPerSecondByLink(figures), figures.handoverBytesPerSecond);
-  return Math.floor((pagesMs / 1000) * bytesPerSecond);
+  return Math.max(Math.floor((pagesMs / 1000) * bytesPerSecond), remainingBytesByProof(goalMs, figures));
+}
+
+/** As many as have gone through, if all of that fits into the goal. */
+function remainingBytesByProof(goalMs: number, figures: SwitchoverFigures): number {
+  const { proof, wireBytesPerGuestByte, handoverBytesPerSecond } = figures;
+  if (proof === undefined || wireBytesPerGuestByte === 0) return 0;
+  const withoutPages = { ...figures, remainingBytes: 0 };
+  const bytes = (proof.bytes - wireBytesOf(withoutPages)) / wireBytesPerGuestByte;
+  const handoverMs = goalMs - estimateDowntimeMs(withoutPages);
+  const remainingBytes = Math.floor(Math.min(bytes, (handoverMs / 1000) * handoverBytesPerSecond));
+  if (remainingBytes <= 0) return 0;
+  // A byte less than rounding makes of it would be above what was proven.
+  return estimateDowntimeMs({ ...figures, remainingBytes }) <= goalMs ? remainingBytes : 0;
 }
 
 /** Asked again and again during iterations after the first. */

@@ -146,6 +146,11 @@ export class DirectLink implements SourceLink {
     this.#windowLifted = false;
   }
 
+  /** Nobody at the other end would read over it. */
+  rehearse(): boolean {
+    return false;
+  }
+
   worked(pace: Pace): void {
     this.#bottleneck.sourcePaced(pace, this.#window.isLinkKnown);
   }

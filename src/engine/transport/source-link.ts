@@ -3,6 +3,8 @@
 import type { Pace } from "../../wire/frame.ts";
 import type { Limit } from "./bottleneck.ts";
 
+export const REHEARSED_BYTES_MAX = 1024 * 1024;
+
 export interface SourceLinkListener {
   /** Bytes of the hypervisor's return path. */
   returnPath(bytes: Uint8Array): void;
@@ -11,6 +13,13 @@ export interface SourceLinkListener {
   /** The peer closed the connection in good order. */
   ended(): void;
   failed(error: Error): void;
+}
+
+/** What was seen to go through in one go. */
+export interface Proof {
+  bytes: number;
+  /** From the first byte sent to the answer, the round trip included. */
+  answeredMs: number;
 }
 
 export interface LinkFigures {
@@ -30,6 +39,8 @@ export interface LinkFigures {
   limit: Limit;
   /** There is no connection at the moment. */
   isLost: boolean;
+  /** Lately so many bytes, sent on purpose, have been answered within this time; undefined: none were. */
+  proof?: Proof | undefined;
   /** Without queueing, but with what an answer is overdue by: nobody should stop a guest for a link that stands still. */
   roundTripMs: number | undefined;
 }
@@ -42,6 +53,8 @@ export interface SourceLink {
   readonly figures: LinkFigures;
   /** For how long the engine has worked on the stream: where it is always at work, the link is not what is waited for. */
   worked(pace: Pace): void;
+  /** Sends so many bytes (REHEARSED_BYTES_MAX at most) that stand for nothing: `figures.proof` says in which time they went. False: not now. */
+  rehearse(bytes: number): boolean;
   /**
    * Sends what the sink holds, or keeps it for a fuller batch. `idle`: the hypervisor has nothing more to say at
    * the moment, so nothing may be kept back.

@@ -15,8 +15,9 @@ import {
 } from "../../codec/entropy/entropy-coder.ts";
 import { InlineBatchCoder } from "../../codec/entropy/inline-batch-coder.ts";
 import type { Welcome } from "../../wire/bodies.ts";
-import type { DataFrame } from "../../wire/frame.ts";
-import { answerHello } from "../../wire/handshake.ts";
+import type { DataFrame, VersionRange } from "../../wire/frame.ts";
+import { answerHello, POSTCOPY_VERSION } from "../../wire/handshake.ts";
+import { PAYLOAD_PADDING } from "../../wire/page-batch.ts";
 import { ProtocolState } from "../../wire/protocol-state.ts";
 import { BatchSink } from "../pages/batch-sink.ts";
 import { TunnelLink } from "./tunnel-link.ts";
@@ -30,10 +31,11 @@ const OWN: Welcome = {
 };
 
 /**
- * `acknowledges` may be switched off and on. Coding takes `codingMs`; 0: it is done at once. `older`: the peer speaks
- * the version before post-copy, which is asked for.
+ * `acknowledges` may be switched off and on. Coding takes `codingMs`; 0: it is done at once. `spoken`: by the peer; post-copy
+ * is asked for if it does not know it.
  */
-function connected(codingMs = 0, older = false, bytesPerSecond = 1e6) {
+function connected(codingMs = 0, spoken?: VersionRange, bytesPerSecond = 1e6) {
+  const older = spoken !== undefined && spoken.max < POSTCOPY_VERSION;
   const clock = new VirtualClock();
   const [ours, theirs] = memoryChannels(clock, { delayMs: 5, bytesPerSecond, bufferBytes: 1 << 24 });
   const arrived: Uint8Array[] = [];
@@ -43,6 +45,7 @@ function connected(codingMs = 0, older = false, bytesPerSecond = 1e6) {
     acknowledges: true,
     /** Of the time since it began; undefined: it does not say. */
     busyShare: undefined as number | undefined,
+    paddings: [] as number[],
     frames: [] as Pick<DataFrame, "entropyCodec" | "rawBytes">[],
     acknowledge: () => {
       if (state.dataSequence === state.ackSequence) return;
@@ -57,10 +60,12 @@ function connected(codingMs = 0, older = false, bytesPerSecond = 1e6) {
   const state = new ProtocolState("destination");
   const listener: TunnelPeerListener = {
     frame(frame) {
-      if (frame.type === "hello") end.send(answerHello(frame, OWN, older ? { min: 2, max: 3 } : undefined));
+      if (frame.type === "hello") end.send(answerHello(frame, OWN, spoken));
       if (frame.type === "abort") failures.push(`peer: ${frame.reason.code}`);
       if (frame.type !== "data") return;
-      arrived.push(decode(frame));
+      const raw = decode(frame);
+      if (frame.payloadKind === PAYLOAD_PADDING) peer.paddings.push(raw.length);
+      else arrived.push(raw);
       peer.frames.push({ entropyCodec: frame.entropyCodec, rawBytes: frame.rawBytes });
       if (peer.acknowledges) peer.acknowledge();
     },
@@ -154,6 +159,54 @@ test("what is left over goes out by itself, without another flush", () => {
   expectAllArrived();
 });
 
+describe("bytes that stand for nothing", () => {
+  const BYTES = 50_000;
+
+  test("say how long so many take, whatever was thought of the link, and are forgotten after a while", () => {
+    const { clock, link, peer, put, failures, expectAllArrived } = connected();
+    put(Uint8Array.of(1, 2, 3));
+    link.flush(true);
+    clock.advance(1000);
+    expect(link.figures.proof).toBeUndefined();
+    expect(link.rehearse(BYTES)).toBe(true);
+    put(Uint8Array.of(4, 5));
+    link.flush(true);
+    clock.advance(1000);
+    expect(peer.paddings).toEqual([BYTES]);
+    const { bytes, answeredMs } = link.figures.proof!;
+    expect(bytes).toBe(BYTES);
+    // A megabyte a second, and 5 ms each way.
+    expect(answeredMs).toBeGreaterThan(59);
+    expect(answeredMs).toBeLessThan(65);
+    clock.advance(4500);
+    expect(link.figures.proof).toBeUndefined();
+    expectAllArrived();
+    expect(failures).toEqual([]);
+  });
+
+  test("are not sent while much is on its way, nor to a peer that does not know them, nor without a connection", () => {
+    const { clock, link, peer, put, failures } = connected();
+    peer.acknowledges = false;
+    put(Uint8Array.from({ length: BYTES / 2 }, randomBytes(3)));
+    link.flush(true);
+    clock.advance(1000);
+    expect(link.rehearse(BYTES)).toBe(false);
+    peer.acknowledges = true;
+    peer.acknowledge();
+    clock.advance(1000);
+    expect(link.rehearse(BYTES)).toBe(true);
+    expect(link.rehearse(BYTES)).toBe(false);
+    clock.advance(1000);
+    link.end();
+    expect(link.rehearse(BYTES)).toBe(false);
+    expect(peer.paddings).toEqual([BYTES]);
+    expect(failures).toEqual([]);
+    const older = connected(0, { min: 3, max: 5 });
+    older.clock.advance(1000);
+    expect(older.link.rehearse(BYTES)).toBe(false);
+  });
+});
+
 test("small batches are gathered, so that their number stays within what pays", () => {
   const { clock, link, peer, put } = connected();
   for (let i = 0; i < 1000; i++) {
@@ -218,7 +271,7 @@ test("what costs much waits until it keeps nobody from working, which is prepare
     { bytesPerSecond: 12e6, isPrepared: true },
     { bytesPerSecond: 400e6, isPrepared: false },
   ]) {
-    const { clock, link, coder, peer, put, expectAllArrived } = connected(0, false, bytesPerSecond);
+    const { clock, link, coder, peer, put, expectAllArrived } = connected(0, undefined, bytesPerSecond);
     let isReady = false;
     Object.defineProperty(coder, "isReady", { get: () => isReady });
     const prepare = vi.spyOn(coder, "prepare");
@@ -244,7 +297,7 @@ test("what costs much waits until it keeps nobody from working, which is prepare
 
 describe("what is carried on as it is", () => {
   const moved = (content: Uint8Array, bytesPerSecond: number, busyShare?: number) => {
-    const { clock, link, peer, put, failures, expectAllArrived } = connected(0, false, bytesPerSecond);
+    const { clock, link, peer, put, failures, expectAllArrived } = connected(0, undefined, bytesPerSecond);
     peer.busyShare = busyShare;
     link.bypass(true);
     for (let at = 0; at < content.length; clock.advance(0.2)) {
@@ -324,7 +377,7 @@ test("a mistake of ours ends the migration, also where nobody is there to catch 
 });
 
 test("a peer that does not know post-copy is told why nothing begins, before anything is asked of the hypervisor", () => {
-  const { clock, failures } = connected(0, true);
+  const { clock, failures } = connected(0, { min: 2, max: 3 });
   clock.advance(100);
   expect(failures.slice(0, 2)).toEqual([
     "Destination speaks protocol version 3, which has no post-copy (version 4 has)",

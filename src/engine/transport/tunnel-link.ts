@@ -2,6 +2,7 @@
 // destination engine once its hypervisor has taken them. A connection that breaks is made anew, and what it has lost
 // is sent again. Protocol: wire/PROTOCOL.md.
 
+import { randomBytes } from "node:crypto";
 import type { Clock } from "../../base/clock.ts";
 import { DeltaveeError, type ErrorCode, LinkError, ProtocolError, toError } from "../../base/errors.ts";
 import type { BatchCoder, EncodedBatch } from "../../codec/entropy/batch-coder.ts";
@@ -22,11 +23,12 @@ import {
 import {
   abortFrame,
   helloFrame,
+  PADDING_VERSION,
   POSTCOPY_VERSION,
   refusalError,
   VERIFY_VERSION,
 } from "../../wire/handshake.ts";
-import { PAGES_HEADER_BYTES, PAYLOAD_PAGES } from "../../wire/page-batch.ts";
+import { PAGES_HEADER_BYTES, PAYLOAD_PADDING, PAYLOAD_PAGES } from "../../wire/page-batch.ts";
 import { ProtocolState } from "../../wire/protocol-state.ts";
 import { FAST_BYTES_PER_SECOND } from "../intake/bypass.ts";
 import type { BatchSink, SealedBatch } from "../pages/batch-sink.ts";
@@ -35,7 +37,7 @@ import { Bottleneck, type Limit } from "./bottleneck.ts";
 import { type BatchClass, EntropyChoice, type EntropyMethod, NO_ENTROPY } from "./entropy-choice.ts";
 import { Reconnector } from "./reconnector.ts";
 import { SentFrames } from "./sent-frames.ts";
-import type { LinkFigures, SourceLink, SourceLinkListener } from "./source-link.ts";
+import type { LinkFigures, Proof, SourceLink, SourceLinkListener } from "./source-link.ts";
 import { TunnelPeer } from "./tunnel-peer.ts";
 import { DeliveryWindow, MARKERS_MAX } from "./window.ts";
 
@@ -59,6 +61,8 @@ const RETURNED_EVERY_BYTES = 16 * 1024;
 const HURRIED_SILENT_MS = 2500;
 /** Ten milliseconds of the lightest coder, and what a slow link takes to show itself. */
 const OPENING_BYTES_MAX = 8 * 1024 * 1024;
+/** For so long it is believed that what went through would do so again. */
+const PROOF_MEMORY_MS = 5000;
 /** Looking at less would say little. */
 const WHOLE_BYTES_MIN = 16 * 1024;
 
@@ -150,6 +154,10 @@ export class TunnelLink implements SourceLink {
   #openingBytes = 0;
   #blocked = false;
   #over = false;
+  /** Under way, and what the last one has shown. */
+  #rehearsal: { sequence: number; bytes: number; sentMs: number } | undefined;
+  #proof: Proof | undefined;
+  #provenMs = Number.NEGATIVE_INFINITY;
   #lastBatchMs = Number.NEGATIVE_INFINITY;
   #cancelSmallFrame: (() => void) | undefined;
 
@@ -195,6 +203,7 @@ export class TunnelLink implements SourceLink {
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
       isLinkKnown: this.#window.isLinkKnown,
       limit: this.#limit,
+      proof: this.#freshProof,
       isLost: this.isLost,
       roundTripMs: this.#window.currentRoundTripMs,
     };
@@ -202,6 +211,40 @@ export class TunnelLink implements SourceLink {
 
   get #limit(): Limit {
     return this.#bottleneck.limit(this.#window.isLinkKnown);
+  }
+
+  rehearse(bytes: number): boolean {
+    // With more before it, it is the guest that shows what the link carries, and what stands before it counts as well.
+    const isIdle =
+      this.#sink.waitingBytes + this.#codingBytes === 0 && this.#window.hasRoom && this.#window.mayMark;
+    const isSpoken = this.#state.speaks(PADDING_VERSION) && this.#state.stage === "streaming";
+    if (
+      !isIdle ||
+      this.#window.inFlightBytes > bytes / 4 ||
+      !isSpoken ||
+      this.isLost ||
+      this.#over ||
+      !this.#sentFrames.hasRoomFor(bytes)
+    )
+      return false;
+    const slot = this.#coder.acquire();
+    if (slot === -1) return false;
+    // A link that compresses must not make less of it.
+    this.#memory.bytes(this.#coder.slots[slot]!.rawAddress, bytes).set(randomBytes(bytes));
+    const { codecId, level } = NO_ENTROPY;
+    this.#coder.encode(slot, bytes, codecId, level, (result) => {
+      if (this.#over) return;
+      if (result instanceof DeltaveeError) this.#failed(result);
+      else {
+        this.#rehearsal = { sequence: this.#sentFrames.lastSequence + 1, bytes, sentMs: this.#clock.nowMs() };
+        this.#safely(() => this.#send({ slot, kind: PAYLOAD_PADDING, rawBytes: bytes }, result));
+      }
+    });
+    return true;
+  }
+
+  get #freshProof(): Proof | undefined {
+    return this.#clock.nowMs() - this.#provenMs <= PROOF_MEMORY_MS ? this.#proof : undefined;
   }
 
   worked(pace: Pace): void {
@@ -440,7 +483,7 @@ export class TunnelLink implements SourceLink {
     return this.#bottleneck.link(this.#clock.nowMs(), linkBytesPerSecond, isLinkKnown);
   }
 
-  #send({ slot, kind, rawBytes }: SealedBatch, result: EncodedBatch): void {
+  #send({ slot, kind, rawBytes }: Omit<SealedBatch, "wholeBytes">, result: EncodedBatch): void {
     const { codecId, codedAddress, codedBytes, rawChecksum } = result;
     const frame: DataFrame = {
       type: "data",
@@ -459,6 +502,14 @@ export class TunnelLink implements SourceLink {
     this.#window.marked(this.#blocked);
     this.#coder.release(slot);
     this.#sink.slotFreed();
+  }
+
+  #prove(sequence: number): void {
+    if (this.#rehearsal === undefined || sequence < this.#rehearsal.sequence) return;
+    const nowMs = this.#clock.nowMs();
+    this.#proof = { bytes: this.#rehearsal.bytes, answeredMs: nowMs - this.#rehearsal.sentMs };
+    this.#provenMs = nowMs;
+    this.#rehearsal = undefined;
   }
 
   #makePeer(channel: Channel): TunnelPeer {
@@ -492,6 +543,7 @@ export class TunnelLink implements SourceLink {
     }
     peer.destroy();
     this.#state.lost();
+    this.#rehearsal = this.#proof = undefined;
     if (!isFirst) {
       this.#reconnector.failed(error);
       return;
@@ -588,6 +640,7 @@ export class TunnelLink implements SourceLink {
       case "ack": {
         const answered = this.#unansweredUpTo(frame.sequence);
         if (answered > 0) this.#window.acknowledged(answered);
+        this.#prove(frame.sequence);
         if (frame.pace !== undefined) {
           const takenBytes = this.#rawBytesUpTo[frame.sequence % MARKERS_MAX]!;
           this.#bottleneck.destinationPaced(frame.pace, this.#window.isLinkKnown, takenBytes);
