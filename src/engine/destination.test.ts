@@ -211,6 +211,8 @@ test.each([
     const acks = received.flatMap((frame) => (frame.type === "ack" ? [frame.sequence] : []));
     expect(acks).toEqual([...new Set(acks)].sort((a, b) => a - b));
     expect(acks.at(-1)).toBe(frames.length);
+    const isPadding = (sequence: number) => frames[sequence - 1]!.payloadKind === PAYLOAD_PADDING;
+    expect(acks.filter(isPadding).length).toBeGreaterThan(frames.length / 4);
     // Where the hypervisor had nothing left to take, each by itself.
     const layout = frames.find(({ payloadKind }) => payloadKind === PAYLOAD_RAM_LAYOUT)!.sequence;
     if (everyMs > 0)

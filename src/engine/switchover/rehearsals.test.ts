@@ -69,6 +69,15 @@ test("what has helped is tried again as soon as it is forgotten, by a guest of w
   expect(all.length).toBeGreaterThanOrEqual(11);
 });
 
+test("over a link on which it takes a second and more it is not sent again for ten times as long, however it has helped", () => {
+  const slow = { ...FIGURES, linkBytesPerSecond: 30_000 };
+  const [first, second] = rehearsed(60_000, (nowMs) => {
+    const isProven = nowMs > 1000 && nowMs < 2000;
+    return { ...slow, proof: isProven ? { bytes: 60_000, answeredMs: 9 } : undefined };
+  });
+  expect(second![0] - first![0]).toBeGreaterThanOrEqual(15_000);
+});
+
 test.each<[string, Partial<SwitchoverFigures>]>([
   ["the goal is met", { linkBytesPerSecond: 5e6 }],
   ["nothing is known of the link, which keeps nobody", { linkBytesPerSecond: 0 }],

@@ -30,11 +30,13 @@ const OWN: Welcome = {
   hypervisor: { kind: "qemu", version: "10.0.2" },
 };
 
+const RESUMPTION = { token: "ffeeddccbbaa99887766554433221100", timeoutMs: 10_000 };
+
 /**
  * `acknowledges` may be switched off and on. Coding takes `codingMs`; 0: it is done at once. `spoken`: by the peer; post-copy
  * is asked for if it does not know it.
  */
-function connected(codingMs = 0, spoken?: VersionRange, bytesPerSecond = 1e6) {
+function connected(codingMs = 0, spoken?: VersionRange, bytesPerSecond = 1e6, resumes = false) {
   const older = spoken !== undefined && spoken.max < POSTCOPY_VERSION;
   const clock = new VirtualClock();
   const [ours, theirs] = memoryChannels(clock, { delayMs: 5, bytesPerSecond, bufferBytes: 1 << 24 });
@@ -60,7 +62,8 @@ function connected(codingMs = 0, spoken?: VersionRange, bytesPerSecond = 1e6) {
   const state = new ProtocolState("destination");
   const listener: TunnelPeerListener = {
     frame(frame) {
-      if (frame.type === "hello") end.send(answerHello(frame, OWN, spoken));
+      if (frame.type === "hello")
+        end.send(answerHello(frame, resumes ? { ...OWN, resumption: RESUMPTION } : OWN, spoken));
       if (frame.type === "abort") failures.push(`peer: ${frame.reason.code}`);
       if (frame.type !== "data") return;
       const raw = decode(frame);
@@ -89,6 +92,7 @@ function connected(codingMs = 0, spoken?: VersionRange, bytesPerSecond = 1e6) {
     coder,
     memory,
     kernel,
+    reconnect: resumes ? { connect: () => new Promise(() => {}), timeoutMs: 10_000 } : undefined,
     listener: {
       welcome: () => void failures.push(...(older ? ["welcome"] : [])),
       returnPath: () => {},
@@ -114,7 +118,8 @@ function connected(codingMs = 0, spoken?: VersionRange, bytesPerSecond = 1e6) {
     sink.verbatim(bytes, 0, bytes.length);
   };
   const expectAllArrived = () => expect(Buffer.concat(arrived).equals(Buffer.concat(sent))).toBe(true);
-  return { clock, link, sink, coder, peer, put, failures, expectAllArrived };
+  const breakConnection = () => end.destroy();
+  return { clock, link, sink, coder, peer, put, failures, expectAllArrived, breakConnection };
 }
 
 /** Gives the raw bytes of a frame, or throws. */
@@ -182,6 +187,19 @@ describe("bytes that stand for nothing", () => {
     expect(link.figures.proof).toBeUndefined();
     expectAllArrived();
     expect(failures).toEqual([]);
+  });
+
+  test("show nothing any more when the connection has broken: the next one may be another link", () => {
+    const { clock, link, breakConnection } = connected(0, undefined, 1e6, true);
+    expect(link.rehearse(BYTES)).toBe(true);
+    clock.advance(1000);
+    expect(link.figures.proof).toBeDefined();
+    breakConnection();
+    clock.advance(100);
+    expect(link.isLost).toBe(true);
+    expect(link.figures.proof).toBeUndefined();
+    expect(link.rehearse(BYTES)).toBe(false);
+    link.destroy();
   });
 
   test("are not sent while much is on its way, nor to a peer that does not know them, nor without a connection", () => {

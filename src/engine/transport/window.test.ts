@@ -14,14 +14,17 @@ import {
 
 const MBIT = 1e6 / 8;
 
-function simulate(conditions: LinkConditions): {
+function simulate(
+  conditions: LinkConditions,
+  seed = 7,
+): {
   link: SimulatedLink;
   window: DeliveryWindow;
   clock: SetClock;
 } {
   const clock = new SetClock();
   const window = new DeliveryWindow(clock);
-  const random = randomBytes(7);
+  const random = randomBytes(seed);
   return { link: new SimulatedLink(clock, window, conditions, () => random() / 256), window, clock };
 }
 
@@ -248,6 +251,18 @@ describe.each([5, 50, 1000])("%i Mbit/s:", (mbit) => {
       expect(use.queueMsMax).toBeLessThan(queueMsAllowed(calm, window));
     },
   );
+
+  test("what it was is known again as soon as it has turned out that it was not a queue", () => {
+    let utilisation = 0;
+    for (let seed = 1; seed <= 12; seed++) {
+      const calm = { bytesPerSecond: mbit * MBIT, roundTripMs: 7, jitterMs: 0, pieceBytesMin: 8258 };
+      const { link } = simulate(calm, seed);
+      link.run(3000);
+      link.conditions = { ...calm, asleepMsMax: 300 };
+      utilisation += link.run(10_000).utilisation / 12;
+    }
+    expect(utilisation).toBeGreaterThan(0.25);
+  });
 
   test("nor does it close where they have been late from the very start", () => {
     const conditions = {
