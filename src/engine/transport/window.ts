@@ -2,13 +2,13 @@
 // What the window holds when the guest is stopped is downtime that no hypervisor sees, so it is kept at about
 // `QUEUE_MS` of link rate above the round trip: enough to keep the link busy, little enough to be forgotten.
 //
-// The link's rate and round trip are learned from acknowledged markers, as BBR learns them from packets
-// (Cardwell et al., "BBR: congestion-based congestion control", 2016): rate = highest delivery rate of the
-// last second; round trip = lowest of the last seconds. Pure: knows bytes and a clock, no sockets.
+// The link's rate (link-rate.ts) and round trip (latency.ts) are learned from acknowledged markers. Pure: knows bytes and a
+// clock, no sockets.
 
 import { assert } from "../../base/assert.ts";
 import type { Clock } from "../../base/clock.ts";
 import { Latency } from "./latency.ts";
+import { GROWTH_MIN, LinkRate } from "./link-rate.ts";
 import { SustainedRate } from "./sustained-rate.ts";
 
 /** Time on the link that may be queued beyond what the round trip itself holds. */
@@ -25,9 +25,6 @@ const TURN_BYTES_MAX = 256 * 1024;
 /** Markers that may be unanswered; a sender asks `mayMark` before it sets one. */
 export const MARKERS_MAX = 1024;
 
-const RATE_MEMORY_MS = 1000;
-/** A link that starts to carry more by this much while its window grows is not full. */
-const GROWTH_MIN = 1.25;
 /**
  * Answers that come late by themselves, from one to the next, are no queue, but what is under way meanwhile must fit into
  * the window all the same, or it would close on itself: by Little's law it carries window ÷ mean round trip. How late
@@ -43,23 +40,11 @@ export const LATENESS_MS_MAX = 100;
 const ALONE_BYTES_MAX = 12 * 1024;
 /** Answers later than this many queues are no longer a matter of queueing. */
 const OVERDUE_QUEUES = 5;
-/** Samples over less time than this say more about timers than about the link. */
-const SAMPLE_MS_MIN = 2;
-const LIMITED_SAMPLE_MS_MIN = QUEUE_MS / 2;
-
 /**
  * A link that was not used all the time may have saved up for it (a token bucket), and lets so much pass at any rate: time at
  * its own.
  */
 const SAVED_MS_MAX = 1000;
-/**
- * When for so long nothing has gone through at the rate that is known, but all faster, it is not what was saved up: the link
- * has become faster, and a guest that sends little must not wait.
- */
-const FASTER_FOR_MS = 120_000;
-
-/** Nor is any single sample believed more than that the link is so many times as fast as it was taken for. */
-const SAMPLE_GROWTH_MAX = 2;
 
 interface Marker {
   /** All bytes sent up to this marker. */
@@ -95,8 +80,6 @@ export class DeliveryWindow {
   #emptySinceMs: number;
   /** What it may have saved up: grows with what it could have carried, as far as is known, and has not. */
   #savedMs = 0;
-  /** When it was last no faster than is known. */
-  #asKnownMs: number;
   /** While starting up: a round trip, whether all of its answers were late, and what got across in the one before. */
   #roundStartMs: number;
   #roundStartBytes = 0;
@@ -106,17 +89,7 @@ export class DeliveryWindow {
   #windowBytes = WINDOW_BYTES_INITIAL;
   /** What the window is when it is neither starting up nor drained. */
   #steadyBytes = 0;
-  /** Two halves of the rate memory: the maximum over the last one to two halves is known at any time. */
-  #rateMax = 0;
-  #rateMaxBefore = 0;
-  /** Answers in this half that the sender was not the limit of, how long they took; and whether there ever were any. */
-  #fullAnswers = 0;
-  #fullMs = 0;
-  #wasBlocked = false;
-  #linkEverMeasured = false;
-  #rateHalfEndsMs: number;
-  /** What was known before it fell, how long answers took then, and how many drains there had been. */
-  #doubted: { bytesPerSecond: number; answerMs: number; drains: number } | undefined;
+  readonly #rate: LinkRate;
   readonly #sustained = new SustainedRate();
   readonly #latency: Latency;
 
@@ -124,9 +97,9 @@ export class DeliveryWindow {
     this.#clock = clock;
     const nowMs = clock.nowMs();
     this.#deliveredMs = this.#deliveredSentMs = nowMs;
-    this.#emptySinceMs = this.#asKnownMs = this.#roundStartMs = nowMs;
-    this.#rateHalfEndsMs = nowMs + RATE_MEMORY_MS / 2;
+    this.#emptySinceMs = this.#roundStartMs = nowMs;
     this.#latency = new Latency(nowMs);
+    this.#rate = new LinkRate(nowMs, this.#latency);
     for (let i = 0; i < MARKERS_MAX; i++) {
       this.#markers.push({
         sentBytes: 0,
@@ -172,17 +145,12 @@ export class DeliveryWindow {
   /** 0 until something was measured. What it carries at least, unless `isLinkKnown`. */
   get linkBytesPerSecond(): number {
     const sustained = this.#sustained.bytesPerSecond(this.#clock.nowMs());
-    return sustained === 0 ? this.#peakBytesPerSecond : Math.min(sustained, this.#peakBytesPerSecond);
-  }
-
-  /** At its best, as far as a single answer tells. */
-  get #peakBytesPerSecond(): number {
-    return Math.max(this.#rateMax, this.#rateMaxBefore);
+    return sustained === 0 ? this.#rate.bytesPerSecond : Math.min(sustained, this.#rate.bytesPerSecond);
   }
 
   /** False: so far it has carried whatever was sent, and what it could carry is not known. */
   get isLinkKnown(): boolean {
-    return this.#linkEverMeasured && !this.#startingUp;
+    return this.#rate.isMeasured && !this.#startingUp;
   }
 
   /** Undefined until something was measured. */
@@ -259,7 +227,7 @@ export class DeliveryWindow {
 
     const nowMs = this.#clock.nowMs();
     const newlyDeliveredBytes = marker.sentBytes - this.#deliveredBytes;
-    const unusedMs = nowMs - this.#deliveredMs - this.#msOf(newlyDeliveredBytes);
+    const unusedMs = nowMs - this.#deliveredMs - this.#rate.msOf(newlyDeliveredBytes);
     this.#deliveredBytes = marker.sentBytes;
     // Where something else is under way it may be that which took so long.
     this.#save(this.inFlightBytes === 0 ? unusedMs : Math.min(0, unusedMs));
@@ -297,78 +265,16 @@ export class DeliveryWindow {
   }
 
   #learnRate(marker: Marker, nowMs: number): void {
-    if (nowMs >= this.#rateHalfEndsMs) {
-      // A half in which the link was not the limit says nothing new: what was known before stands.
-      const known = this.#peakBytesPerSecond;
-      if (this.#wasQueued) {
-        this.#rateMaxBefore = this.#rateMax;
-        if (this.#rateMax * GROWTH_MIN < known && !this.#wasBlocked) this.#doubt(known);
-      } else this.#rateMaxBefore = known;
-      this.#rateMax = 0;
-      this.#fullAnswers = this.#fullMs = 0;
-      this.#wasBlocked = false;
-      this.#rateHalfEndsMs = nowMs + RATE_MEMORY_MS / 2;
-    }
-    // Answers that were held up come in a bunch: then the time that sending took is the truer one.
-    const elapsedMs = Math.max(
-      nowMs - marker.deliveredMs,
-      marker.sentMs - marker.deliveredSentMs,
-      SAMPLE_MS_MIN,
-    );
-    const bytesPerSecond = this.#believed(marker, elapsedMs, nowMs);
-    if (!marker.limitedBySender) {
-      this.#linkEverMeasured = true;
-      this.#fullAnswers++;
-      this.#fullMs += nowMs - marker.sentMs;
-      this.#wasBlocked ||= marker.linkIsFull;
-    }
-    // A sender with little to say measures itself, not the link: such a sample may only raise the estimate, and
-    // not when it is so short that all of it may have fitted into some buffer on the way.
-    else if (this.#peakBytesPerSecond > 0 && elapsedMs < LIMITED_SAMPLE_MS_MIN) return;
-    this.#rateMax = Math.max(this.#rateMax, bytesPerSecond);
-  }
-
-  /** It may be the way to the link that takes longer, and not the link that has become slower: the next drain will tell. */
-  #doubt(bytesPerSecond: number): void {
-    this.#latency.drainSoon();
-    this.#doubted = {
-      bytesPerSecond: Math.max(bytesPerSecond, this.#doubted?.bytesPerSecond ?? 0),
-      answerMs: this.#fullMs / this.#fullAnswers,
-      drains: this.#latency.drains,
+    const sample = {
+      bytes: this.#deliveredBytes - marker.deliveredBytes,
+      // Answers that were held up come in a bunch: then the time that sending took is the truer one.
+      elapsedMs: Math.max(nowMs - marker.deliveredMs, marker.sentMs - marker.deliveredSentMs),
+      answerMs: nowMs - marker.sentMs,
+      limitedBySender: marker.limitedBySender,
+      linkIsFull: marker.linkIsFull,
+      savedMs: marker.savedMs,
     };
-  }
-
-  #judgeDoubted(): void {
-    const { unqueuedMsMax = 0, drains, isDraining } = this.#latency;
-    const doubted = this.#doubted;
-    if (doubted === undefined || isDraining || drains === doubted.drains) return;
-    this.#doubted = undefined;
-    if (doubted.answerMs < unqueuedMsMax + this.#slackMs / 4)
-      this.#rateMaxBefore = Math.max(this.#rateMaxBefore, doubted.bytesPerSecond);
-  }
-
-  /**
-   * In this half the link was the limit. Whoever waits for answers that would take as long without any queue waits for
-   * something else, and were he to take this for the link's rate his window would shrink, and with it what he measures next.
-   */
-  get #wasQueued(): boolean {
-    if (this.#fullAnswers === 0 || this.#wasBlocked) return this.#wasBlocked;
-    const { unqueuedMsMax } = this.#latency;
-    return (
-      unqueuedMsMax === undefined || this.#fullMs / this.#fullAnswers >= unqueuedMsMax + this.#slackMs / 4
-    );
-  }
-
-  /** How fast the link is by what has been delivered since the marker was sent. */
-  #believed(marker: Marker, elapsedMs: number, nowMs: number): number {
-    const known = this.#peakBytesPerSecond;
-    const bytes = this.#deliveredBytes - marker.deliveredBytes;
-    const measured = (bytes / elapsedMs) * 1000;
-    if (!marker.limitedBySender && measured < known * GROWTH_MIN) this.#asKnownMs = nowMs;
-    if (measured <= known || this.#startingUp || nowMs - this.#asKnownMs >= FASTER_FOR_MS) return measured;
-    // It has become faster only as far as what was saved up does not explain it.
-    const beyondSaved = (bytes / (elapsedMs + marker.savedMs)) * 1000;
-    return Math.max(known, Math.min(beyondSaved, known * SAMPLE_GROWTH_MAX));
+    this.#rate.answered(sample, nowMs, this.#slackMs, this.#startingUp);
   }
 
   #adjust(sampleMs: number, newlyDeliveredBytes: number, nowMs: number): void {
@@ -383,7 +289,7 @@ export class DeliveryWindow {
       this.#latency.drainSoon();
     }
     this.#latency.pass(nowMs, this.#slackMs);
-    this.#judgeDoubted();
+    this.#rate.judgeDoubted(this.#slackMs);
     this.#steadyBytes = this.#bytesIn(roundTripMs + this.#slackMs);
     // Drained to less than what the link seems to hold by itself, since that may be our own queue in part.
     const aimBytes = this.#latency.isDraining ? this.#bytesIn(roundTripMs / 2) : this.#steadyBytes;
@@ -429,14 +335,9 @@ export class DeliveryWindow {
     this.#savedMs = Math.max(0, Math.min(SAVED_MS_MAX, this.#savedMs + ms));
   }
 
-  /** Time that the link takes for so much, as far as is known. */
-  #msOf(bytes: number): number {
-    return this.#peakBytesPerSecond === 0 ? 0 : (bytes / this.#peakBytesPerSecond) * 1000;
-  }
-
   /** What the link carries in so many milliseconds, within the limits of a window. */
   #bytesIn(ms: number): number {
-    const bytes = Math.ceil((this.#peakBytesPerSecond * ms) / 1000);
+    const bytes = Math.ceil((this.#rate.bytesPerSecond * ms) / 1000);
     return Math.max(TURN_BYTES_MIN, Math.min(WINDOW_BYTES_MAX, bytes));
   }
 }
