@@ -593,6 +593,7 @@ export class SourceEngine {
       const isWhole = this.#stillSinceMs !== undefined && !this.#destinationReady;
       const mayBeLast = this.#tunnel !== undefined && isWhole;
       if (!mayBeLast) this.#sayItIsKept(failure);
+      this.#pipeline.intake.drop();
       where = await takeBack(this.#failedSource, this.#switchover.postcopyAsked);
       if (mayBeLast && where !== "unknown") this.#sayItIsKept(failure);
     }

@@ -91,6 +91,17 @@ export class StreamIntake {
     this.#over = true;
   }
 
+  /**
+   * What waits is dropped as well, and the hypervisor never waits again. QEMU hands over the end of its stream with its
+   * lock held: one that stands still in a write hears nothing, and does not let the guest go on.
+   */
+  drop(): void {
+    this.end();
+    this.#input.taken(this.#input.tail);
+    this.#rest = undefined;
+    this.#channel?.resume();
+  }
+
   #received(bytes: Uint8Array): void {
     if (this.#over) return;
     const gapMs = this.#options.clock.nowMs() - this.#handoverFromMs;
