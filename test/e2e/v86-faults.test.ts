@@ -360,6 +360,8 @@ async function outcomeOf(fault: Fault, phase: PhaseName, moment: Moment): Promis
   });
   const result = await started.result();
   await file.close();
+  // It may take its time to die.
+  if (dies !== undefined) await pair[dies].die();
   expect(phaseThen, "the phase in which the fault was injected").toBe(moment.phase);
   const where = await whereItIs(pair, result, dies);
   expectSeen?.(result, phase, disk);
