@@ -16,6 +16,11 @@ const TAKES_MS_MAX = 2000;
 /** The guest dirties pages until the last moment: more than what is left now. */
 const MARGIN = 1.5;
 
+/** If the link is as slow as it seems. */
+function takesMs(bytes: number, { linkBytesPerSecond }: SwitchoverFigures): number {
+  return (bytes / linkBytesPerSecond) * 1000;
+}
+
 export class Rehearsals {
   readonly #goalMs: number;
   #everyMs = EVERY_MS_MIN;
@@ -36,14 +41,12 @@ export class Rehearsals {
     this.#notBeforeMs ??= nowMs + EVERY_MS_MIN;
     if (nowMs < this.#notBeforeMs || !this.#mayHelp(figures)) return undefined;
     const bytes = Math.ceil(wireBytesOf(figures) * MARGIN);
-    const takesMs = (bytes / linkBytesPerSecond) * 1000;
-    return takesMs > TAKES_MS_MAX || bytes > REHEARSED_BYTES_MAX ? undefined : bytes;
+    return takesMs(bytes, figures) > TAKES_MS_MAX || bytes > REHEARSED_BYTES_MAX ? undefined : bytes;
   }
 
   /** It was sent. Each time that it did not help the next one comes later. */
-  sent(bytes: number, { linkBytesPerSecond }: SwitchoverFigures, nowMs: number): void {
-    const takesMs = (bytes / linkBytesPerSecond) * 1000;
-    this.#notBeforeMs = nowMs + Math.max(this.#everyMs, LOAD_RATIO * takesMs);
+  sent(bytes: number, figures: SwitchoverFigures, nowMs: number): void {
+    this.#notBeforeMs = nowMs + Math.max(this.#everyMs, LOAD_RATIO * takesMs(bytes, figures));
     this.#everyMs = Math.min(EVERY_MS_MAX, this.#everyMs * 2);
   }
 

@@ -140,7 +140,7 @@ function remainingBytesByProof(goalMs: number, figures: SwitchoverFigures): numb
   const handoverMs = goalMs - estimateDowntimeMs(withoutPages);
   const remainingBytes = Math.floor(Math.min(bytes, (handoverMs / 1000) * handoverBytesPerSecond));
   if (remainingBytes <= 0) return 0;
-  // A byte less than rounding makes of it would be above what was proven.
+  // Where rounding takes it above what was proven, nothing is.
   return estimateDowntimeMs({ ...figures, remainingBytes }) <= goalMs ? remainingBytes : 0;
 }
 

@@ -156,8 +156,7 @@ export class TunnelLink implements SourceLink {
   #over = false;
   /** Under way, and what the last one has shown. */
   #rehearsal: { sequence: number; bytes: number; sentMs: number } | undefined;
-  #proof: Proof | undefined;
-  #provenMs = Number.NEGATIVE_INFINITY;
+  #proof: (Proof & { atMs: number }) | undefined;
   #lastBatchMs = Number.NEGATIVE_INFINITY;
   #cancelSmallFrame: (() => void) | undefined;
 
@@ -216,17 +215,12 @@ export class TunnelLink implements SourceLink {
   rehearse(bytes: number): boolean {
     // With more before it, it is the guest that shows what the link carries, and what stands before it counts as well.
     const isIdle =
-      this.#sink.waitingBytes + this.#codingBytes === 0 && this.#window.hasRoom && this.#window.mayMark;
+      this.#sink.waitingBytes + this.#codingBytes === 0 &&
+      this.#window.hasRoom &&
+      this.#window.inFlightBytes <= bytes / 4;
+    const hasRoom = this.#window.mayMark && this.#sentFrames.hasRoomFor(bytes);
     const isSpoken = this.#state.speaks(PADDING_VERSION) && this.#state.stage === "streaming";
-    if (
-      !isIdle ||
-      this.#window.inFlightBytes > bytes / 4 ||
-      !isSpoken ||
-      this.isLost ||
-      this.#over ||
-      !this.#sentFrames.hasRoomFor(bytes)
-    )
-      return false;
+    if (!isIdle || !hasRoom || !isSpoken || this.isLost || this.#over) return false;
     const slot = this.#coder.acquire();
     if (slot === -1) return false;
     // A link that compresses must not make less of it.
@@ -244,7 +238,8 @@ export class TunnelLink implements SourceLink {
   }
 
   get #freshProof(): Proof | undefined {
-    return this.#clock.nowMs() - this.#provenMs <= PROOF_MEMORY_MS ? this.#proof : undefined;
+    const proof = this.#proof;
+    return proof !== undefined && this.#clock.nowMs() - proof.atMs <= PROOF_MEMORY_MS ? proof : undefined;
   }
 
   worked(pace: Pace): void {
@@ -506,9 +501,9 @@ export class TunnelLink implements SourceLink {
 
   #prove(sequence: number): void {
     if (this.#rehearsal === undefined || sequence < this.#rehearsal.sequence) return;
-    const nowMs = this.#clock.nowMs();
-    this.#proof = { bytes: this.#rehearsal.bytes, answeredMs: nowMs - this.#rehearsal.sentMs };
-    this.#provenMs = nowMs;
+    const { bytes, sentMs } = this.#rehearsal;
+    const atMs = this.#clock.nowMs();
+    this.#proof = { bytes, answeredMs: atMs - sentMs, atMs };
     this.#rehearsal = undefined;
   }
 
