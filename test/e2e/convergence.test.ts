@@ -85,10 +85,10 @@ describe.skipIf(binary === undefined)("a guest that dirties memory faster than i
   });
 
   test("is given up when its time is over, and it was said before that it would be", async () => {
-    const { source, migrate, said } = await run("direct", ["--max-downtime", "50ms", "--max-time", "10s"]);
+    const { source, migrate, said } = await run("direct", ["--max-downtime", "50ms", "--max-time", "20s"]);
     expect(migrate.code).toBe(GAVE_UP);
     expect(migrate.stderr).toContain("MAX_TIME_REACHED");
-    const foretold = said.find(({ reason }) => reason.startsWith("--max-time 10.0 s will not be kept"));
+    const foretold = said.find(({ reason }) => reason.startsWith("--max-time 20.0 s will not be kept"));
     expect(foretold!.atMs).toBeLessThan(said.at(-1)!.atMs - 500);
     await expectStillOnSource(source);
   });

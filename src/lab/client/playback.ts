@@ -17,7 +17,7 @@ export interface Interval {
 }
 
 /** Less is what a viewer's screen does anyway: it shows a picture when it refreshes, 60 times a second. */
-const STALL_MS_MIN = 1000 / 60;
+export const STALL_MS_MIN = 1000 / 60;
 
 /**
  * What stood still within `interval` (of the arrivals' clock) for a player that began with the first of `pictures`.

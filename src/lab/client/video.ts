@@ -5,7 +5,7 @@ import * as v from "../../base/schema.ts";
 import type { ClientView } from "../model.ts";
 import { connectInTime } from "./connect.ts";
 import { thinned } from "./phases.ts";
-import { countLost, longestGapMs, playBack, untilNow } from "./playback.ts";
+import { countLost, longestGapMs, playBack, STALL_MS_MIN, untilNow } from "./playback.ts";
 import { epochNowMs, type Lab, runClient } from "./protocol.ts";
 import { type Picture, TransportStreamParser } from "./transport-stream.ts";
 
@@ -94,9 +94,10 @@ function viewOf(
   const failures: string[] = [];
   if (brokenBecause !== undefined) failures.push(`the stream broke: ${brokenBecause}`);
   else if (isSilent) failures.push(`no picture in the last ${Math.round(silentMs)} ms`);
-  if (viewer.frozenMs > 0) {
-    const [frozen, buffer] = [viewer.frozenMs, viewerBufferMs].map((ms) => `${(ms / 1000).toFixed(1)} s`);
-    failures.push(`picture frozen for ${frozen} with ${buffer} of buffer`);
+  if (viewer.frozenMs >= STALL_MS_MIN) {
+    // Rounded up: what a viewer saw stand still is not to be called 0.0 s.
+    const [frozen, buffer] = [viewer.frozenMs, viewerBufferMs].map((ms) => (Math.ceil(ms / 100) / 10).toFixed(1));
+    failures.push(`picture frozen for ${frozen} s with ${buffer} s of buffer`);
   }
   if (lost > 0) failures.push(`${lost} pictures lost`);
   if (packetsLost > 0) failures.push(`${packetsLost} packets of the stream lost`);
