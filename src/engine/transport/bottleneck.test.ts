@@ -78,6 +78,8 @@ test("what the link was seen to carry is remembered for a while, while something
   world.run(1000, 0.3, 1);
   // It carries less, since the destination takes no more.
   expect(world.link(10 * MB)).toEqual({ bytesPerSecond: 40 * MB, isKnown: true });
+  // A little more is the same link: figures vary.
+  expect(world.link(44 * MB)).toEqual({ bytesPerSecond: 44 * MB, isKnown: true });
   // It can do more than was seen.
   expect(world.link(60 * MB)).toEqual({ bytesPerSecond: 60 * MB, isKnown: false });
   world.run(5000, 0.3, 1);

@@ -16,6 +16,8 @@ const BUSY_SHARE_MAX = 0.7;
 const OPEN_SPANS_MAX = 4;
 /** How long what a link was seen to carry is believed of it. */
 const LINK_MEMORY_MS = 5000;
+/** What it seems to carry later is still that as long as it is no more than so many times as much: figures vary. */
+const SAME_RATIO_MAX = 1.25;
 
 /** One end, by its own clock. */
 class End {
@@ -101,7 +103,10 @@ export class Bottleneck {
     if (limit === "link" || limit === "unknown") return { bytesPerSecond, isKnown: limit === "link" };
     const isFresh = this.#seen !== undefined && nowMs - this.#seen.nowMs <= LINK_MEMORY_MS;
     const seen = isFresh ? this.#seen!.bytesPerSecond : 0;
-    return { bytesPerSecond: Math.max(seen, bytesPerSecond), isKnown: seen >= bytesPerSecond };
+    return {
+      bytesPerSecond: Math.max(seen, bytesPerSecond),
+      isKnown: seen * SAME_RATIO_MAX >= bytesPerSecond,
+    };
   }
 
   /** Of the hypervisor's stream, while it has some to take. Infinite: not known. */

@@ -59,6 +59,8 @@ class World {
   destinationBytesPerSecond: number | undefined;
   table: Readonly<Record<string, Costs>>;
   used: string[] = [];
+  /** Of all batches. */
+  codingMs = 0;
   readonly #rawBytes: (batch: number) => number;
   readonly #noise: number;
   readonly #stallMs: Required<WorldOptions>["stallMs"];
@@ -98,6 +100,7 @@ class World {
       const encodeMs = (rawBytes / MEGABYTE) * msPerMegabyte * this.#vary() + stallMs;
       this.choice.observe(batchClass, name, rawBytes, codedBytes, encodeMs);
       this.used.push(name);
+      this.codingMs += encodeMs;
     }
     return this;
   }
@@ -239,15 +242,43 @@ test("a method that begins slowly whenever it has rested gets a fair trial", () 
   expect(used.filter((name) => name === "zstd 1").length).toBeGreaterThan(1000);
 });
 
-test("a processor that becomes slow for good is noticed", () => {
-  const world = new World({ linkBytesPerSecond: 12.5e6 }).batches(300);
-  const slow = Object.entries(TABLE).map(([name, { msPerMegabyte, sizeShare }]) => [
-    name,
-    { msPerMegabyte: msPerMegabyte * 100, sizeShare },
-  ]);
-  world.table = Object.fromEntries(slow);
-  world.batches(50);
-  expect(strength(world.last)).toBeLessThan(strength("zstd 1"));
+test.each([20, 100])(
+  "a processor that becomes slow for good, %d times, is noticed within seconds",
+  (times) => {
+    const world = new World({ linkBytesPerSecond: 12.5e6 }).batches(300);
+    const slow = Object.entries(TABLE).map(([name, { msPerMegabyte, sizeShare }]) => [
+      name,
+      { msPerMegabyte: msPerMegabyte * times, sizeShare },
+    ]);
+    world.table = Object.fromEntries(slow);
+    const before = world.codingMs;
+    while (strength(world.last) >= strength("zstd 1") && world.codingMs - before < 10_000) world.batches(1);
+    expect(world.codingMs - before).toBeLessThan(5000);
+  },
+);
+
+test("what takes far longer to leave a little less is not worth it, on however few or many cores", () => {
+  const table: WorldOptions["table"] = {
+    ...TABLE,
+    "zstd 3": { msPerMegabyte: 5.5, sizeShare: 0.4 },
+    "zstd 6": { msPerMegabyte: 22, sizeShare: 0.388 },
+    "zstd 9": { msPerMegabyte: 40, sizeShare: 0.387 },
+  };
+  for (const encoders of [1, 8]) {
+    const world = new World({ table, encoders, linkBytesPerSecond: encoders * 12.5e6 }).batches(1000);
+    expect(world.used.filter((name) => name === "zstd 3").length).toBeGreaterThan(900);
+  }
+});
+
+test("a processor that is somebody else's for half of the time is no reason to change all the time", () => {
+  // In turns of 40 ms each, as the coder sees it.
+  let codingMs = 0;
+  const stallMs: WorldOptions["stallMs"] = () => {
+    codingMs += 0.5;
+    return codingMs % 40 < 20 ? 1.5 : 0;
+  };
+  const world = new World({ stallMs, encoders: 1, linkBytesPerSecond: 37.5e6, noise: 0.2 }).batches(6000);
+  expect(world.decisions.length).toBeLessThan(20);
 });
 
 test("pages and deltas are judged each by themselves", () => {

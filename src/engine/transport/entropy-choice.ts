@@ -1,7 +1,7 @@
 // Which entropy coder, and how hard: the one with which the most guest memory crosses per second,
-// rate = min(encoders ÷ cost, link ÷ bytes left). A slow link waits for us hardly ever, so the encoders may take
-// their time; on a fast one the same effort would be the brake. Learned while running, for each class of batch on
-// its own, from what coding has cost and left; pure.
+// rate = min(encoders ÷ cost, link ÷ bytes left), as far as that is worth the work. A slow link waits for us hardly
+// ever, so the encoders may take their time; on a fast one the same effort would be the brake. Learned while running, for
+// each class of batch on its own, from what coding has cost and left; pure.
 
 import { assert } from "../../base/assert.ts";
 import { formatBytesPerSecond } from "../../base/units.ts";
@@ -55,11 +55,13 @@ const SIZE_SHARE_INITIAL = 0.5;
 /** What a guess counts for beside what was measured, in raw bytes. */
 const GUESS_BYTES = 128 * 1024;
 /**
- * What was measured counts for this much less with every batch of its class, whichever method that used; with a small one
- * in proportion, or of small ones nothing would ever be known but the last few, which is chance.
+ * How long, in time of coding, what was measured of a class is remembered, whichever method was used: a processor that
+ * others use as well is given and taken for tens of milliseconds at a time, which says nothing of a coder.
  */
-const KEPT_SHARE = 0.97;
-const KEPT_BYTES = 64 * 1024;
+const MEMORY_MS = 300;
+/** No batch makes more of it forgotten than this share; a small one in proportion, or a few of them, which is chance, would. */
+const FORGOTTEN_SHARE_MAX = 0.1;
+const FORGETTING_BYTES = 64 * 1024;
 /**
  * A batch that took more than so many times what was expected of it was held up in part by what every method would have
  * been: the processor was somebody else's, or the coder had never run before. What is dearer for good is seen all the
@@ -70,6 +72,11 @@ const SURPRISE_MAX = 3;
 const OBSERVED_BYTES_MIN = 8 * 1024;
 /** Encoders are to be busy for at most this share of the time: the rest is for bursts. */
 const ENCODER_SHARE_MAX = 0.8;
+/**
+ * What keeps all encoders busy takes their cores from guests and hypervisor: it must bring so much more across than what
+ * takes none. A coder that works four times as long to leave two in a hundred bytes less does not.
+ */
+const WORK_PRICE = 0.25;
 /** Coding one batch may delay what is behind it by no more than the window allows for queueing. */
 const BATCH_MS_MAX = 20;
 /** Another method must be better by this much. */
@@ -176,7 +183,11 @@ class ClassKnowledge {
   }
 
   observe(index: number, observation: Observation): void {
-    const keptShare = KEPT_SHARE ** Math.min(1, observation.rawBytes / KEPT_BYTES);
+    const { rawBytes, encodeMs } = observation;
+    const keptShare = Math.max(
+      (1 - FORGOTTEN_SHARE_MAX) ** Math.min(1, rawBytes / FORGETTING_BYTES),
+      Math.exp(-encodeMs / MEMORY_MS),
+    );
     for (const measured of this.#methods) measured.age(keptShare);
     this.#asReference.age(keptShare);
     for (const [i, { sizeRatio }] of METHODS.entries())
@@ -340,6 +351,13 @@ export class EntropyChoice {
     return Math.min(byLink, byEncoders, byDestination);
   }
 
+  /** `#rate`, less what the work for it is worth. */
+  #worth(knowledge: ClassKnowledge, index: number, path: Path): number {
+    const rate = this.#rate(knowledge, index, path);
+    const busyShare = (rate * knowledge.costMsPerByte(index)) / (1000 * this.#encoders);
+    return rate * (1 - WORK_PRICE * busyShare);
+  }
+
   /** Whatever the link carries, it carries more than this: the next cheaper method shows how much more. */
   #lighten(batchClass: BatchClass, knowledge: ClassKnowledge, path: Path): void {
     if (!path.isBehind && !path.isDestinationLimit) return;
@@ -354,41 +372,40 @@ export class EntropyChoice {
 
   #reconsider(batchClass: BatchClass, knowledge: ClassKnowledge, rawBytes: number, path: Path): void {
     const { linkBytesPerSecond, isLinkKnown } = path;
-    const presentRate = this.#rate(knowledge, knowledge.index, path);
-    let best = knowledge.index;
-    let bestRate = presentRate;
+    const present = knowledge.index;
+    let best = present;
+    let bestWorth = this.#worth(knowledge, present, path);
     let atBest = "";
     // One step up at most, where nobody knows what to expect: the further away the less.
-    const above = Math.max(REFERENCE, knowledge.index + 1);
+    const above = Math.max(REFERENCE, present + 1);
     // A link that may carry more than it has carried so far is no reason for anything dearer.
-    const mayRise =
-      isLinkKnown && knowledge.sinceChange >= SETTLE_BATCHES && knowledge.isKnown(knowledge.index);
-    const last = mayRise ? above : knowledge.index;
-    const first = knowledge.isOnTrial ? knowledge.index : 0;
+    const mayRise = isLinkKnown && knowledge.sinceChange >= SETTLE_BATCHES && knowledge.isKnown(present);
+    const last = mayRise ? above : present;
+    const first = knowledge.isOnTrial ? present : 0;
     for (let index = first; index <= last && index < METHODS.length; index++) {
-      if (!this.#isAllowed[index] || knowledge.batches < knowledge.notBefore[index]!) continue;
+      if (index === present || !this.#isAllowed[index] || knowledge.batches < knowledge.notBefore[index]!)
+        continue;
       if (index > REFERENCE && knowledge.costMsPerByte(index) * rawBytes > BATCH_MS_MAX) continue;
       const isHopeful =
-        index > knowledge.index &&
-        index <= REFERENCE &&
-        !knowledge.isKnown(index) &&
-        !path.isDestinationLimit;
-      const rate = (isHopeful ? HOPE : 1) * this.#rate(knowledge, index, path);
-      if (rate > bestRate * (index === knowledge.index ? 1 : GAIN_MIN)) {
+        index > present && index <= REFERENCE && !knowledge.isKnown(index) && !path.isDestinationLimit;
+      const worth = (isHopeful ? HOPE : 1) * this.#worth(knowledge, index, path);
+      if (worth > bestWorth * GAIN_MIN) {
         best = index;
-        bestRate = rate;
+        bestWorth = worth;
         atBest = isHopeful ? "at best " : "";
       }
     }
+    const rateOf = (index: number) => this.#rate(knowledge, index, path);
     // What is made smaller than it has to be for a destination that takes no more costs both ends work for nothing.
     if (path.isDestinationLimit && isLinkKnown)
       for (let index = first; index < best; index++)
-        if (this.#isAllowed[index] && this.#rate(knowledge, index, path) * GAIN_MIN >= bestRate) best = index;
-    const tooLong = knowledge.costMsPerByte(knowledge.index) * rawBytes > BATCH_MS_MAX;
-    if (best === knowledge.index && tooLong && knowledge.index > REFERENCE && this.#isAllowed[best - 1])
-      best = knowledge.index - 1;
-    if (best === knowledge.index) return;
-    const before = METHODS[knowledge.index]!.name;
+        if (this.#isAllowed[index] && rateOf(index) * GAIN_MIN >= rateOf(best)) best = index;
+    const tooLong = knowledge.costMsPerByte(present) * rawBytes > BATCH_MS_MAX;
+    if (best === present && tooLong && present > REFERENCE && this.#isAllowed[present - 1])
+      best = present - 1;
+    if (best === present) return;
+    const [before, presentRate] = [METHODS[present]!.name, rateOf(present)];
+    const bestRate = (atBest === "" ? 1 : HOPE) * rateOf(best);
     // What was passed on the way up is no better now, if the link is what it was taken for.
     if (isLinkKnown) knowledge.moveTo(best);
     else knowledge.setMethod(best);
@@ -396,7 +413,8 @@ export class EntropyChoice {
       METHODS[best]!.name,
       `${batchClass}: ${atBest}${formatBytesPerSecond(bestRate)} of memory expected, ${formatBytesPerSecond(presentRate)} ` +
         `with ${before}, on a link of ${isLinkKnown ? "" : "at least "}${formatBytesPerSecond(linkBytesPerSecond)}` +
-        (path.isDestinationLimit ? ", and the destination takes no more" : ""),
+        (path.isDestinationLimit ? ", and the destination takes no more" : "") +
+        (best < present && bestRate < presentRate ? ", for less work" : ""),
     );
   }
 }

@@ -96,7 +96,9 @@ function viewOf(
   else if (isSilent) failures.push(`no picture in the last ${Math.round(silentMs)} ms`);
   if (viewer.frozenMs >= STALL_MS_MIN) {
     // Rounded up: what a viewer saw stand still is not to be called 0.0 s.
-    const [frozen, buffer] = [viewer.frozenMs, viewerBufferMs].map((ms) => (Math.ceil(ms / 100) / 10).toFixed(1));
+    const [frozen, buffer] = [viewer.frozenMs, viewerBufferMs].map((ms) =>
+      (Math.ceil(ms / 100) / 10).toFixed(1),
+    );
     failures.push(`picture frozen for ${frozen} s with ${buffer} s of buffer`);
   }
   if (lost > 0) failures.push(`${lost} pictures lost`);
