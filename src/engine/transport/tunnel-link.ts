@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import type { Clock } from "../../base/clock.ts";
 import { DeltaveeError, type ErrorCode, LinkError, ProtocolError, toError } from "../../base/errors.ts";
 import type { BatchCoder, EncodedBatch } from "../../codec/entropy/batch-coder.ts";
-import { ENTROPY_SCRATCH_BYTES, type Kernel } from "../../kernel/kernel.ts";
+import type { Kernel } from "../../kernel/kernel.ts";
 import type { KernelMemory } from "../../kernel/memory.ts";
 import type { Hello } from "../../wire/bodies.ts";
 import {
@@ -28,16 +28,17 @@ import {
   refusalError,
   VERIFY_VERSION,
 } from "../../wire/handshake.ts";
-import { PAGES_HEADER_BYTES, PAYLOAD_PADDING, PAYLOAD_PAGES } from "../../wire/page-batch.ts";
+import { PAYLOAD_PADDING } from "../../wire/page-batch.ts";
 import { ProtocolState } from "../../wire/protocol-state.ts";
-import { FAST_BYTES_PER_SECOND } from "../intake/bypass.ts";
 import type { BatchSink, SealedBatch } from "../pages/batch-sink.ts";
 import type { Channel } from "../ports.ts";
+import { BatchCoding, type Outlook } from "./batch-coding.ts";
 import { Bottleneck, type Limit } from "./bottleneck.ts";
-import { type BatchClass, EntropyChoice, type EntropyMethod, NO_ENTROPY } from "./entropy-choice.ts";
+import { NO_ENTROPY } from "./entropy-choice.ts";
 import { Reconnector } from "./reconnector.ts";
+import { Rehearsal } from "./rehearsal.ts";
 import { SentFrames } from "./sent-frames.ts";
-import type { LinkFigures, Proof, SourceLink, SourceLinkListener } from "./source-link.ts";
+import type { LinkFigures, SourceLink, SourceLinkListener } from "./source-link.ts";
 import { TunnelPeer } from "./tunnel-peer.ts";
 import { DeliveryWindow, MARKERS_MAX } from "./window.ts";
 
@@ -53,18 +54,10 @@ const SMALL_FRAME_EVERY_MS = 2;
 const BATCH_SHARE = 0.5;
 /** On a fast link the window is large, and must not be filled with crumbs. */
 const FRAMES_PER_WINDOW_MAX = 16;
-/** A batch of which at least this much is whole pages is judged by them. */
-const WHOLE_SHARE_MIN = 0.5;
 /** The destination keeps what it has sent of the return path until it is told that it has arrived. */
 const RETURNED_EVERY_BYTES = 16 * 1024;
 /** Two KEEPALIVEs are missing. */
 const HURRIED_SILENT_MS = 2500;
-/** Ten milliseconds of the lightest coder, and what a slow link takes to show itself. */
-const OPENING_BYTES_MAX = 8 * 1024 * 1024;
-/** For so long it is believed that what went through would do so again. */
-const PROOF_MEMORY_MS = 5000;
-/** Looking at less would say little. */
-const WHOLE_BYTES_MIN = 16 * 1024;
 
 /** How a connection that broke is resumed, if the destination can do that too. */
 export interface ReconnectOptions {
@@ -110,8 +103,6 @@ export class TunnelLink implements SourceLink {
   readonly #sink: BatchSink;
   readonly #coder: BatchCoder;
   readonly #memory: KernelMemory;
-  readonly #kernel: Kernel;
-  readonly #entropyScratch: number;
   /** Of the migration, whichever connection there is. */
   readonly #state = new ProtocolState("source");
   #peer: TunnelPeer;
@@ -132,7 +123,7 @@ export class TunnelLink implements SourceLink {
   #commit: CommitFrame | undefined;
   readonly #window: DeliveryWindow;
   readonly #sentFrames = new SentFrames();
-  readonly #choice: EntropyChoice;
+  readonly #coding: BatchCoding;
   readonly #bottleneck = new Bottleneck();
   /** Raw bytes of all DATA up to and with the one of sequence n, at n modulo MARKERS_MAX. */
   readonly #rawBytesUpTo = new Float64Array(MARKERS_MAX);
@@ -148,15 +139,9 @@ export class TunnelLink implements SourceLink {
   #mayPostcopy = false;
   /** HELLO has said that RAM will be compared. */
   #verifies = false;
-  #bypasses = false;
-  /** In bypass from the start. */
-  #isOpening = true;
-  #openingBytes = 0;
   #blocked = false;
   #over = false;
-  /** Under way, and what the last one has shown. */
-  #rehearsal: { sequence: number; bytes: number; sentMs: number } | undefined;
-  #proof: (Proof & { atMs: number }) | undefined;
+  readonly #rehearsal = new Rehearsal();
   #lastBatchMs = Number.NEGATIVE_INFINITY;
   #cancelSmallFrame: (() => void) | undefined;
 
@@ -167,10 +152,8 @@ export class TunnelLink implements SourceLink {
     this.#sink = sink;
     this.#coder = coder;
     this.#memory = memory;
-    this.#kernel = kernel;
-    this.#entropyScratch = memory.allocate(ENTROPY_SCRATCH_BYTES);
     this.#window = new DeliveryWindow(clock);
-    this.#choice = new EntropyChoice(coder.concurrency, (choice, reason) =>
+    this.#coding = new BatchCoding(coder, kernel, memory, (choice, reason) =>
       listener.decision(choice, reason),
     );
     this.#peer = this.#makePeer(channel);
@@ -202,7 +185,7 @@ export class TunnelLink implements SourceLink {
       linkBytesPerSecond: this.#window.linkBytesPerSecond,
       isLinkKnown: this.#window.isLinkKnown,
       limit: this.#limit,
-      proof: this.#freshProof,
+      proof: this.#rehearsal.proof(this.#clock.nowMs()),
       isLost: this.isLost,
       roundTripMs: this.#window.currentRoundTripMs,
     };
@@ -230,16 +213,11 @@ export class TunnelLink implements SourceLink {
       if (this.#over) return;
       if (result instanceof DeltaveeError) this.#failed(result);
       else {
-        this.#rehearsal = { sequence: this.#sentFrames.lastSequence + 1, bytes, sentMs: this.#clock.nowMs() };
+        this.#rehearsal.sent(this.#sentFrames.lastSequence + 1, bytes, this.#clock.nowMs());
         this.#safely(() => this.#send({ slot, kind: PAYLOAD_PADDING, rawBytes: bytes }, result));
       }
     });
     return true;
-  }
-
-  get #freshProof(): Proof | undefined {
-    const proof = this.#proof;
-    return proof !== undefined && this.#clock.nowMs() - proof.atMs <= PROOF_MEMORY_MS ? proof : undefined;
   }
 
   worked(pace: Pace): void {
@@ -323,8 +301,7 @@ export class TunnelLink implements SourceLink {
   }
 
   bypass(wanted: boolean): void {
-    this.#bypasses = wanted;
-    if (!wanted) this.#isOpening = false;
+    this.#coding.bypass(wanted);
   }
 
   /** COMMIT would go out at once. */
@@ -398,20 +375,16 @@ export class TunnelLink implements SourceLink {
   }
 
   #encode(batch: SealedBatch): void {
-    const { slot, rawBytes, wholeBytes } = batch;
-    // What is carried on as it is consists of whole pages, too.
-    const isPages = this.#bypasses || wholeBytes >= WHOLE_SHARE_MIN * rawBytes;
-    const batchClass: BatchClass = isPages ? "pages" : "deltas";
-    const method = this.#bypasses ? this.#whileBypassed(batch) : this.#choose(batch, batchClass);
+    const { slot, rawBytes } = batch;
+    const method = this.#coding.methodFor(batch, this.#outlook);
     this.#lastBatchMs = this.#clock.nowMs();
     this.#codingBytes += rawBytes;
     this.#codingBatches++;
     let isAtOnce = true;
     const encoded = (result: EncodedBatch) => {
-      const { codedBytes, encodeMs } = result;
-      this.#choice.observe(batchClass, method.name, rawBytes, codedBytes, encodeMs);
+      this.#coding.coded(method, rawBytes, result);
       this.#rawBytes += rawBytes;
-      this.#codedBytes += codedBytes;
+      this.#codedBytes += result.codedBytes;
       const wasFull = this.#sink.isFull;
       this.#send(batch, result);
       // When it was coded at once, whoever has put it in sees for himself that there is room.
@@ -429,53 +402,16 @@ export class TunnelLink implements SourceLink {
     isAtOnce = false;
   }
 
-  /**
-   * What is carried on as it is costs nothing. Until the link has shown what it carries, some hundred kilobytes on a
-   * fast one, it is made smaller at next to no cost: a slow link needs a tenth of a second to show that it is. Where it has
-   * turned out to be neither, in as far as that pays.
-   */
-  #whileBypassed(batch: SealedBatch): EntropyMethod {
-    if (!this.#isOpening) return NO_ENTROPY;
-    const { bytesPerSecond, isKnown } = this.#link();
-    if (bytesPerSecond >= FAST_BYTES_PER_SECOND) return NO_ENTROPY;
-    if (isKnown) return this.#choose(batch, "pages");
-    if (this.#limit === "destination") return NO_ENTROPY;
-    this.#openingBytes += batch.rawBytes;
-    // Of what gets very small the fastest link shows little.
-    return this.#openingBytes <= OPENING_BYTES_MAX ? this.#choice.lightest : NO_ENTROPY;
-  }
-
-  #choose({ slot, kind, rawBytes, wholeBytes }: SealedBatch, batchClass: BatchClass): EntropyMethod {
-    const { rawAddress } = this.#coder.slots[slot]!;
-    const [address, bytes] =
-      kind === PAYLOAD_PAGES ? [rawAddress + PAGES_HEADER_BYTES, wholeBytes] : [rawAddress, rawBytes];
-    const isMostlyPages =
-      batchClass === "pages" && bytes >= Math.max(WHOLE_BYTES_MIN, WHOLE_SHARE_MIN * rawBytes);
-    const link = this.#link();
-    const isSlow = link.isKnown && link.bytesPerSecond < FAST_BYTES_PER_SECOND;
-    if (!this.#coder.isReady) {
-      // The first batches of a dearer method take tens of milliseconds, in which this thread would do nothing else.
-      if (isSlow) this.#coder.prepare();
-      return this.#choice.lightest;
-    }
-    return this.#choice.choose(
-      batchClass,
-      rawBytes,
-      isMostlyPages ? this.#kernel.sampledEntropy(address, bytes, this.#entropyScratch) : undefined,
-      {
-        linkBytesPerSecond: link.bytesPerSecond,
-        isLinkKnown: link.isKnown,
-        destinationBytesPerSecond: this.#bottleneck.destinationBytesPerSecond,
-        // Over a slow link bytes are dear in themselves, and the destination may become faster.
-        isDestinationLimit: this.#limit === "destination" && !isSlow,
-        isBehind: this.#codingBatches > this.#coder.concurrency,
-      },
-    );
-  }
-
-  #link(): { bytesPerSecond: number; isKnown: boolean } {
+  get #outlook(): Outlook {
     const { linkBytesPerSecond, isLinkKnown } = this.#window;
-    return this.#bottleneck.link(this.#clock.nowMs(), linkBytesPerSecond, isLinkKnown);
+    const link = this.#bottleneck.link(this.#clock.nowMs(), linkBytesPerSecond, isLinkKnown);
+    return {
+      linkBytesPerSecond: link.bytesPerSecond,
+      isLinkKnown: link.isKnown,
+      limit: this.#limit,
+      destinationBytesPerSecond: this.#bottleneck.destinationBytesPerSecond,
+      isBehind: this.#codingBatches > this.#coder.concurrency,
+    };
   }
 
   #send({ slot, kind, rawBytes }: Omit<SealedBatch, "wholeBytes">, result: EncodedBatch): void {
@@ -497,14 +433,6 @@ export class TunnelLink implements SourceLink {
     this.#window.marked(this.#blocked);
     this.#coder.release(slot);
     this.#sink.slotFreed();
-  }
-
-  #prove(sequence: number): void {
-    if (this.#rehearsal === undefined || sequence < this.#rehearsal.sequence) return;
-    const { bytes, sentMs } = this.#rehearsal;
-    const atMs = this.#clock.nowMs();
-    this.#proof = { bytes, answeredMs: atMs - sentMs, atMs };
-    this.#rehearsal = undefined;
   }
 
   #makePeer(channel: Channel): TunnelPeer {
@@ -538,7 +466,7 @@ export class TunnelLink implements SourceLink {
     }
     peer.destroy();
     this.#state.lost();
-    this.#rehearsal = this.#proof = undefined;
+    this.#rehearsal.forget();
     if (!isFirst) {
       this.#reconnector.failed(error);
       return;
@@ -625,7 +553,7 @@ export class TunnelLink implements SourceLink {
           return;
         }
         this.#welcome = frame;
-        this.#choice.allow(frame.body.entropyCodecs);
+        this.#coding.allow(frame.body.entropyCodecs);
         this.#listener.welcome(frame);
         return;
       case "refuse":
@@ -635,7 +563,7 @@ export class TunnelLink implements SourceLink {
       case "ack": {
         const answered = this.#unansweredUpTo(frame.sequence);
         if (answered > 0) this.#window.acknowledged(answered);
-        this.#prove(frame.sequence);
+        this.#rehearsal.answered(frame.sequence, this.#clock.nowMs());
         if (frame.pace !== undefined) {
           const takenBytes = this.#rawBytesUpTo[frame.sequence % MARKERS_MAX]!;
           this.#bottleneck.destinationPaced(frame.pace, this.#window.isLinkKnown, takenBytes);
