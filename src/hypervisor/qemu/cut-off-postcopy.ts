@@ -11,7 +11,7 @@ import { Command, ReturnPathType, SectionType } from "../../stream/format.ts";
 import { returnPathMessage } from "../../stream/return-path.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import type { QmpClient } from "./qmp.ts";
-import { parseRamBlocks } from "./ram-map.ts";
+import { listRamBlocks } from "./ram-map.ts";
 
 /** For all of it: nothing is sent but a bit for each page. */
 const TIMEOUT_MS = 20_000;
@@ -27,14 +27,12 @@ const RESUME_ACK_VALUE = 1;
  * @throws DeltaveeError
  */
 export async function completeCutOffPostcopy(qmp: QmpClient): Promise<void> {
-  const blocks = parseRamBlocks(
-    await qmp.execute("human-monitor-command", { "command-line": "info ramblock" }),
-  );
+  const blocks = await listRamBlocks(qmp);
   const pageBytes = (await qmp.execute("query-migrate")).ram?.["page-size"];
   if (pageBytes === undefined) throw failed(new Error("QEMU does not say how large its pages are"));
   const bitmapBytes = new Map(
-    [...blocks].map(([idstr, lengthBytes]) => {
-      const bytes = Math.ceil(lengthBytes / pageBytes / 8);
+    [...blocks].map(([idstr, { usedBytes }]) => {
+      const bytes = Math.ceil(usedBytes / pageBytes / 8);
       return [idstr, Math.ceil(bytes / BITMAP_BYTES_UNIT) * BITMAP_BYTES_UNIT];
     }),
   );

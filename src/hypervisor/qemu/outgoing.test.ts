@@ -48,6 +48,8 @@ class Monitor {
   hasKvm = false;
   arch = "x86_64";
   ramBackends = 1;
+  /** As HMP prints them. */
+  ramBlocks = "";
   /** Values of downtime-limit in the order in which they were set. */
   readonly limits: number[] = [];
   readonly commands: string[] = [];
@@ -92,6 +94,8 @@ class Monitor {
         return this.parameters;
       case "query-kvm":
         return { enabled: this.hasKvm, present: true };
+      case "human-monitor-command":
+        return this.ramBlocks;
       case "query-memdev":
         return Array.from({ length: this.ramBackends }, () => ({}));
       case "query-target":
@@ -440,6 +444,40 @@ test.each([
     if (weakness !== undefined) expect(weakness).toMatch(/^Without KVM, QEMU \d+\.0\.2 loses writes .*\.$/);
   },
 );
+
+describe("a guest whose QEMU would die of its migration", () => {
+  const line = (name: string, offset: number, used: number, total = used) =>
+    `${name} 4 KiB ${[offset, used, total].map((bytes) => `0x${bytes.toString(16).padStart(16, "0")}`).join(" ")}\n`;
+  const MIB = 1 << 20;
+  const dimmFirst = line("pc.ram", 128 * MIB, 256 * MIB) + line("dimm", 0, 128 * MIB);
+  beforeEach(() => Object.assign(monitor, { hasKvm: false, major: 10, ramBlocks: dimmFirst }));
+
+  test("is left alone", async () => {
+    await expect(open()).rejects.toMatchObject({
+      code: "HYPERVISOR_INCOMPATIBLE",
+      message: expect.stringMatching(/\(dimm, 134 MB\).*\(pc\.ram, 268 MB\)\. The guest was not touched/),
+    });
+    expect(monitor.commands.filter((command) => command.includes("set"))).toEqual([]);
+  });
+
+  test.each<[string, object]>([
+    ["with KVM", { hasKvm: true }],
+    ["where it does not look out for writes yet", { major: 7 }],
+    ["paused", { status: { status: "paused", running: false } }],
+    [
+      "with the largest RAM first",
+      { ramBlocks: line("pc.ram", 0, 256 * MIB) + line("dimm", 256 * MIB, 128 * MIB) },
+    ],
+    [
+      "where the first may grow as large",
+      { ramBlocks: line("a", 0, MIB, 2 * MIB) + line("b", 4 * MIB, 2 * MIB) },
+    ],
+    ["where QEMU does not say", { ramBlocks: "" }],
+  ])("but not %s", async (_where, qemu) => {
+    Object.assign(monitor, qemu);
+    await expect(open()).resolves.toBeDefined();
+  });
+});
 
 test("a VM whose architecture QEMU cannot migrate is left alone", async () => {
   monitor.arch = "sparc64";

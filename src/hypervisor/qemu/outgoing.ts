@@ -14,7 +14,8 @@ import { type GuestMemoryPlace, locateGuestMemory } from "./guest-memory.ts";
 import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
-import { lossWithoutKvm } from "./soundness.ts";
+import { listRamBlocks } from "./ram-map.ts";
+import { deathWithoutKvm, lossWithoutKvm } from "./soundness.ts";
 import { openStoppedRam } from "./stopped-ram.ts";
 import { targetPageBytes } from "./target-pages.ts";
 
@@ -138,6 +139,7 @@ export class QemuOutgoing implements OutgoingVm {
   /** QEMU has settings of a Deltavee: ours, or one's that was killed. */
   #hasOurs: boolean;
   #wasRunning: boolean;
+  readonly #hasKvm: boolean;
   #resolveEnded!: (end: OutgoingEnd) => void;
   #resolveFirstPass!: () => void;
   #over = false;
@@ -159,19 +161,20 @@ export class QemuOutgoing implements OutgoingVm {
   /**
    * Connects and looks whether the VM can be migrated at all; changes nothing yet.
    * @throws DeltaveeError QMP_UNAVAILABLE, HYPERVISOR_FAILED when another migration is under way, or
-   *   HYPERVISOR_INCOMPATIBLE when its architecture cannot be migrated
+   *   HYPERVISOR_INCOMPATIBLE when its architecture cannot be migrated, or QEMU would not survive it
    */
   static async open(address: QmpAddress, options: QemuOutgoingOptions): Promise<QemuOutgoing> {
     const qmp = await QmpClient.connect(address);
     try {
       // Asked together: each answer takes QEMU's main loop a turn.
-      const [status, migration, capabilities, parameters, memory, target] = await Promise.all([
+      const [status, migration, capabilities, parameters, memory, target, kvm] = await Promise.all([
         qmp.execute("query-status"),
         qmp.execute("query-migrate"),
         qmp.execute("query-migrate-capabilities"),
         qmp.execute("query-migrate-parameters"),
         qmp.execute("query-memory-size-summary"),
         qmp.execute("query-target"),
+        qmp.execute("query-kvm"),
       ]);
       const pageBytes = targetPageBytes(target.arch, qmp.version);
       if (isUnderWay(migration.status)) throw alreadyMigrating(migration.status);
@@ -185,8 +188,10 @@ export class QemuOutgoing implements OutgoingVm {
       if (blocked !== undefined && blocked.length > 0) {
         throw new DeltaveeError("HYPERVISOR_FAILED", `QEMU cannot migrate this VM: ${blocked.join("; ")}`);
       }
+      if (status.running && !kvm.enabled) await refuseIfDeadly(qmp);
       return new QemuOutgoing(qmp, options, {
         wasRunning: status.running,
+        hasKvm: kvm.enabled,
         guestRamBytes: memory["base-memory"] + (memory["plugged-memory"] ?? 0),
         pageBytes,
         restore: settingsToRestore(capabilities, parameters, options),
@@ -203,6 +208,7 @@ export class QemuOutgoing implements OutgoingVm {
     options: QemuOutgoingOptions,
     found: {
       wasRunning: boolean;
+      hasKvm: boolean;
       guestRamBytes: number;
       pageBytes: number;
       restore: MigrationSettings;
@@ -212,6 +218,7 @@ export class QemuOutgoing implements OutgoingVm {
     this.#qmp = qmp;
     this.#options = options;
     this.#wasRunning = found.wasRunning;
+    this.#hasKvm = found.hasKvm;
     this.guestRamBytes = found.guestRamBytes;
     this.pageBytes = found.pageBytes;
     this.#restore = found.restore;
@@ -248,7 +255,7 @@ export class QemuOutgoing implements OutgoingVm {
 
   /** For people: what this QEMU does to its guest by itself, if anything. One that is paused writes nothing. */
   async weakness(): Promise<string | undefined> {
-    if (!this.#wasRunning || (await this.#qmp.execute("query-kvm")).enabled) return undefined;
+    if (!this.#wasRunning || this.#hasKvm) return undefined;
     return lossWithoutKvm(this.version, (await this.#qmp.execute("query-memdev")).length);
   }
 
@@ -535,6 +542,15 @@ export class QemuOutgoing implements OutgoingVm {
     clearTimeout(this.#pollTimer);
     this.#resolveEnded(end);
   }
+}
+
+/** @throws DeltaveeError HYPERVISOR_INCOMPATIBLE: QEMU would not survive the migration of a guest that runs */
+async function refuseIfDeadly(qmp: QmpClient): Promise<void> {
+  const death = deathWithoutKvm(qmp.version, await listRamBlocks(qmp));
+  if (death === undefined) return;
+  const way =
+    "It can be moved while it is paused, or when its QEMU is started with the largest RAM backend first";
+  throw new DeltaveeError("HYPERVISOR_INCOMPATIBLE", `${death}. The guest was not touched. ${way}`);
 }
 
 function isUnderWay(status: MigrationStatus | undefined): status is MigrationStatus {

@@ -23,11 +23,11 @@ FlatView #1
   0000000000100000-0000000003ffffff (prio 0, ram): pc.ram @0000000000100000
 `;
 
-test("names and used lengths of RAMBlocks are read", () => {
+test("RAMBlocks are read", () => {
   expect([...parseRamBlocks(RAMBLOCKS)]).toEqual([
-    ["pc.ram", 0x4000000],
-    ["0000:00:02.0/vga.vram", 0x1000000],
-    ["/rom@etc/acpi/tables", 0x20000],
+    ["pc.ram", { offset: 0, usedBytes: 0x4000000, totalBytes: 0x4000000 }],
+    ["0000:00:02.0/vga.vram", { offset: 0x4080000, usedBytes: 0x1000000, totalBytes: 0x1000000 }],
+    ["/rom@etc/acpi/tables", { offset: 0x5100000, usedBytes: 0x20000, totalBytes: 0x200000 }],
   ]);
   expect(parseRamBlocks("unknown command: 'info ramblock'\n").size).toBe(0);
 });

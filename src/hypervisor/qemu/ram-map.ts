@@ -27,7 +27,7 @@ export interface LocatedBlock {
 export async function locateBlocks(qmp: QmpClient, maps: string): Promise<Map<string, LocatedBlock>> {
   const pieces = parseMappedPieces(await askMonitor(qmp, "info mtree -f"));
   const blocks = new Map<string, LocatedBlock>();
-  for (const [idstr, lengthBytes] of parseRamBlocks(await askMonitor(qmp, "info ramblock"))) {
+  for (const [idstr, { usedBytes: lengthBytes }] of await listRamBlocks(qmp)) {
     const piece = pieceOf(idstr, pieces);
     if (piece === undefined) continue;
     const pieceAddress = parseHostAddress(await askHostAddress(qmp, piece.guestAddress));
@@ -53,10 +53,29 @@ function pieceOf(idstr: string, pieces: readonly MappedPiece[]): MappedPiece | u
   return isOfDevice && bases.size > 1 ? undefined : named[0];
 }
 
-/** Names and used lengths, of HMP `info ramblock`. */
-export function parseRamBlocks(text: string): Map<string, number> {
-  const line = /^\s*(\S+)\s+\d+ [KMG]iB\s+0x[0-9a-f]+\s+0x([0-9a-f]+)\s+0x[0-9a-f]+/gm;
-  return new Map([...text.matchAll(line)].map(([, name, used]) => [name!, Number.parseInt(used!, 16)]));
+export interface RamBlock {
+  /** Where it lies among all RAMBlocks, not in the guest's address space: the first that was made is at 0. */
+  readonly offset: number;
+  readonly usedBytes: number;
+  /** What it may grow to. */
+  readonly totalBytes: number;
+}
+
+/** All RAMBlocks, by name. */
+export async function listRamBlocks(qmp: QmpClient): Promise<Map<string, RamBlock>> {
+  return parseRamBlocks(await askMonitor(qmp, "info ramblock"));
+}
+
+/** Of HMP `info ramblock`. */
+export function parseRamBlocks(text: string): Map<string, RamBlock> {
+  const line = /^\s*(\S+)\s+\d+ [KMG]iB\s+0x([0-9a-f]+)\s+0x([0-9a-f]+)\s+0x([0-9a-f]+)/gm;
+  const number = (hex: string | undefined) => Number.parseInt(hex!, 16);
+  return new Map(
+    [...text.matchAll(line)].map(([, name, offset, used, total]) => [
+      name!,
+      { offset: number(offset), usedBytes: number(used), totalBytes: number(total) },
+    ]),
+  );
 }
 
 /** Of the flat view of the system's memory, as HMP `info mtree -f` prints it. */
