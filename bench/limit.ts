@@ -1,8 +1,8 @@
 // The bytes that must cross when a VM is moved, whatever the method: the RAM that it ends up with, once, as small as
 // a general coder makes it. Zero pages cost nothing, a page that is there twice counts once, what cannot be made
 // smaller counts whole, everything else is coded at zstd's best in batches (of many, evenly spread ones stand for
-// all). A real migration sends pages that
-// change meanwhile again, and pays for the link's own headers: neither is in it.
+// all), and all of it in full packets with their headers, as the link counts. A real migration sends pages that change
+// meanwhile again: that is not in it.
 
 import { createHash } from "node:crypto";
 import { readFileSync, unlinkSync } from "node:fs";
@@ -24,6 +24,9 @@ const BATCHES_CODED_MAX = 96;
 /** Which page it is, and what kind: a record of the migration stream takes 8 bytes, a reference to a page 4 more. */
 const RECORD_BYTES = 8;
 const REFERENCE_BYTES = 12;
+/** Of a packet with an MTU of 1500: TCP's payload with its time stamps, and what the link counts. */
+const SEGMENT_BYTES = 1448;
+const PACKET_BYTES = SEGMENT_BYTES + 14 + 20 + 32;
 
 /** Stops the guest for good. */
 export async function limitBytesOf(vm: QemuVm): Promise<number> {
@@ -53,7 +56,8 @@ function limitBytes(ram: Uint8Array): number {
     if (coder.codedBytes(page, LEVEL_FAST) > COMPRESSIBLE_RATIO_MAX * PAGE_BYTES) bytes += PAGE_BYTES;
     else compressible.push(page);
   }
-  return Math.round(bytes + codedBytes(coder, compressible));
+  const payloadBytes = bytes + codedBytes(coder, compressible);
+  return Math.round((payloadBytes * PACKET_BYTES) / SEGMENT_BYTES);
 }
 
 function codedBytes(coder: Coder, pages: readonly Uint8Array[]): number {
