@@ -1,7 +1,8 @@
-// Which QEMUs damage a guest that they migrate, or die of it, whoever carries the stream. All of it is about guests without KVM:
-// when QEMU asks for the pages that were written to, it must look out for the next write to each. Versions before 9 did not
-// at all; since then it does, for the right pages of the RAMBlock at offset 0 alone: of all others it takes the offset within the block for one
-// among all blocks. Writes to those get lost; and where such a range ends beyond the first block it fails an assertion.
+// Which QEMUs damage a guest that they migrate, or die of it, whoever carries the stream. All of it is about guests without
+// KVM: when QEMU has asked for the pages that were written to, it must look out for the next write to each. Versions before 9
+// did not. Since then it does so for the right pages of the first RAMBlock alone, the one at offset 0: of all others it takes
+// the place within the block for one among all blocks. Writes to those get lost; and where such a range ends beyond the first
+// block QEMU fails an assertion.
 
 import { formatBytes } from "../../base/units.ts";
 import type { RamBlock } from "./ram-map.ts";
@@ -34,7 +35,8 @@ export function deathWithoutKvm(
 
 /**
  * For people, one line: what is to be feared of a source of this version that runs its guest without KVM, if anything.
- * `ramBackends`: in how many pieces it has the guest's RAM. Seen with 10.0 too: of two, writes to the second got lost.
+ * `ramBackends`: in how many pieces it has the guest's RAM. Seen with 10.0 too: of two, writes to the one that was not made
+ * first got lost.
  */
 export function lossWithoutKvm(version: string, ramBackends = 1): string | undefined {
   const isSound = Number.parseInt(version, 10) >= QEMU_MAJOR_SOUND;
