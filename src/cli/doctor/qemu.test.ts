@@ -71,16 +71,34 @@ test("KVM that works, and KVM that cannot be looked at", async () => {
   expect((await checkKvm(undefined)).says).toContain("not looked at");
 });
 
+const VM = {
+  "query-version": { qemu: { major: 9, minor: 1, micro: 0 }, package: "x" },
+  "query-migrate-capabilities": [{ capability: "switchover-ack", state: false }],
+  "query-migrate-parameters": { "downtime-limit": 300 },
+  "query-memory-size-summary": { "base-memory": 2 ** 30 },
+  "query-kvm": { enabled: true, present: true },
+};
+
 test("a VM's monitor tells what its QEMU allows, and how large its guest is", async () => {
-  const path = monitor({
-    "query-version": { qemu: { major: 9, minor: 1, micro: 0 }, package: "x" },
-    "query-migrate-capabilities": [{ capability: "switchover-ack", state: false }],
-    "query-migrate-parameters": { "downtime-limit": 300 },
-    "query-memory-size-summary": { "base-memory": 2 ** 30 },
-  });
+  const path = monitor(VM);
   const { finding, guestRamBytes } = await checkMonitor({ kind: "unix", path }, path);
   expect(guestRamBytes).toBe(2 ** 30);
   expect(finding).toMatchObject({ check: "vm", level: "ok", values: { version: "9.1.0", multifd: false } });
+});
+
+test.each([
+  ["a guest that its QEMU would die of", "0x8000000", "problem", /dies in migrations/],
+  ["a guest that its QEMU may damage", "0x80000000", "warning", /loses writes/],
+])("without KVM %s is told of", async (_what, firstBytes, level, says) => {
+  const path = monitor({
+    ...VM,
+    "query-kvm": { enabled: false, present: true },
+    "query-memdev": [{}, {}],
+    "human-monitor-command": `pc.ram 4 KiB 0x8000000 0x10000000 0x10000000\ndimm 4 KiB 0x0 0x8000000 ${firstBytes}\n`,
+  });
+  const { finding, guestRamBytes } = await checkMonitor({ kind: "unix", path }, path);
+  expect(guestRamBytes).toBe(2 ** 30);
+  expect(finding).toMatchObject({ check: "vm", level, says: expect.stringMatching(says) });
 });
 
 test("a monitor that is not there is a problem", async () => {

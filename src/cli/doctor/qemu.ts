@@ -8,6 +8,8 @@ import { delimiter, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { DeltaveeError, toError } from "../../base/errors.ts";
 import { type QmpAddress, QmpClient } from "../../hypervisor/qemu/qmp.ts";
+import { listRamBlocks } from "../../hypervisor/qemu/ram-map.ts";
+import { deathWithoutKvm, lossWithoutKvm, WAYS_ROUND_DEATH } from "../../hypervisor/qemu/soundness.ts";
 import type { Finding } from "./finding.ts";
 
 const START_TIMEOUT_MS = 10_000;
@@ -194,9 +196,9 @@ export async function checkMonitor(
       const abilities = await abilitiesOf(qmp);
       const memory = await qmp.execute("query-memory-size-summary");
       const guestRamBytes = memory["base-memory"] + (memory["plugged-memory"] ?? 0);
-      const finding = judgeAbilities(name, abilities);
+      const finding = (await judgeSoundness(qmp, name)) ?? judgeAbilities(name, abilities);
       return {
-        finding: { ...finding, check: "vm", values: { ...finding.values, guestRamBytes } },
+        finding: { ...finding, check: "vm", values: { ...abilities, what: name, guestRamBytes } },
         guestRamBytes,
       };
     } finally {
@@ -213,6 +215,32 @@ export async function checkMonitor(
       },
     };
   }
+}
+
+/** Undefined: it does its guest no harm by itself, as far as is known. */
+async function judgeSoundness(qmp: QmpClient, name: string): Promise<Finding | undefined> {
+  if ((await qmp.execute("query-kvm")).enabled) return undefined;
+  const { major, minor, micro } = qmp.version;
+  const death = deathWithoutKvm(qmp.version, await listRamBlocks(qmp));
+  if (death !== undefined) {
+    return {
+      check: "qemu",
+      level: "problem",
+      says: `${death} (${name})`,
+      means: "Deltavee does not migrate it while it runs",
+      advice: WAYS_ROUND_DEATH,
+    };
+  }
+  const loss = lossWithoutKvm(`${major}.${minor}.${micro}`, (await qmp.execute("query-memdev")).length);
+  if (loss === undefined) return undefined;
+  return {
+    check: "qemu",
+    level: "warning",
+    says: `${loss.replace(/\.$/, "")} (${name})`,
+    means: "It does so whoever carries its migration",
+    advice:
+      "migrate --verify compares all RAM before the guest is given away; a guest that is paused loses nothing",
+  };
 }
 
 function canExecute(file: string): boolean {

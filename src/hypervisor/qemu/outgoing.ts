@@ -15,7 +15,7 @@ import { MigrationSocket } from "./migration-socket.ts";
 import { type QmpAddress, QmpClient } from "./qmp.ts";
 import type { MigrationCapability, MigrationParameters, MigrationStatus } from "./qmp-types.ts";
 import { listRamBlocks } from "./ram-map.ts";
-import { deathWithoutKvm, lossWithoutKvm } from "./soundness.ts";
+import { deathWithoutKvm, lossWithoutKvm, WAYS_ROUND_DEATH } from "./soundness.ts";
 import { openStoppedRam } from "./stopped-ram.ts";
 import { targetPageBytes } from "./target-pages.ts";
 
@@ -548,9 +548,8 @@ export class QemuOutgoing implements OutgoingVm {
 async function refuseIfDeadly(qmp: QmpClient): Promise<void> {
   const death = deathWithoutKvm(qmp.version, await listRamBlocks(qmp));
   if (death === undefined) return;
-  const way =
-    "It can be moved while it is paused, or when its QEMU is started with the largest RAM backend first";
-  throw new DeltaveeError("HYPERVISOR_INCOMPATIBLE", `${death}. The guest was not touched. ${way}`);
+  const text = `${death}. The guest was not touched. ${WAYS_ROUND_DEATH}`;
+  throw new DeltaveeError("HYPERVISOR_INCOMPATIBLE", text);
 }
 
 function isUnderWay(status: MigrationStatus | undefined): status is MigrationStatus {

@@ -13,6 +13,10 @@ const QEMU_MAJOR_SOUND = 10;
 /** Of what was tried 10.0 dies of it and 7.2 does not; it came with 9.0, and nothing is known of versions after 10. */
 const QEMU_MAJORS_DYING = [9, 10];
 
+/** What can be done about it. */
+export const WAYS_ROUND_DEATH =
+  "It can be moved while it is paused, or when its QEMU is started with the largest RAM backend first";
+
 /**
  * Why a migration of a guest that runs without KVM would be the end of this QEMU, and with it of its guest; undefined: it would
  * not. Seen with 10.0.2: `tlb_reset_dirty_range_all: Assertion `block == qemu_get_ram_block(end - 1)' failed`.
