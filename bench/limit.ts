@@ -11,6 +11,7 @@ import type { EntropyCoder } from "../src/codec/entropy/entropy-coder.ts";
 import { hasNativeZstd, ZstdNative } from "../src/codec/entropy/zstd-native.ts";
 import { ZstdWasm } from "../src/codec/entropy/zstd-wasm.ts";
 import { KernelMemory } from "../src/kernel/memory.ts";
+import { PAYLOAD_SHARE } from "../src/planner/link-model.ts";
 import type { QemuVm } from "../test/support/qemu-vm.ts";
 
 const PAGE_BYTES = 4096;
@@ -24,9 +25,6 @@ const BATCHES_CODED_MAX = 96;
 /** Which page it is, and what kind: a record of the migration stream takes 8 bytes, a reference to a page 4 more. */
 const RECORD_BYTES = 8;
 const REFERENCE_BYTES = 12;
-/** Of a packet with an MTU of 1500: TCP's payload with its time stamps, and what the link counts. */
-const SEGMENT_BYTES = 1448;
-const PACKET_BYTES = SEGMENT_BYTES + 14 + 20 + 32;
 
 /** Stops the guest for good. */
 export async function limitBytesOf(vm: QemuVm): Promise<number> {
@@ -57,7 +55,7 @@ function limitBytes(ram: Uint8Array): number {
     else compressible.push(page);
   }
   const payloadBytes = bytes + codedBytes(coder, compressible);
-  return Math.round((payloadBytes * PACKET_BYTES) / SEGMENT_BYTES);
+  return Math.round(payloadBytes / PAYLOAD_SHARE);
 }
 
 function codedBytes(coder: Coder, pages: readonly Uint8Array[]): number {

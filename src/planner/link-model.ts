@@ -12,7 +12,7 @@ export interface LinkModel {
 /** Payload of a packet on Ethernet. */
 const SEGMENT_BYTES = 1448;
 /** Of what crosses, headers of Ethernet, IP and TCP included. */
-const PAYLOAD_SHARE = 1448 / 1514;
+export const PAYLOAD_SHARE = 1448 / 1514;
 
 /** What so many bytes of payload are on the wire, all headers included. */
 export function withHeaders({ low, expected, high }: Interval): Interval {

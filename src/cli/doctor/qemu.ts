@@ -196,7 +196,7 @@ export async function checkMonitor(
       const abilities = await abilitiesOf(qmp);
       const memory = await qmp.execute("query-memory-size-summary");
       const guestRamBytes = memory["base-memory"] + (memory["plugged-memory"] ?? 0);
-      const finding = (await judgeSoundness(qmp, name)) ?? judgeAbilities(name, abilities);
+      const finding = (await judgeSoundness(qmp, name, abilities)) ?? judgeAbilities(name, abilities);
       return {
         finding: { ...finding, check: "vm", values: { ...abilities, what: name, guestRamBytes } },
         guestRamBytes,
@@ -218,9 +218,12 @@ export async function checkMonitor(
 }
 
 /** Undefined: it does its guest no harm by itself, as far as is known. */
-async function judgeSoundness(qmp: QmpClient, name: string): Promise<Finding | undefined> {
+async function judgeSoundness(
+  qmp: QmpClient,
+  name: string,
+  { version }: Abilities,
+): Promise<Finding | undefined> {
   if ((await qmp.execute("query-kvm")).enabled) return undefined;
-  const { major, minor, micro } = qmp.version;
   const death = deathWithoutKvm(qmp.version, await listRamBlocks(qmp));
   if (death !== undefined) {
     return {
@@ -231,7 +234,7 @@ async function judgeSoundness(qmp: QmpClient, name: string): Promise<Finding | u
       advice: WAYS_ROUND_DEATH,
     };
   }
-  const loss = lossWithoutKvm(`${major}.${minor}.${micro}`, (await qmp.execute("query-memdev")).length);
+  const loss = lossWithoutKvm(version, (await qmp.execute("query-memdev")).length);
   if (loss === undefined) return undefined;
   return {
     check: "qemu",
